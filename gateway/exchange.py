@@ -1,0 +1,107 @@
+"""One request and its one response, over raw ASGI: what pipeline and forward write to.
+
+Rules: a response is started once; what was started and cannot be finished is aborted, never ended, so that a response
+that broke off upstream never looks complete. Framing belongs to the listener: `content-length` passes through; without
+it the listener chunks (HTTP/1.1) or closes (HTTP/1.0). `transfer-encoding` and hop-by-hop fields are not written here.
+
+The listener (`server`) gives more than ASGI under `scope["extensions"]["gateway.edge"]`, see `Edge`. Its `receive` may
+raise GatewayError for what the client did wrong while sending its body (`bad_request`, `request_timeout`), and it
+cancels the request's task when the client leaves: nobody polls for a disconnect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from typing import Any, Protocol
+
+from gateway.errors import GatewayError
+from gateway.model.record import AccessRecord
+from gateway.model.request import Header, Headers, Request
+from gateway.telemetry.observer import Span
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+class Edge(Protocol):
+    """What the listener's connection offers beyond ASGI."""
+
+    @property
+    def client_left(self) -> bool:
+        """Whether the client closed or reset the connection."""
+
+    def abort(self) -> None:
+        """Break the connection at once (RST), so that nobody takes a partial response for a complete one."""
+
+    def close_after_response(self) -> None:
+        """Say `Connection: close` and close when the response is complete."""
+
+
+class Exchange:
+    """One request and its response. `extra` are header fields that every response of this exchange gets."""
+
+    __slots__ = ("_send", "edge", "extra", "finished", "receive", "record", "request", "span", "started")
+
+    def __init__(
+        self, request: Request, record: AccessRecord, span: Span, edge: Edge, receive: Receive, send: Send
+    ) -> None:
+        self.request = request
+        self.record = record
+        self.span = span
+        self.edge = edge
+        self.receive = receive
+        self._send = send
+        self.extra: list[Header] = []
+        self.started = False
+        self.finished = False
+
+    async def start(self, status: int, headers: Headers) -> None:
+        """Send the response head. `headers` in lower case; `extra` is added."""
+        self.started = True
+        self.record.status = status
+        kind = "websocket.http.response.start" if self.request.websocket else "http.response.start"
+        await self._send({"type": kind, "status": status, "headers": headers + self.extra})
+
+    async def write(self, chunk: bytes) -> None:
+        """Send a part of the body; waits while the client reads slowly."""
+        await self._body(chunk, more=True)
+
+    async def finish(self, chunk: bytes = b"") -> None:
+        """Send the last part of the body."""
+        await self._body(chunk, more=False)
+        self.finished = True
+
+    async def respond(self, status: int, headers: Headers, body: bytes = b"") -> None:
+        """A whole response with its `content-length`."""
+        await self.start(status, [*headers, (b"content-length", b"%d" % len(body))])
+        await self.finish(b"" if self.request.method == "HEAD" else body)
+
+    async def send(self, message: Message) -> None:
+        """A raw ASGI message, for WebSocket."""
+        await self._send(message)
+
+    def abort(self) -> None:
+        """Break off a response that cannot be completed."""
+        self.finished = True
+        self.edge.abort()
+
+    async def body(self, max_body: int) -> AsyncIterator[bytes]:
+        """The request body in parts, at most `max_body` bytes (0 = no limit), else `body_too_large`."""
+        size = 0
+        more = True
+        while more:
+            message = await self.receive()
+            if message["type"] != "http.request":
+                raise GatewayError("bad_request", "The request body ended early.")
+            more = message.get("more_body", False)
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            if max_body and size > max_body:
+                raise GatewayError("body_too_large", f"The request body is larger than {max_body} bytes.")
+            if chunk:
+                yield chunk
+
+    async def _body(self, chunk: bytes, *, more: bool) -> None:
+        kind = "websocket.http.response.body" if self.request.websocket else "http.response.body"
+        await self._send({"type": kind, "body": chunk, "more_body": more})

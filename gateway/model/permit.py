@@ -1,0 +1,33 @@
+"""The proof that this request may go there. Made only in `authorize`; `forward` takes nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway.model.question import Decision
+from gateway.model.request import Request
+from gateway.model.route import FallbackResponse, Route
+from gateway.model.subject import Subject
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """This request (its canonical target included) may go where this route says, for this subject.
+
+    `outcome`: allow | stale | local | fallback | fail_open (the contract's `gateway.authz.outcome`).
+    `source`: iam | cache | coalesced | stale | local, or public | authenticated.
+    `degraded`: the mode shown in `X-Gateway-Degraded: iam; mode=…`, None if IAM decided. `age_s`: of a stale permit.
+    `code`: the failure of IAM that was degraded from. `fallback`: the answer to give instead of forwarding.
+    `parts`: decisions for an aggregate's parts by name, in the order of the route's parts.
+    """
+
+    request: Request
+    route: Route
+    subject: Subject | None
+    outcome: str
+    source: str
+    degraded: str | None = None
+    age_s: float = 0.0
+    code: str = ""
+    fallback: FallbackResponse | None = None
+    parts: tuple[tuple[str, Decision], ...] = ()

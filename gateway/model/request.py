@@ -1,0 +1,64 @@
+"""The request as every stage sees it: canonical target, method and header list, decided once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gateway.model.route import Route
+
+Header = tuple[bytes, bytes]
+Headers = list[Header]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A request target in origin form (RFC 9112 section 3.2.1) that only one reading fits.
+
+    `raw` is path and query exactly as received: what is matched, authorized and sent. `path` and `query` are its two
+    parts (`query` without `?`). `segments` are the path's segments, percent-decoded once, without the leading slash;
+    `oddities` names what only a route's `allow_*` admits: `encoded_slash`, `empty_segment`, `path_parameter`.
+    """
+
+    raw: bytes
+    path: bytes
+    query: bytes
+    segments: tuple[str, ...]
+    oddities: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True)
+class Request:
+    """One request, after its head was accepted. `headers`: lower-case names, in order, repeated ones kept apart.
+
+    `client` is the caller's address after the trust list was applied, `peer` the address of the TCP peer.
+    `trusted`: the peer is in `server.trusted_proxies`. `request_id` is ours or a trusted proxy's.
+    `params` are the path parameters of the chosen route, decoded.
+    """
+
+    method: str
+    target: Target
+    headers: Headers
+    host: str
+    scheme: str
+    peer: str
+    client: str
+    trusted: bool
+    request_id: str
+    http_version: str = "1.1"
+    websocket: bool = False
+    params: Mapping[str, str] = field(default_factory=dict)
+
+    def values(self, name: bytes) -> list[bytes]:
+        """All values of a header field, in order; `name` in lower case."""
+        return [value for key, value in self.headers if key == name]
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The one route that a target belongs to, with its path parameters."""
+
+    route: Route
+    params: Mapping[str, str]

@@ -1,0 +1,224 @@
+"""What `routes.yaml` says besides routes, compiled. Durations in seconds (`_s`), sizes in bytes. Made in `config`."""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gateway.model.route import BreakerPolicy, RetryPolicy, Route
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen or connect: a host name or IP address without brackets, and a port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientTls:
+    """TLS towards an upstream or IAM. Paths are absolute. `verify: false` is a warning at load."""
+
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    server_name: str | None = None
+    verify: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerTls:
+    """TLS on the public listener. With `client_ca_file` a client certificate is required."""
+
+    cert_file: Path
+    key_file: Path
+    client_ca_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """The public and admin listeners and the limits of everything (CONTRACT.md sections 2 and 13)."""
+
+    listen: Address = Address("127.0.0.1", 8080)
+    admin: Address = Address("127.0.0.1", 9901)
+    name: str = "edge"
+    deadline_s: float = 10.0
+    trusted_proxies: tuple[Network, ...] = ()
+    max_concurrency: int = 2000
+    max_body: int = 64 * 1024 * 1024
+    max_header_bytes: int = 32 * 1024
+    header_timeout_s: float = 10.0
+    idle_timeout_s: float = 75.0
+    drain_timeout_s: float = 15.0
+    tls: ServerTls | None = None
+    max_connections: int = 10_000
+    max_connections_per_client: int = 1000
+    max_headers: int = 100
+    max_uri: int = 8 * 1024
+    min_body_rate: int = 1024
+    """Bytes a second, measured over 10 s; 0 = off."""
+    max_streams: int = 10_000
+    max_token: int = 8 * 1024
+    strip_request_headers: frozenset[bytes] = frozenset()
+    admin_token: str | None = field(default=None, repr=False)
+    admin_hosts: frozenset[str] = frozenset()
+    access_log: str | None = None
+    """json | text | off; None: text on a terminal, else json."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IamTimeouts:
+    """`total_s` bounds one question with its retries, queueing aside."""
+
+    connect_s: float = 1.0
+    read_s: float = 2.0
+    total_s: float = 2.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheSettings:
+    """`ttl_s` 0: every request asks. Permits are kept `max_stale_s` for `degrade: stale` all the same."""
+
+    ttl_s: float = 0.0
+    negative_ttl_s: float = 0.0
+    max_stale_s: float = 300.0
+    max_entries: int = 100_000
+
+
+class IamApi(enum.StrEnum):
+    """The protocol spoken to IAM (CONTRACT.md section 4)."""
+
+    AUTHZEN = "authzen"
+    JSON = "json"
+    OPA = "opa"
+    EMBEDDED = "embedded"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IamSettings:
+    """How IAM is asked. `url` is without a trailing slash; None exactly for `embedded`."""
+
+    api: IamApi = IamApi.AUTHZEN
+    url: str | None = None
+    token: str | None = field(default=None, repr=False)
+    timeout: IamTimeouts = IamTimeouts()
+    retry: RetryPolicy = RetryPolicy(attempts=2, backoff_s=0.05)
+    breaker: BreakerPolicy = BreakerPolicy(open_for_s=5.0, open_for_max_s=60.0)
+    batch_max_size: int = 50
+    max_concurrency: int = 8
+    max_queue: int = 10_000
+    cache: CacheSettings = CacheSettings()
+    tls: ClientTls = ClientTls()
+    discovery: bool = False
+    batch_path: str | None = "/iam/authorize/batch"
+    single_path: str = "/iam/authorize"
+    opa_path: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JwtIdentity:
+    """Tokens verified here (RFC 7519, RFC 8725). Exactly one of `jwks_url` and `jwks_file`. Algorithms are pinned."""
+
+    issuer: str
+    audience: str
+    algorithms: tuple[str, ...]
+    jwks_url: str | None = None
+    jwks_file: Path | None = None
+    claims: tuple[str, ...] = ()
+    leeway_s: float = 30.0
+    jwks_refresh_s: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class OpaqueIdentity:
+    """Nobody is authenticated here: the bearer token is the subject and IAM resolves it."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderIdentity:
+    """A trusted proxy names the subject in the header `name` (lower case)."""
+
+    name: bytes
+
+
+Identity = JwtIdentity | OpaqueIdentity | HeaderIdentity
+
+
+@dataclass(frozen=True, slots=True)
+class BearerAuth:
+    """A fixed bearer token towards an upstream."""
+
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class BasicAuth:
+    """RFC 7617 towards an upstream."""
+
+    username: str
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OAuth2ClientCredentials:
+    """RFC 6749 section 4.4: fetched once, shared, renewed before it expires."""
+
+    token_url: str
+    client_id: str
+    client_secret: str = field(repr=False)
+    scope: str | None = None
+
+
+UpstreamAuth = BearerAuth | BasicAuth | OAuth2ClientCredentials
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthCheck:
+    """How `/health/systems` asks one system. `path` None: a TCP connect."""
+
+    path: str | None = None
+    interval_s: float = 10.0
+    timeout_s: float = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamSettings:
+    """One upstream: one or several origins (`http://host:port`, nothing after the port) and their shared limits."""
+
+    name: str
+    urls: tuple[str, ...]
+    max_connections: int = 256
+    max_pending: int = 1024
+    idle_timeout_s: float = 60.0
+    tls: ClientTls = ClientTls()
+    health: HealthCheck = HealthCheck()
+    auth: UpstreamAuth | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Configuration:
+    """All of one `routes.yaml` and its policies: immutable, swapped as a whole on reload.
+
+    `hash` is of the content of every file read, `files` are those files. `warnings`: `FILE:LINE:COL: warning[id]: …`.
+    `access_policies` is the folder `policies/access` where it exists.
+    """
+
+    server: ServerSettings
+    iam: IamSettings
+    identity: Identity
+    upstreams: Mapping[str, UpstreamSettings]
+    routes: tuple[Route, ...]
+    hash: str = ""
+    file: Path = Path("routes.yaml")
+    files: tuple[Path, ...] = ()
+    access_policies: Path | None = None
+    warnings: tuple[str, ...] = ()

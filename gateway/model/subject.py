@@ -1,0 +1,27 @@
+"""Who asks. Made only in `identity`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Who asks, as IAM and the upstream are told.
+
+    `key` names the subject in caches, queues and coalescing; it never holds a token (opaque: the token's SHA-256).
+    `document` is the subject as JSON text for IAM. `claims` fill `{claim.NAME}`.
+    `expires_at_s`: Unix time at which the credentials end, None if they do not say.
+    `identified` is False for opaque tokens: nobody was authenticated here.
+    """
+
+    type: str
+    id: str = field(repr=False)
+    key: str
+    document: str = field(repr=False)
+    properties: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    claims: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    expires_at_s: float | None = None
+    identified: bool = True

@@ -1,0 +1,187 @@
+"""Text with placeholders: parsed once at load, filled in per request after everything around it was parsed.
+
+A value can therefore never change a check's shape, a path's segments or a JSON document. Rules (CONTRACT.md section 2):
+a value that is missing, repeated or over 1 KiB is `bad_request`; values are percent-decoded once; where they fill in a
+path or query they are percent-encoded again. Deliberately absent: expressions, defaults, nesting.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import quote, unquote_to_bytes
+
+from gateway.errors import GatewayError
+from gateway.model.request import Request
+from gateway.model.subject import Subject
+
+MAX_VALUE_BYTES: Final = 1024
+PLAIN: Final = ("method", "route.id", "route.path", "subject.id")
+NAMED: Final = ("path", "claim", "query", "header", "item")
+_PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
+
+
+class TemplateError(ValueError):
+    """The text is not a template: says what is wrong with which placeholder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placeholder:
+    """`{kind.name}`, or `{kind}` of PLAIN with an empty name. `item` is for navigation documents."""
+
+    kind: str
+    name: str = ""
+
+    def __str__(self) -> str:
+        return f"{{{self.kind}.{self.name}}}" if self.name else f"{{{self.kind}}}"
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """Literal text and placeholders in order. `literal` is the whole text where there is no placeholder."""
+
+    parts: tuple[str | Placeholder, ...]
+
+    @property
+    def literal(self) -> str | None:
+        """The text, if nothing has to be filled in."""
+        if not self.parts:
+            return ""
+        only = self.parts[0]
+        return only if len(self.parts) == 1 and isinstance(only, str) else None
+
+    @property
+    def placeholders(self) -> tuple[Placeholder, ...]:
+        """The placeholders in order."""
+        return tuple(part for part in self.parts if isinstance(part, Placeholder))
+
+    def fill(self, value: Callable[[Placeholder], str]) -> str:
+        """The text with every placeholder replaced by its value as it is."""
+        return "".join(part if isinstance(part, str) else value(part) for part in self.parts)
+
+    def fill_url(self, value: Callable[[Placeholder], str]) -> str:
+        """The text with every value percent-encoded (RFC 3986 unreserved characters only), for a path or query.
+
+        A value that would be a dot segment by itself is `bad_request`: no encoding protects it.
+        """
+        return "".join(part if isinstance(part, str) else _encoded(value(part)) for part in self.parts)
+
+
+def _encoded(value: str) -> str:
+    if value in ("", ".", ".."):
+        raise GatewayError("bad_request", "A value of the request cannot stand in a path.")
+    return quote(value, safe="")
+
+
+def parse(text: str) -> Template:
+    """Text → Template. Raises TemplateError on an unknown or malformed placeholder."""
+    parts: list[str | Placeholder] = []
+    end = 0
+    for found in _PLACEHOLDER.finditer(text):
+        _literal(parts, text[end : found.start()])
+        parts.append(_placeholder(found.group(1)))
+        end = found.end()
+    _literal(parts, text[end:])
+    return Template(tuple(parts))
+
+
+def _literal(parts: list[str | Placeholder], text: str) -> None:
+    if "{" in text or "}" in text:
+        raise TemplateError("a lone '{' or '}'")
+    if text:
+        parts.append(text)
+
+
+def _placeholder(inner: str) -> Placeholder:
+    kind, dot, name = inner.partition(".")
+    if inner in PLAIN:
+        return Placeholder(inner)
+    if dot and name and kind in NAMED:
+        return Placeholder(kind, name.lower() if kind == "header" else name)
+    raise TemplateError(f"unknown placeholder {{{inner}}}")
+
+
+class RequestValues:
+    """Looks up what placeholders stand for in one request. Raises `bad_request` for what is not exactly one value."""
+
+    __slots__ = ("_item", "_request", "_route_id", "_route_path", "_subject")
+
+    def __init__(
+        self,
+        request: Request,
+        route_id: str,
+        route_path: str,
+        subject: Subject | None,
+        item: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._request = request
+        self._route_id = route_id
+        self._route_path = route_path
+        self._subject = subject
+        self._item = item
+
+    def __call__(self, placeholder: Placeholder) -> str:
+        """The value, checked: present once, valid UTF-8, at most 1 KiB."""
+        value = self._plain(placeholder.kind) if not placeholder.name else self._named(placeholder)
+        if value is None:
+            raise GatewayError("bad_request", f"The request has no single usable value for {placeholder}.")
+        if len(value) > MAX_VALUE_BYTES or len(value.encode()) > MAX_VALUE_BYTES:
+            raise GatewayError("bad_request", f"The value for {placeholder} is too long.")
+        return value
+
+    def _plain(self, kind: str) -> str | None:
+        match kind:
+            case "method":
+                return self._request.method
+            case "route.id":
+                return self._route_id
+            case "route.path":
+                return self._route_path
+        return self._subject.id if self._subject else None
+
+    def _named(self, placeholder: Placeholder) -> str | None:
+        match placeholder.kind:
+            case "path":
+                return self._request.params.get(placeholder.name)
+            case "claim":
+                return _scalar(self._subject.claims.get(placeholder.name)) if self._subject else None
+            case "query":
+                return _query_value(self._request.target.query, placeholder.name)
+            case "header":
+                return _header_value(self._request.values(placeholder.name.encode("latin-1")))
+        return _scalar(self._item.get(placeholder.name)) if self._item else None
+
+
+def _scalar(value: Any) -> str | None:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return value or None
+    return str(value) if isinstance(value, int) else None
+
+
+def _query_value(query: bytes, name: str) -> str | None:
+    found = [
+        value
+        for key, _, value in (pair.partition(b"=") for pair in query.split(b"&"))
+        if _decoded(key.replace(b"+", b" ")) == name
+    ]
+    return _decoded(found[0].replace(b"+", b" ")) if len(found) == 1 else None
+
+
+def _header_value(values: list[bytes]) -> str | None:
+    if len(values) != 1:
+        return None
+    try:
+        return values[0].decode() or None
+    except UnicodeDecodeError:
+        return None
+
+
+def _decoded(raw: bytes) -> str | None:
+    try:
+        return unquote_to_bytes(raw).decode() or None
+    except UnicodeDecodeError:
+        return None
