@@ -38,10 +38,29 @@ class Edge(Protocol):
         """Say `Connection: close` and close when the response is complete."""
 
 
-class Exchange:
-    """One request and its response. `extra` are header fields that every response of this exchange gets."""
+def _uncounted() -> None:
+    """Nobody counts this exchange."""
 
-    __slots__ = ("_send", "edge", "extra", "finished", "receive", "record", "request", "span", "started")
+
+class Exchange:
+    """One request and its response. `extra` are header fields that every response of this exchange gets.
+
+    `become_stream`: what a long-lived answer calls before it starts, to be counted as a stream (`max_streams`) and no
+    longer as a request; raises GatewayError `overloaded`.
+    """
+
+    __slots__ = (
+        "_send",
+        "become_stream",
+        "edge",
+        "extra",
+        "finished",
+        "receive",
+        "record",
+        "request",
+        "span",
+        "started",
+    )
 
     def __init__(
         self, request: Request, record: AccessRecord, span: Span, edge: Edge, receive: Receive, send: Send
@@ -52,6 +71,7 @@ class Exchange:
         self.edge = edge
         self.receive = receive
         self._send = send
+        self.become_stream: Callable[[], None] = _uncounted
         self.extra: list[Header] = []
         self.started = False
         self.finished = False

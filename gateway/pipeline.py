@@ -1,0 +1,209 @@
+"""The life of a request: one function, four steps, one error boundary, one access record.
+
+    1 what?    routing     canonical target → exactly one Route            400 · 404 · 405
+    2 who?     identity    credentials → Subject                           401
+    3 may?     authorize   checks × Subject → decisions → Permit           403 · 503
+    4 forward  forward     Permit → proxy, aggregate, navigation …         502 · 503 · 504
+
+Rules: nothing is forwarded without the Permit of step 3. Whatever is raised ends here and becomes problem+json, or, once
+a response has begun, an aborted connection. A caller who leaves cancels the request's task: that is not an error, and
+nobody else's. A bug is an opaque 500 to the caller and a full record to the operator.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from gateway.errors import GatewayError
+from gateway.exchange import Exchange, Receive, Send
+from gateway.forward.cors import preflight, response_headers
+from gateway.model.permit import Permit
+from gateway.model.record import AccessRecord
+from gateway.model.request import Request
+from gateway.model.route import AccessKind, Route
+from gateway.model.settings import ServerSettings
+from gateway.model.subject import Subject
+from gateway.problem import render
+from gateway.resilience.admission import Limit, Place
+from gateway.resilience.deadline import Deadline, DeadlineExceeded
+from gateway.routing import Router, parse_target
+from gateway.telemetry.observer import Observer, Span
+
+
+class Identify(Protocol):
+    """Step 2: who asks."""
+
+    async def identify(self, request: Request) -> Subject:
+        """The subject, or GatewayError `unauthenticated`, `identity_unavailable`."""
+
+
+class Authorize(Protocol):
+    """Step 3: may they."""
+
+    async def authorize(
+        self,
+        request: Request,
+        route: Route,
+        subject: Subject | None,
+        deadline: Deadline,
+        record: AccessRecord,
+        span: Span,
+    ) -> Permit:
+        """The permit, or GatewayError `iam_denied`, `iam_*`."""
+
+
+class Endpoint(Protocol):
+    """Step 4: what a route does with a permit."""
+
+    async def __call__(self, permit: Permit, exchange: Exchange, deadline: Deadline) -> None:
+        """Answer on the exchange, or raise GatewayError."""
+
+
+@dataclass(slots=True)
+class Service:
+    """A route with what serves it: its endpoint and its share of the requests in flight."""
+
+    route: Route
+    endpoint: Endpoint
+    limit: Limit
+
+
+@dataclass(slots=True)
+class Site:
+    """One configuration, constructed. What a request began on it ends on."""
+
+    settings: ServerSettings
+    router: Router
+    services: Mapping[str, Service]
+    identifier: Identify
+    authorizer: Authorize
+    limit: Limit
+    streams: Limit
+    in_flight: int = 0
+    retired: Callable[[], None] | None = None
+    """Called when the last request of a replaced site is over."""
+
+
+class Pipeline:
+    """The ASGI application of the public listener. `site` is replaced as a whole on reload.
+
+    `closing`: say `Connection: close` on every answer (drain has begun). `closed`: refuse with `draining`.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        observer: Observer,
+        build_request: Callable[[MutableMapping[str, Any], ServerSettings], Request],
+    ) -> None:
+        self.site = site
+        self.closing = False
+        self.closed = False
+        self._observer = observer
+        self._build_request = build_request
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """One request (ASGI 3, scope types `http` and `websocket`)."""
+        site = self.site
+        site.in_flight += 1
+        record = AccessRecord(started_s=time.monotonic())
+        request = self._build_request(scope, site.settings)
+        span = self._observer.request_started(request, record)
+        edge = scope["extensions"]["gateway.edge"]
+        exchange = Exchange(request, record, span, edge, receive, send)
+        try:
+            if self.closing:
+                edge.close_after_response()
+            await self._handle(exchange, site)
+        except asyncio.CancelledError:
+            record.client_left = edge.client_left
+            if not edge.client_left:
+                raise
+        finally:
+            self._observer.request_ended(record, span)
+            site.in_flight -= 1
+            if site.retired is not None and not site.in_flight:
+                site.retired()
+
+    async def _handle(self, exchange: Exchange, site: Site) -> None:
+        """The error boundary: whatever is raised inside is answered here."""
+        try:
+            await self._serve(exchange, site)
+        except GatewayError as error:
+            await self._refuse(exchange, site, error)
+        except Exception as error:  # noqa: BLE001 - the one place where a bug is turned into an answer
+            self._observer.bug("pipeline", error)
+            await self._refuse(exchange, site, GatewayError("internal_error", "Something went wrong in the gateway."))
+
+    async def _serve(self, exchange: Exchange, site: Site) -> None:
+        if self.closed:
+            raise GatewayError("draining", "The gateway is shutting down.")
+        request, record = exchange.request, exchange.record
+        request.target = parse_target(request.target.raw)
+        match = site.router.match(request.method, request.target, request.host)
+        route, request.params = match.route, match.params
+        record.route, record.path_template = route.id, route.path
+        if route.cors is not None and await self._cors(exchange, route):
+            return
+        service = site.services[route.id]
+        place = Place(site.limit, service.limit, site.streams)
+        exchange.become_stream = place.become_stream
+        try:
+            await self._decide_and_forward(exchange, site, service)
+        finally:
+            place.release()
+
+    async def _cors(self, exchange: Exchange, route: Route) -> bool:
+        """Answer a preflight, or prepare the headers that every answer of this route gets."""
+        answer = preflight(route, exchange.request)
+        if answer is not None:
+            await exchange.respond(*answer)
+            return True
+        if route.cors is not None:
+            exchange.extra += response_headers(route.cors, exchange.request)
+        return False
+
+    async def _decide_and_forward(self, exchange: Exchange, site: Site, service: Service) -> None:
+        route, request = service.route, exchange.request
+        deadline = Deadline.after(route.deadline_s)
+        permit: Permit | None = None
+        try:
+            async with deadline.enforced():
+                subject = None
+                if route.access[request.method].kind is not AccessKind.PUBLIC:
+                    subject = await site.identifier.identify(request)
+                permit = await site.authorizer.authorize(
+                    request, route, subject, deadline, exchange.record, exchange.span
+                )
+                await service.endpoint(permit, exchange, deadline)
+        except DeadlineExceeded:
+            raise _too_late(permit) from None
+
+    async def _refuse(self, exchange: Exchange, site: Site, error: GatewayError) -> None:
+        """Answer with the error, or break off a response that has begun."""
+        record = exchange.record
+        record.code = error.code
+        record.reason = record.reason or error.reason
+        if exchange.finished:
+            return
+        if exchange.started:
+            exchange.abort()
+            return
+        status, headers, body = render(
+            error,
+            server_name=site.settings.name,
+            request_id=exchange.request.request_id,
+            route=record.route,
+        )
+        await exchange.respond(status, headers, body)
+
+
+def _too_late(permit: Permit | None) -> GatewayError:
+    """Before the permit the deadline ended on IAM, after it on the upstream (CONTRACT section 3)."""
+    if permit is None:
+        return GatewayError("iam_timeout", "Access could not be checked in time, so nothing was forwarded.")
+    return GatewayError("deadline_exceeded", "The answer did not arrive within the deadline.")
