@@ -1,0 +1,18 @@
+"""`gateway schema`: the JSON Schema of routes.yaml, for editors."""
+
+from __future__ import annotations
+
+import typer
+
+from gateway.cli.output import say_json
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command()
+    def schema() -> None:
+        """Print the JSON Schema of routes.yaml."""
+        from gateway.config.schema import json_schema  # noqa: PLC0415 - heavy
+
+        say_json(json_schema())
