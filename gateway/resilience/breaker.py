@@ -1,0 +1,303 @@
+"""When to stop asking: one circuit breaker for one dependency. The only place that knows pybreaker.
+
+pybreaker is the state machine of record: its state, its failure counter, its `open`, `half_open` and `close`, its
+listeners. Admission and outcomes are ours, because its own `call` is made for blocking code: under asyncio it never
+counts a coroutine's failure, lets everybody through while half-open, and counts a caller who left.
+
+Rules: **admit** asks before the attempt and gives a Ticket; the attempt runs with nothing of the breaker around it; the
+ticket is settled afterwards, once. A closed circuit opens after `failure_threshold` consecutive failures, or when
+`failure_rate` of at least `min_calls` calls failed in the window. It stays open for `open_for_s`, then one trial is
+admitted; its success closes the circuit, its failure opens it again for twice as long, up to `open_for_max_s`. A trial
+that was cancelled frees its place; one that is not settled within its own time limit has failed. Whatever was admitted
+before a change of state does not count after it. Being set aside by a peer's `Retry-After` rejects without being a
+state. An operator's force is obeyed until `auto`. Time is monotonic; nothing here waits, and nothing that listens can
+make a call fail.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import pybreaker
+
+from gateway.model.route import BreakerPolicy
+from gateway.resilience.ticket import CircuitOpen, Ticket
+from gateway.resilience.window import SlidingWindow
+from gateway.telemetry.observer import Observer
+
+__all__ = ["CLOSED", "HALF_OPEN", "OPEN", "Breaker", "CircuitOpen", "Ticket"]
+
+CLOSED: Final = "closed"
+OPEN: Final = "open"
+HALF_OPEN: Final = "half_open"
+
+_NAMES = {pybreaker.STATE_CLOSED: CLOSED, pybreaker.STATE_OPEN: OPEN, pybreaker.STATE_HALF_OPEN: HALF_OPEN}
+_JITTER = 0.1
+_TRIAL_RETRY_AFTER_S = 1.0
+_TRIAL_LIMIT_S = 60.0
+_TIMER_GRACE_S = 0.005  # a retry that slept until `Retry-After` may wake a hair early
+_LOG = logging.getLogger(__name__)
+
+
+class Breaker:
+    """The breaker of one dependency: `name` as shown (`iam`, a route's id, `route.part`), `kind` iam or upstream.
+
+    `trial_limit_s`: a trial not settled by then has failed. `clock` is monotonic; `jitter` gives 0 to 1. Kept across
+    reloads: `update` changes the policy and keeps the state.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        kind: str,
+        policy: BreakerPolicy,
+        *,
+        observer: Observer,
+        clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = random.random,
+        trial_limit_s: float = _TRIAL_LIMIT_S,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.name = name
+        self.kind = kind
+        self.state = CLOSED
+        self.forced: str | None = None
+        self.generation = 0
+        self.last_failure = ""
+        self._observer = observer
+        self._clock = clock
+        self._wall = wall
+        self._jitter = jitter
+        self._storage = pybreaker.CircuitMemoryStorage(pybreaker.STATE_CLOSED)
+        self._machine = pybreaker.CircuitBreaker(name=name, state_storage=self._storage, listeners=[_Listener(self)])
+        self._reason = ""
+        self._failures = 0
+        self._window: SlidingWindow | None = None
+        self._trial: Ticket | None = None
+        self._trial_until = 0.0
+        self._open_until = 0.0
+        self._aside_until = 0.0
+        self._opened_at: float | None = None
+        self._failed_trials = 0
+        self._trial_limit_s = trial_limit_s
+        self.update(policy)
+
+    def __repr__(self) -> str:
+        return f"<Breaker {self.name}: {self.state}, {self._failures} failures, generation {self.generation}>"
+
+    def update(self, policy: BreakerPolicy, *, trial_limit_s: float | None = None) -> None:
+        """Go on under another policy: the state, its remaining time and the counted failures stay."""
+        self.policy = policy
+        self._machine.fail_max = policy.failure_threshold
+        if trial_limit_s is not None:
+            self._trial_limit_s = trial_limit_s
+        if policy.failure_rate is None:
+            self._window = None
+        elif self._window is None or self._window.window_s != policy.window_s:
+            self._window = SlidingWindow(policy.window_s)
+
+    # Before an attempt
+
+    def admit(self) -> Ticket:
+        """Ask before a request. Raises CircuitOpen; while half-open exactly one ticket is out: the trial."""
+        if self.state == CLOSED and not self._aside_until:
+            return Ticket(self, self.generation)
+        return self._admit(self._clock())
+
+    def probe(self) -> Ticket | None:
+        """A trial of the gateway's own while the circuit is open, before its time is over.
+
+        None if there is nothing to try. Success closes the circuit; failure leaves everything as it is.
+        """
+        if self.state == CLOSED or self.forced or self._trial_out(self._clock()):
+            return None
+        return self._try(self._clock())
+
+    def check(self, ticket: Ticket) -> None:
+        """Called by `Ticket.still_open`."""
+        aside_s = self._aside_s(self._clock())
+        if aside_s > _TIMER_GRACE_S or (self.state != CLOSED and ticket is not self._trial):
+            raise CircuitOpen(max(self.remaining_s(), _TRIAL_RETRY_AFTER_S), self.last_failure)
+
+    def remaining_s(self) -> float:
+        """Seconds until the open circuit lets a trial through (or is no longer set aside), 0 otherwise."""
+        now = self._clock()
+        return max(self._open_s(now), self._aside_s(now))
+
+    def set_aside(self, seconds: float) -> None:
+        """A peer's `Retry-After`: reject until then. Not a state, and not shortened by a later, smaller one."""
+        if seconds > 0:
+            self._aside_until = max(self._aside_until, self._clock() + seconds)
+
+    def _admit(self, now: float) -> Ticket:
+        aside_s = self._aside_s(now)
+        if aside_s > 0:
+            raise CircuitOpen(max(aside_s, self._open_s(now)), self.last_failure)
+        self._aside_until = 0.0
+        if self.state == CLOSED:
+            return Ticket(self, self.generation)
+        open_s = self._open_s(now)
+        if open_s > 0:
+            raise CircuitOpen(open_s, "" if self.forced else self.last_failure)
+        if self._trial_out(now):
+            raise CircuitOpen(max(self._open_s(now), _TRIAL_RETRY_AFTER_S), self.last_failure)
+        if self.state == OPEN:
+            self._change(self._machine.half_open, "open time is over, one trial")
+        return self._try(now)
+
+    def _try(self, now: float) -> Ticket:
+        self._trial = Ticket(self, self.generation)
+        self._trial_until = now + self._trial_limit_s
+        return self._trial
+
+    def _trial_out(self, now: float) -> bool:
+        """Whether the place of the trial is taken; a trial that outlived its limit fails here and frees it."""
+        trial = self._trial
+        if trial is not None and now >= self._trial_until:
+            trial.failure(f"{self.kind}_timeout")
+            return self.state == OPEN and self._open_s(now) > 0
+        return trial is not None
+
+    def _open_s(self, now: float) -> float:
+        if self.state is not OPEN:
+            return 0.0
+        return self.policy.open_for_s if self.forced else max(0.0, self._open_until - now)
+
+    def _aside_s(self, now: float) -> float:
+        return 0.0 if self.forced == CLOSED else max(0.0, self._aside_until - now)
+
+    # After an attempt: called by Ticket
+
+    def succeeded(self, ticket: Ticket) -> None:
+        """Called by `Ticket.success`."""
+        if ticket is self._trial:
+            self._change(self._machine.close, "trial succeeded")
+        elif ticket.generation == self.generation:
+            if self._failures:
+                self._failures = 0
+                self._storage.reset_counter()
+            if self._window is not None:
+                self._window.add(self._clock(), calls=1)
+
+    def failed(self, ticket: Ticket, code: str) -> None:
+        """Called by `Ticket.failure`."""
+        if ticket is self._trial:
+            self._trial_failed(code)
+        elif ticket.generation == self.generation:
+            self.last_failure = code
+            self._failures += 1
+            self._storage.increment_counter()
+            reason = self._why_open()
+            if reason and not self.forced:
+                self._change(self._machine.open, f"{reason}, last: {code}")
+
+    def released(self, ticket: Ticket) -> None:
+        """Called by `Ticket.neutral`."""
+        if ticket is self._trial:
+            self._trial = None
+
+    def _trial_failed(self, code: str) -> None:
+        self._trial = None
+        self.last_failure = code
+        if self.state == HALF_OPEN:
+            self._failed_trials += 1
+            self._change(self._machine.open, f"trial failed: {code}")
+
+    def _why_open(self) -> str:
+        policy = self.policy
+        window = self._window
+        if window is not None:
+            window.add(self._clock(), calls=1, marked=1)
+        if self._failures >= policy.failure_threshold:
+            return f"{self._failures} consecutive failures"
+        if window is None or policy.failure_rate is None or window.calls < policy.min_calls:
+            return ""
+        if window.marked < policy.failure_rate * window.calls:
+            return ""
+        return f"{window.marked} of {window.calls} calls failed in {policy.window_s:g}s"
+
+    # Changes of state
+
+    def force_open(self) -> None:
+        """An operator opens the circuit, until `force_close` or `auto`."""
+        self.forced = OPEN
+        self._trial = None
+        self._change(self._machine.open, "forced by operator")
+
+    def force_close(self) -> None:
+        """An operator closes the circuit: whatever fails, it stays closed until `force_open` or `auto`."""
+        self.forced = CLOSED
+        self._aside_until = 0.0
+        self._change(self._machine.close, "forced by operator")
+
+    def auto(self) -> None:
+        """The breaker decides again: after a forced open the next request is the trial."""
+        if self.forced == OPEN:
+            self._open_until = self._clock()
+        self.forced = None
+
+    def changed(self, before: str, after: str) -> None:
+        """Called by the state machine on every change: forget what belongs to the state before, and tell."""
+        if before == after:
+            return
+        self.state = after
+        self.generation += 1
+        self._trial = None
+        if after == OPEN:
+            self._opened_at = self._wall()
+            self._open_until = self._clock() + self._open_time_s()
+        elif after == CLOSED:
+            self._failures = self._failed_trials = 0
+            if self._window is not None:
+                self._window.clear()
+        self._tell(before, after)
+
+    def snapshot(self) -> dict[str, Any]:
+        """What a status page shows. `opened_at_s` is Unix time, other durations are seconds."""
+        now = self._clock()
+        self._trial_out(now)
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "state": self.state,
+            "forced": self.forced,
+            "remaining_s": round(self._open_s(now), 3),
+            "set_aside_s": round(self._aside_s(now), 3),
+            "consecutive_failures": self._failures,
+            "last_failure": self.last_failure,
+            "opened_at_s": None if self.state == CLOSED else self._opened_at,
+            "trial": self._trial is not None,
+            "generation": self.generation,
+        }
+
+    def _change(self, change: Callable[[], Any], reason: str) -> None:
+        self._reason = reason
+        change()
+
+    def _open_time_s(self) -> float:
+        """`open_for_s`; after failed trials doubled for each, with jitter, and never above `open_for_max_s`."""
+        policy = self.policy
+        if not self._failed_trials:
+            return policy.open_for_s
+        doubled = policy.open_for_s * 2.0 ** min(self._failed_trials, 30)
+        return max(policy.open_for_s, min(doubled * (1 + _JITTER * self._jitter()), policy.open_for_max_s))
+
+    def _tell(self, before: str, after: str) -> None:
+        try:
+            self._observer.circuit(self.name, self.kind, before, after, self._reason)
+        except Exception:  # noqa: BLE001 - whoever listens to changes must not decide about them
+            _LOG.exception("an observer failed on a change of circuit %s", self.name)
+
+
+class _Listener(pybreaker.CircuitBreakerListener):
+    """Lets the breaker follow its state machine of record."""
+
+    def __init__(self, breaker: Breaker) -> None:
+        self._breaker = breaker
+
+    def state_change(self, cb: Any, old_state: Any, new_state: Any) -> None:  # noqa: ARG002 - pybreaker's signature
+        self._breaker.changed(_NAMES[old_state.name], _NAMES[new_state.name])

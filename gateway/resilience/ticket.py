@@ -1,0 +1,56 @@
+"""What admission gives: a ticket to be settled once, or the refusal that says when to come back."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class _Issuer(Protocol):
+    """What a ticket needs of the breaker that issued it."""
+
+    def succeeded(self, ticket: Ticket) -> None: ...
+    def failed(self, ticket: Ticket, code: str) -> None: ...
+    def released(self, ticket: Ticket) -> None: ...
+    def check(self, ticket: Ticket) -> None: ...
+
+
+class CircuitOpen(Exception):
+    """Not admitted. `retry_after_s`: until asking again can help. `cause_code`: the last failure's, `""` if forced."""
+
+    def __init__(self, retry_after_s: float, cause_code: str) -> None:
+        super().__init__(retry_after_s, cause_code)
+        self.retry_after_s = retry_after_s
+        self.cause_code = cause_code
+
+
+class Ticket:
+    """One admitted request. Settled exactly once: by the first of `success`, `failure` and `neutral`."""
+
+    __slots__ = ("_breaker", "_settled", "generation")
+
+    def __init__(self, breaker: _Issuer, generation: int) -> None:
+        self._breaker = breaker
+        self._settled = False
+        self.generation = generation
+
+    def success(self) -> None:
+        """The dependency answered."""
+        if not self._settled:
+            self._settled = True
+            self._breaker.succeeded(self)
+
+    def failure(self, code: str) -> None:
+        """The dependency failed, with a code of the table."""
+        if not self._settled:
+            self._settled = True
+            self._breaker.failed(self, code)
+
+    def neutral(self) -> None:
+        """Nothing was learnt: the caller left, or we could not ask."""
+        if not self._settled:
+            self._settled = True
+            self._breaker.released(self)
+
+    def still_open(self) -> None:
+        """Ask before each further attempt: CircuitOpen if the circuit opened since and this is not its trial."""
+        self._breaker.check(self)
