@@ -1,0 +1,42 @@
+"""`gateway drill`: break a part of the running demo and see what callers see."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from gateway.cli.output import fail, note, say
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command()
+    def drill(
+        fault: Annotated[str, typer.Argument(help="iam-down, iam-hang, iam-slow, iam-errors, upstream-down, …")],
+        duration: Annotated[str, typer.Option("--for", metavar="DURATION", help="How long it stays broken.")] = "30s",
+        system: Annotated[str, typer.Option("--system", help="The system that upstream-* breaks.")] = "monitoring",
+    ) -> None:
+        """Break a part of the running demo and show what callers see."""
+        import httpx  # noqa: PLC0415 - heavy
+
+        from gateway.config import parse_duration  # noqa: PLC0415
+        from gateway.demo import state  # noqa: PLC0415
+        from gateway.demo.drill import FAULTS, Drill  # noqa: PLC0415
+
+        if fault not in FAULTS:
+            raise typer.BadParameter(f"{fault!r} is none of {', '.join(FAULTS)}")
+        try:
+            for_s = parse_duration(duration)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+        running = state.read()
+        if running is None:
+            fail("no demo is running: start it with 'gateway demo' in another terminal")
+        try:
+            asyncio.run(Drill(running, FAULTS[fault], system, say).run(for_s))
+        except (httpx.HTTPError, KeyError, ValueError) as error:
+            note(f"the drill ended early: {error!r}")
+            raise typer.Exit(1) from None

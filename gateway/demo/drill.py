@@ -1,0 +1,128 @@
+"""Breaks a part of the running demo and watches, as callers do, what becomes of their requests.
+
+A drill is a fault, a time, and one line each second: the state of IAM's circuit and the answer of every kind of route.
+It always mends what it broke, also when it is interrupted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import httpx
+
+from gateway.demo.state import DemoState
+
+PERIOD_S: Final = 1.0
+PATIENCE_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What a drill breaks: a part of the demo and how. `part` None: the system that the caller names."""
+
+    part: str | None
+    mode: str
+    what: str
+
+
+FAULTS: Final = {
+    "iam-down": Fault("iam", "down", "IAM's process is killed"),
+    "iam-hang": Fault("iam", "hang", "IAM accepts and never answers"),
+    "iam-slow": Fault("iam", "slow", "IAM answers after four seconds"),
+    "iam-errors": Fault("iam", "errors", "IAM answers 500"),
+    "upstream-down": Fault(None, "down", "a system does not listen"),
+    "upstream-hang": Fault(None, "hang", "a system accepts and never answers"),
+    "upstream-slow": Fault(None, "slow", "a system answers after four seconds"),
+    "upstream-errors": Fault(None, "errors", "a system answers 500"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One request that a caller makes: who, what, and the name it has in the view."""
+
+    name: str
+    person: str | None
+    path: str
+
+
+PROBES: Final = (
+    Probe("inventory", "alice", "/inventory/7"),
+    Probe("monitoring", "alice", "/monitoring/alarms"),
+    Probe("public", None, "/public/status"),
+    Probe("navigation", "alice", "/registry/navigation"),
+    Probe("denied", "mallory", "/inventory/7"),
+)
+
+
+class Drill:
+    """One fault on one demo. `say` shows a line."""
+
+    def __init__(self, state: DemoState, fault: Fault, system: str, say: Callable[[str], None]) -> None:
+        self._state = state
+        self._fault = fault
+        self._part = fault.part or system
+        self._say = say
+        self._client = httpx.AsyncClient(trust_env=False, timeout=PATIENCE_S)
+
+    async def run(self, for_s: float) -> None:
+        """Watch, break, watch for `for_s` seconds, mend, and watch it recover."""
+        try:
+            await self._watch(2 * PERIOD_S)
+            self._say(f"-- {self._fault.what} ({self._part}) for {for_s:g} s")
+            await self._break(self._fault.mode)
+            await self._watch(for_s)
+        finally:
+            await self._break("ok")
+            self._say("-- mended")
+        await self._watch(8 * PERIOD_S)
+        await self._client.aclose()
+
+    async def _watch(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while (now := time.monotonic()) < end:
+            answers = await asyncio.gather(self._circuits(), *(self._ask(probe) for probe in PROBES))
+            self._say("  ".join((time.strftime("%H:%M:%S"), *answers)))
+            await asyncio.sleep(max(0.0, min(PERIOD_S, end - now) - (time.monotonic() - now)))
+
+    async def _ask(self, probe: Probe) -> str:
+        """One request as its caller sees it, in a few words."""
+        headers = {"authorization": f"Bearer {self._state.tokens[probe.person]}"} if probe.person else {}
+        begun = time.monotonic()
+        try:
+            reply = await self._client.get(self._state.gateway + probe.path, headers=headers)
+        except httpx.HTTPError as error:
+            return f"{probe.name} {type(error).__name__}"
+        return f"{probe.name} {in_words(reply)} {(time.monotonic() - begun) * 1000:.0f}ms"
+
+    async def _circuits(self) -> str:
+        reply = await self._client.get(f"{self._state.admin}/breakers")
+        breakers: dict[str, Any] = reply.json()["breakers"]
+        iam = breakers["iam"]
+        remaining = f" {iam['remaining_s']:.0f}s" if iam["state"] == "open" else ""
+        others = [name for name, breaker in breakers.items() if name != "iam" and breaker["state"] != "closed"]
+        return f"[iam {iam['state']}{remaining}{''.join(f', {name} open' for name in others)}]"
+
+    async def _break(self, mode: str) -> None:
+        reply = await self._client.post(
+            f"{self._state.control}/break",
+            json={"part": self._part, "mode": mode},
+            headers={"authorization": f"Bearer {self._state.secret}"},
+        )
+        reply.raise_for_status()
+
+
+def in_words(reply: httpx.Response) -> str:
+    """Status, code, Retry-After and degradation of one answer."""
+    words = [str(reply.status_code)]
+    if reply.headers.get("content-type", "").startswith("application/problem+json"):
+        words.append(reply.json()["code"])
+    if "retry-after" in reply.headers:
+        words.append(f"retry in {reply.headers['retry-after']}s")
+    if "x-gateway-degraded" in reply.headers:
+        words.append(f"({reply.headers['x-gateway-degraded']})")
+    return " ".join(words)

@@ -1,0 +1,166 @@
+"""The toy systems: nine small services that answer as their models do, and that can be broken.
+
+`Breakable.mode` (ok, hang, slow, errors) is set by the supervisor; a system that is down does not listen at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Final
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gateway.demo import data
+
+PAGE: Final = 3
+SLOW_S: Final = 4.0
+
+
+class Breakable:
+    """An ASGI app that can be told to fail."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self.mode = "ok"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve, or fail as told."""
+        if scope["type"] == "http" and self.mode != "ok":
+            if self.mode == "hang":
+                await asyncio.sleep(3600)
+            if self.mode == "errors":
+                await JSONResponse({"error": "broken on purpose"}, 500)(scope, receive, send)
+                return
+            await asyncio.sleep(SLOW_S)
+        await self._app(scope, receive, send)
+
+
+def _not_found(what: str) -> JSONResponse:
+    return JSONResponse({"error": f"{what} not found"}, 404)
+
+
+def _one(records: Mapping[str, data.Record], name: str) -> Callable[[Request], Response]:
+    """Answer with the record whose key is the path parameter `key`."""
+
+    def endpoint(request: Request) -> Response:
+        found = records.get(request.path_params["key"])
+        return JSONResponse(found) if found else _not_found(name)
+
+    return endpoint
+
+
+def _health(_: Request) -> Response:
+    return JSONResponse({"status": "ok"})
+
+
+def _inventory() -> list[Route]:
+    def switches(request: Request) -> Response:
+        seen = {"subject": request.headers.get("x-auth-subject"), "degraded": request.headers.get("x-gateway-degraded")}
+        return JSONResponse({"switches": list(data.SWITCHES.values()), "seen": seen})
+
+    async def create(request: Request) -> Response:
+        return JSONResponse({"created": await request.json()}, 201)
+
+    return [
+        Route("/inventory/switches", switches),
+        Route("/inventory/switches", create, methods=["POST"]),
+        Route("/inventory/switches/{key}", _one(data.SWITCHES, "switch")),
+        Route("/inventory/{key}", _one(data.SWITCHES, "switch")),
+        Route("/inventory", switches),
+    ]
+
+
+def _monitoring() -> list[Route]:
+    def alarms(_: Request) -> Response:
+        return JSONResponse({"alarms": [{"id": 1, "switch": "8", "text": "port 3 down", "severity": "major"}]})
+
+    def status(_: Request) -> Response:
+        return JSONResponse({"status": "all systems operational"})
+
+    def events(_: Request) -> Response:
+        async def ticks() -> AsyncIterator[bytes]:
+            n = 0
+            while True:
+                n += 1
+                yield b'id: %d\ndata: {"tick": %d}\n\n' % (n, n)
+                await asyncio.sleep(1)
+
+        return StreamingResponse(ticks(), media_type="text/event-stream")
+
+    return [
+        Route("/monitoring/alarms", alarms),
+        Route("/monitoring/events", events),
+        Route("/monitoring", alarms),
+        Route("/public/status", status),
+        Route("/public", status),
+    ]
+
+
+def _registry() -> list[Route]:
+    return [Route("/registry/navigation", lambda _: JSONResponse(data.NAVIGATION))]
+
+
+def _workday() -> list[Route]:
+    def worker(request: Request) -> Response:
+        found = data.WORKDAY.get(request.query_params.get("email", ""))
+        return JSONResponse(found) if found else _not_found("worker")
+
+    return [Route("/staffing/v6/workers", worker)]
+
+
+def _active_directory() -> list[Route]:
+    return [Route("/users/{key}", _one(data.ACTIVE_DIRECTORY, "user"))]
+
+
+def _entra() -> list[Route]:
+    def users(request: Request) -> Response:
+        skip = int(request.query_params.get("$skip", "0"))
+        everybody = list(data.ENTRA.values())
+        page: data.Record = {"value": everybody[skip : skip + PAGE]}
+        if skip + PAGE < len(everybody):
+            page["@odata.nextLink"] = f"/v1.0/users?$skip={skip + PAGE}"
+        return JSONResponse(page)
+
+    return [Route("/v1.0/users", users), Route("/v1.0/users/{key}", _one(data.ENTRA, "user"))]
+
+
+def _lansweeper() -> list[Route]:
+    async def graphql(request: Request) -> Response:
+        name = (await request.json()).get("variables", {}).get("name", "")
+        found = data.LANSWEEPER.get(name)
+        if found is None:
+            return _not_found("asset")
+        return JSONResponse({"data": {"asset": found}})
+
+    return [Route("/api/v2/graphql", graphql, methods=["POST"])]
+
+
+def _intune() -> list[Route]:
+    return [Route("/v1.0/deviceManagement/managedDevices/{key}", _one(data.INTUNE, "device"))]
+
+
+def _helix() -> list[Route]:
+    return [Route("/api/arsys/v1/entry/AST:ComputerSystem/{key}", _one(data.HELIX, "asset"))]
+
+
+SYSTEMS: Final[Mapping[str, Callable[[], list[Route]]]] = {
+    "inventory": _inventory,
+    "monitoring": _monitoring,
+    "registry": _registry,
+    "workday": _workday,
+    "ad": _active_directory,
+    "entra": _entra,
+    "lansweeper": _lansweeper,
+    "intune": _intune,
+    "helix": _helix,
+}
+
+
+def system(name: str) -> Breakable:
+    """One toy system by the name of its upstream in routes.yaml."""
+    return Breakable(Starlette(routes=[Route("/health", _health), *SYSTEMS[name]()]))
