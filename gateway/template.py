@@ -21,6 +21,7 @@ MAX_VALUE_BYTES: Final = 1024
 PLAIN: Final = ("method", "route.id", "route.path", "subject.id")
 NAMED: Final = ("path", "claim", "query", "header", "item")
 _PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
+_KNOWN: Final = re.compile(r"\{((?:%s)|(?:%s)\.[^{}\s]+)\}" % ("|".join(map(re.escape, PLAIN)), "|".join(NAMED)))
 
 
 class TemplateError(ValueError):
@@ -84,6 +85,23 @@ def parse(text: str) -> Template:
         parts.append(_placeholder(found.group(1)))
         end = found.end()
     _literal(parts, text[end:])
+    return Template(tuple(parts))
+
+
+def parse_json_text(text: str) -> Template:
+    """A string inside an aggregate's `json`: braces of other languages (GraphQL) are literal text.
+
+    Only what is exactly a known placeholder is one; its misspelling is therefore text, which the upstream will refuse.
+    """
+    parts: list[str | Placeholder] = []
+    end = 0
+    for found in _KNOWN.finditer(text):
+        if found.start() > end:
+            parts.append(text[end : found.start()])
+        parts.append(_placeholder(found.group(1)))
+        end = found.end()
+    if end < len(text):
+        parts.append(text[end:])
     return Template(tuple(parts))
 
 

@@ -35,6 +35,7 @@ def _show_version(wanted: bool) -> None:  # noqa: FBT001 - Typer's callback sign
 
 @app.callback()
 def _options(
+    *,
     _version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,

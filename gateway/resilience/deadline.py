@@ -1,8 +1,9 @@
 """One deadline for a whole request: queueing, identity, IAM, retries and the upstream's response head.
 
 Rules: created once where the request begins; every wait inside asks `remaining_s`; `enforced()` cancels what is inside
-when it ends and raises DeadlineExceeded there; time in which the caller is still sending its body is given back with
-`extend`; `stop` ends enforcement when the response head is there. Times are the event loop's clock, which is monotonic.
+when it ends and raises DeadlineExceeded there; time in which the caller is still sending its body does not count
+(`pause` and `resume`, or `extend`); `stop` ends enforcement when the response head is there. Once it has expired,
+nothing rearms it. Times are the event loop's clock, which is monotonic.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ class DeadlineExceeded(Exception):
 class Deadline:
     """When a request must have its answer. `at_s` is in the event loop's time."""
 
-    __slots__ = ("_timeout", "at_s")
+    __slots__ = ("_paused_at_s", "_stopped", "_timeout", "at_s")
 
     def __init__(self, at_s: float) -> None:
         self.at_s = at_s
         self._timeout: asyncio.Timeout | None = None
+        self._paused_at_s: float | None = None
+        self._stopped = False
 
     @classmethod
     def after(cls, seconds: float) -> Deadline:
@@ -31,23 +34,47 @@ class Deadline:
         return cls(asyncio.get_running_loop().time() + seconds)
 
     def remaining_s(self) -> float:
-        """Seconds left, 0 when over."""
-        return max(0.0, self.at_s - asyncio.get_running_loop().time())
+        """Seconds left, 0 when over; stands still while paused."""
+        now_s = self._paused_at_s
+        return max(0.0, self.at_s - (asyncio.get_running_loop().time() if now_s is None else now_s))
 
     def cap(self, seconds: float) -> float:
         """`seconds`, or what is left if that is less."""
         return min(seconds, self.remaining_s())
 
+    @property
+    def expired(self) -> bool:
+        """Whether it ended and has cancelled what is inside `enforced()`."""
+        return self._timeout is not None and self._timeout.expired()
+
     def extend(self, seconds: float) -> None:
         """Give back time that does not count."""
         self.at_s += seconds
-        if self._timeout is not None and self._timeout.when() is not None:
-            self._timeout.reschedule(self.at_s)
+        self._arm()
+
+    def pause(self) -> None:
+        """Time stands still until `resume`: the caller is sending its body."""
+        if self._paused_at_s is None:
+            self._paused_at_s = asyncio.get_running_loop().time()
+            self._arm()
+
+    def resume(self) -> None:
+        """Time goes on."""
+        if self._paused_at_s is not None:
+            self.at_s += asyncio.get_running_loop().time() - self._paused_at_s
+            self._paused_at_s = None
+            self._arm()
 
     def stop(self) -> None:
         """End enforcement: the response head is there, what follows has its own timeouts."""
-        if self._timeout is not None:
-            self._timeout.reschedule(None)
+        self._stopped = True
+        self._arm()
+
+    def _arm(self) -> None:
+        """Let the timeout follow what changed."""
+        timeout = self._timeout
+        if timeout is not None and not timeout.expired():
+            timeout.reschedule(None if self._stopped or self._paused_at_s is not None else self.at_s)
 
     @asynccontextmanager
     async def enforced(self) -> AsyncIterator[None]:
