@@ -21,7 +21,7 @@ MAX_VALUE_BYTES: Final = 1024
 PLAIN: Final = ("method", "route.id", "route.path", "subject.id")
 NAMED: Final = ("path", "claim", "query", "header", "item")
 _PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
-_KNOWN: Final = re.compile(r"\{((?:%s)|(?:%s)\.[^{}\s]+)\}" % ("|".join(map(re.escape, PLAIN)), "|".join(NAMED)))
+_KNOWN: Final = re.compile(rf"\{{({'|'.join(map(re.escape, PLAIN))}|(?:{'|'.join(NAMED)})\.[^{{}}\s]+)\}}")
 
 
 class TemplateError(ValueError):
