@@ -1,0 +1,145 @@
+"""The health of all systems: IAM and every upstream asked at the same time, in one document.
+
+Rules (CONTRACT section 9): a system is available when its `health` path answers below 400, or, where none is set, when
+one of its origins accepts a TCP connection; each has its own time limit, and the slowest limit is the whole's. Answers
+are shared for a second, so that looking does not load what is looked at. Probes go past the breakers: they neither ask
+them nor count. A system's circuit is the worst of its breakers. Texts name what failed, never a host.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from gateway.errors import GatewayError
+from gateway.exchange import Exchange
+from gateway.model.permit import Permit
+from gateway.resilience.deadline import Deadline
+
+_SHARED_S: Final = 1.0
+_WORST: Final = ("open", "half_open", "closed")
+_HEADERS: Final = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
+
+
+class Circuit(Protocol):
+    """What is shown of a breaker."""
+
+    @property
+    def state(self) -> str:
+        """closed | open | half_open."""
+
+    def remaining_s(self) -> float:
+        """Seconds until the open circuit lets a trial through."""
+
+
+class Unavailable(Exception):
+    """A probe failed; the text is for people and names no host."""
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """One line of the report. `probe` raises Unavailable or GatewayError, and is cancelled after `timeout_s`."""
+
+    name: str
+    probe: Callable[[], Awaitable[None]]
+    circuits: Callable[[], Sequence[Circuit]]
+    timeout_s: float = 2.0
+
+
+class SystemsHealth:
+    """Asks all systems, at most once a second. `clock` is monotonic, `wall` Unix time, both in seconds."""
+
+    def __init__(
+        self,
+        systems: Sequence[System],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._systems = tuple(systems)
+        self._clock = clock
+        self._wall = wall
+        self._asking: asyncio.Task[dict[str, Any]] | None = None
+        self._answered_s = 0.0
+
+    async def report(self) -> dict[str, Any]:
+        """The document of CONTRACT section 9, at most a second old. A caller who leaves cancels nobody else's."""
+        asking = self._asking
+        if asking is None or (asking.done() and self._clock() - self._answered_s >= _SHARED_S):
+            asking = self._asking = asyncio.create_task(self._ask())
+        return await asyncio.shield(asking)
+
+    async def aclose(self) -> None:
+        """Stop asking."""
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.gather(self._asking, return_exceptions=True)
+
+    async def _ask(self) -> dict[str, Any]:
+        lines = await asyncio.gather(*(self._look(system) for system in self._systems))
+        self._answered_s = self._clock()
+        systems = {system.name: line for system, line in zip(self._systems, lines, strict=True)}
+        return {"timestamp": _timestamp(self._wall()), "systems": systems, "summary": _summary(systems)}
+
+    async def _look(self, system: System) -> dict[str, Any]:
+        begun_s = self._clock()
+        error = await _error(system)
+        if error:
+            return {"available": False, "error": error, **_circuit(system.circuits())}
+        took_ms = round((self._clock() - begun_s) * 1000)
+        return {"available": True, "response_time_ms": took_ms, **_circuit(system.circuits())}
+
+
+class HealthEndpoint:
+    """The report as a route's answer: 200 whatever the systems do, so that it can be read while they are down."""
+
+    def __init__(self, health: SystemsHealth) -> None:
+        self._health = health
+
+    async def __call__(self, permit: Permit, exchange: Exchange, deadline: Deadline) -> None:  # noqa: ARG002 - Endpoint
+        """Answer with the report."""
+        body = json.dumps(await self._health.report(), separators=(",", ":")).encode()
+        await exchange.respond(200, _HEADERS, body)
+
+
+async def _error(system: System) -> str:
+    """Why the system is not available, empty if it is."""
+    try:
+        async with asyncio.timeout(system.timeout_s):
+            await system.probe()
+    except TimeoutError:
+        return f"no answer in {system.timeout_s:g}s"
+    except Unavailable as failure:
+        return str(failure)
+    except GatewayError as failure:
+        return failure.proxy_error.replace("_", " ")
+    return ""
+
+
+def _circuit(circuits: Sequence[Circuit]) -> dict[str, Any]:
+    """The worst circuit's state and, while it is open, the seconds until the next trial."""
+    if not circuits:
+        return {"circuit": "closed"}
+    worst = min(circuits, key=lambda circuit: (_WORST.index(circuit.state), -circuit.remaining_s()))
+    remaining_s = worst.remaining_s()
+    return {"circuit": worst.state, **({"retry_after": math.ceil(remaining_s)} if remaining_s > 0 else {})}
+
+
+def _summary(systems: dict[str, dict[str, Any]]) -> dict[str, int]:
+    total = len(systems)
+    available = sum(line["available"] for line in systems.values())
+    return {
+        "total_systems": total,
+        "available_systems": available,
+        "unavailable_systems": total - available,
+        "availability_percentage": round(100 * available / total) if total else 100,
+    }
+
+
+def _timestamp(unix_s: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(unix_s))

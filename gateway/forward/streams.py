@@ -1,0 +1,96 @@
+"""How long a stream may stay open: what ends an event stream or a WebSocket that nobody closed.
+
+Rules: a permit is for now, so a stream ends when the token it was given for expires, when a recheck (`recheck` on the
+route) says no or cannot say yes any more, and when the gateway goes away. Whoever serves the stream decides how the end
+looks on the wire; why it ended is a GatewayError, although nobody is sent a problem document any more.
+Counting streams is the exchange's (`Exchange.become_stream`); silence is measured where the bytes are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, Protocol
+
+from gateway.errors import GatewayError
+from gateway.model.permit import Permit
+
+_LONGEST_SLEEP_S: Final = 30.0  # the wall clock may be set while we sleep
+
+
+class Recheck(Protocol):
+    """Asks again whether an open stream may go on."""
+
+    async def __call__(self, permit: Permit) -> None:
+        """Return if it may; GatewayError `iam_denied`, `unauthenticated` or `iam_*` if not. Has its own time limit."""
+
+
+async def _never_asks(permit: Permit) -> None:
+    """Nobody rechecks."""
+
+
+class Streams:
+    """Watches over all open streams of this process. `wall` is Unix time, which is what tokens expire by."""
+
+    def __init__(self, *, recheck: Recheck = _never_asks, wall: Callable[[], float] = time.time) -> None:
+        self.open = 0
+        self._recheck = recheck
+        self._wall = wall
+        self._draining = asyncio.Event()
+
+    def drain(self) -> None:
+        """The gateway goes away: every open stream ends, and every later one at once."""
+        self._draining.set()
+
+    async def serve(self, permit: Permit, work: Coroutine[Any, Any, None]) -> GatewayError | None:
+        """Do the stream's work. None when it is over by itself, else why the stream has to end: then it was cancelled.
+
+        What the work raises is raised. Cancelling this cancels the work.
+        """
+        self.open += 1
+        working = asyncio.ensure_future(work)
+        watching = asyncio.ensure_future(self.ends(permit))
+        try:
+            await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                working.result()
+                return None
+            return watching.result()
+        finally:
+            self.open -= 1
+            working.cancel()
+            watching.cancel()
+            await asyncio.gather(working, watching, return_exceptions=True)
+
+    async def ends(self, permit: Permit) -> GatewayError:
+        """Wait until a stream with this permit has to end, and say why."""
+        loop = asyncio.get_running_loop()
+        every_s = permit.route.recheck_s
+        recheck_at_s = None if every_s is None else loop.time() + every_s
+        while True:
+            waits = [_LONGEST_SLEEP_S]
+            expires_at_s = permit.subject.expires_at_s if permit.subject else None
+            if expires_at_s is not None:
+                waits.append(expires_at_s - self._wall())
+            if recheck_at_s is not None:
+                waits.append(recheck_at_s - loop.time())
+            if await self._drained(max(0.0, min(waits))):
+                return GatewayError("draining", "The gateway is shutting down.")
+            if expires_at_s is not None and self._wall() >= expires_at_s:
+                return GatewayError("unauthenticated", "The token has expired.")
+            if recheck_at_s is not None and every_s is not None and loop.time() >= recheck_at_s:
+                try:
+                    await self._recheck(permit)
+                except GatewayError as error:
+                    return error
+                recheck_at_s = loop.time() + every_s
+
+    async def _drained(self, seconds: float) -> bool:
+        """Sleep so long, or until the gateway goes away: True."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._draining.wait()
+        except TimeoutError:
+            return False
+        return True
