@@ -1,0 +1,232 @@
+"""OAuth 2.0 client credentials (RFC 6749 section 4.4): one token, fetched once and shared by all requests.
+
+Rules:
+
+1. One fetch at a time; whoever needs its outcome waits for the same one, within its own deadline; leaving cancels
+   nothing.
+2. From 80 % of its lifetime on a token is renewed in the background, by the first request that uses it then; nobody
+   waits while it is still valid. An upstream that nobody asks costs no token.
+3. A 401 of the upstream makes one new token. If that is refused too it is kept for 10 s: a new one would not help.
+4. After a failed fetch the next one is 1 s away, doubling to 60 s; until then whoever needs a token fails at once.
+
+The secret goes to the token server by HTTP Basic (RFC 6749 section 2.3.1) and nowhere else. Redirects are not followed.
+Times are monotonic. Deliberately absent: refresh tokens, which this grant does not have.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import logging
+import math
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import quote_plus
+
+import httpx
+
+from gateway.errors import GatewayError
+from gateway.model.request import Headers
+from gateway.model.settings import OAuth2ClientCredentials
+from gateway.resilience.deadline import Deadline
+
+_log = logging.getLogger("gateway.upstream")
+
+_TIMEOUT_S: Final = 5.0
+_RENEW_AT: Final = 0.8
+_LIFETIME_S: Final = 300.0
+"""Assumed where the token server does not say `expires_in`."""
+_MAX_LIFETIME_S: Final = 86_400.0
+_KEEP_REFUSED_S: Final = 10.0
+_BACKOFF_S: Final = 1.0
+_BACKOFF_MAX_S: Final = 60.0
+_MAX_DOUBLINGS: Final = 10
+_MAX_ANSWER_BYTES: Final = 64 * 1024
+_OK: Final = 200
+_TOKEN: Final = re.compile(r"[\x21-\x7e]+")
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    """`headers` are what to send. `second` marks a token that was fetched because the one before was refused."""
+
+    headers: Headers = field(repr=False)
+    fetched_at_s: float
+    renew_at_s: float
+    expires_at_s: float
+    second: bool
+
+
+class _FetchFailed(Exception):
+    """No token: `code` of the table, `proxy_error` of RFC 9209, and `reason`, which holds no secret."""
+
+    def __init__(self, code: str, proxy_error: str | None, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.proxy_error = proxy_error
+        self.reason = reason
+
+    def refusal(self) -> GatewayError:
+        """The refusal of one request. Nothing of it was sent to its upstream."""
+        return GatewayError(
+            self.code,
+            "The credentials for the upstream could not be had.",
+            sent=False,
+            proxy_error=self.proxy_error,
+            reason=f"token server: {self.reason}",
+        )
+
+
+class ClientCredentials:
+    """The shared token of one upstream. `clock` is monotonic."""
+
+    def __init__(
+        self, settings: OAuth2ClientCredentials, *, http: httpx.AsyncClient, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._server = _TokenServer(settings, http)
+        self._clock = clock
+        self._token: _Token | None = None
+        self._fetch: asyncio.Task[_Token | _FetchFailed] | None = None
+        self._refused = False
+        self._failed: _FetchFailed | None = None
+        self._failures = 0
+        self._next_fetch_s = 0.0
+
+    async def headers(self, deadline: Deadline) -> Headers:
+        """See Credentials. Raises `upstream_unreachable`, `upstream_timeout` or `upstream_protocol_error`."""
+        token, now_s = self._token, self._clock()
+        if token is None or now_s >= token.expires_at_s:
+            return await self._fetched(deadline)
+        if now_s >= token.renew_at_s and now_s >= self._next_fetch_s:
+            self._fetching()
+        return token.headers
+
+    def rejected(self) -> None:
+        """See Credentials (rule 3)."""
+        token = self._token
+        if token is None or (token.second and self._clock() - token.fetched_at_s < _KEEP_REFUSED_S):
+            return
+        self._token = None
+        self._refused = True
+
+    async def aclose(self) -> None:
+        """End a fetch that is under way."""
+        if self._fetch is not None:
+            self._fetch.cancel()
+            await asyncio.gather(self._fetch, return_exceptions=True)
+
+    async def _fetched(self, deadline: Deadline) -> Headers:
+        waiting = self._fetch is not None and not self._fetch.done()
+        if self._failed is not None and not waiting and self._clock() < self._next_fetch_s:
+            raise self._failed.refusal()
+        task = self._fetching()
+        # `wait` leaves the task alone when this request is cancelled or its time is over.
+        done, _ = await asyncio.wait({task}, timeout=deadline.remaining_s())
+        if not done:
+            raise _FetchFailed("upstream_timeout", None, "slower than the deadline").refusal()
+        outcome = task.result()
+        if isinstance(outcome, _FetchFailed):
+            raise outcome.refusal()
+        return outcome.headers
+
+    def _fetching(self) -> asyncio.Task[_Token | _FetchFailed]:
+        if self._fetch is None or self._fetch.done():
+            self._fetch = asyncio.create_task(self._load())
+        return self._fetch
+
+    async def _load(self) -> _Token | _FetchFailed:
+        second = self._refused
+        try:
+            value, lifetime_s = await self._server.ask()
+        except _FetchFailed as error:
+            return self._failure(error)
+        now_s = self._clock()
+        self._failed, self._failures, self._refused = None, 0, False
+        self._token = _Token(
+            headers=[(b"authorization", b"Bearer " + value.encode())],
+            fetched_at_s=now_s,
+            renew_at_s=now_s + lifetime_s * _RENEW_AT,
+            expires_at_s=now_s + lifetime_s,
+            second=second,
+        )
+        return self._token
+
+    def _failure(self, error: _FetchFailed) -> _FetchFailed:
+        self._failed = error
+        self._next_fetch_s = self._clock() + min(_BACKOFF_MAX_S, _BACKOFF_S * 2**self._failures)
+        self._failures = min(self._failures + 1, _MAX_DOUBLINGS)
+        _log.warning("[auth] No token from %s: %s", self._server.name, error.reason)
+        return error
+
+
+class _TokenServer:
+    """The token endpoint: one request, one strict answer."""
+
+    def __init__(self, settings: OAuth2ClientCredentials, http: httpx.AsyncClient) -> None:
+        self._url = httpx.URL(settings.token_url)
+        self.name = f"{self._url.scheme}://{self._url.netloc.decode().rpartition('@')[2]}{self._url.path}"
+        self._http = http
+        self._form = {"grant_type": "client_credentials"}
+        if settings.scope is not None:
+            self._form["scope"] = settings.scope
+        pair = f"{quote_plus(settings.client_id)}:{quote_plus(settings.client_secret)}"
+        self._headers = {
+            "authorization": "Basic " + base64.b64encode(pair.encode()).decode(),
+            "accept": "application/json",
+            "accept-encoding": "identity",
+        }
+
+    async def ask(self) -> tuple[str, float]:
+        """A new token and its lifetime in seconds. Raises _FetchFailed."""
+        try:
+            async with asyncio.timeout(_TIMEOUT_S):
+                status, body = await self._post()
+        except (TimeoutError, httpx.TimeoutException):
+            raise _FetchFailed("upstream_timeout", None, f"no answer within {_TIMEOUT_S:g} s") from None
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError) as error:
+            raise _FetchFailed("upstream_unreachable", None, type(error).__name__) from None
+        if status != _OK:
+            raise _FetchFailed("upstream_unreachable", "destination_unavailable", f"answered {status}")
+        return _parse(body)
+
+    async def _post(self) -> tuple[int, bytes]:
+        body = bytearray()
+        async with self._http.stream(
+            "POST", self._url, data=self._form, headers=self._headers, timeout=_TIMEOUT_S, follow_redirects=False
+        ) as response:
+            async for chunk in response.aiter_raw():
+                body += chunk
+                if len(body) > _MAX_ANSWER_BYTES:
+                    raise _garbled("its answer is too large")
+        return response.status_code, bytes(body)
+
+
+def _garbled(reason: str) -> _FetchFailed:
+    return _FetchFailed("upstream_protocol_error", None, reason)
+
+
+def _parse(body: bytes) -> tuple[str, float]:
+    """RFC 6749 section 5.1. Only bearer tokens can be used (RFC 6750)."""
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        raise _garbled("its answer is not JSON") from None
+    token = answer.get("access_token") if isinstance(answer, dict) else None
+    if not isinstance(token, str) or not _TOKEN.fullmatch(token):
+        raise _garbled("its answer has no usable access_token")
+    if str(answer.get("token_type", "bearer")).lower() != "bearer":
+        raise _garbled("its token is not a bearer token")
+    return token, _lifetime_s(answer.get("expires_in"))
+
+
+def _lifetime_s(value: Any) -> float:
+    """`expires_in` as a number, also one in a string, as some servers send it."""
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        return _LIFETIME_S
+    return min(max(1.0, seconds), _MAX_LIFETIME_S) if math.isfinite(seconds) else _LIFETIME_S
