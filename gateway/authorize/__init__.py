@@ -1,0 +1,13 @@
+"""May they? Checks and Subject → questions → decisions → Permit. The only place that makes a Permit.
+
+plan      what a (route, method) asks, compiled at load
+cache     what IAM said before, by the whole question
+combine   many decisions, one
+degrade   what stands in for an answer when IAM cannot give one
+authorizer  the order of all that
+"""
+
+from gateway.authorize.authorizer import Authorizer
+from gateway.authorize.cache import DecisionCache
+
+__all__ = ["Authorizer", "DecisionCache"]

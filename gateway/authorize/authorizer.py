@@ -1,0 +1,200 @@
+"""Step 3 of a request's life: may this subject do this?
+
+The order, which is the meaning: what the route asks (`plan`), what is known already (`cache`), IAM for the rest in one
+call, then the verdict (`judge`), written down once for log, metrics and span.
+
+Rules: a route's plan is made at load; a permit holds the very request that was asked about; whoever needs decisions
+without a permit (navigation, permissions) uses the same `decide`, so that no two front doors can disagree.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from gateway.authorize.account import write_down
+from gateway.authorize.cache import DecisionCache
+from gateway.authorize.combine import combine
+from gateway.authorize.degrade import StandIns
+from gateway.authorize.judge import Case, Judge, Refusal, refused
+from gateway.authorize.plan import Plan, item_plan_of, plans_of
+from gateway.errors import GatewayError
+from gateway.model.permit import Permit
+from gateway.model.question import Decision, Outcome, Question
+from gateway.model.record import AccessRecord
+from gateway.model.request import Request
+from gateway.model.route import AccessKind, IamFailureMode, Route
+from gateway.model.subject import Subject
+from gateway.resilience.deadline import Deadline
+from gateway.telemetry.observer import NO_SPAN, Observer, Span
+
+if TYPE_CHECKING:
+    from gateway.iam.decision_point import DecisionPoint
+
+
+class Authorizer:
+    """Decides for the routes of one configuration. `cache` may outlive it."""
+
+    def __init__(
+        self,
+        iam: DecisionPoint,
+        routes: Sequence[Route],
+        *,
+        local: DecisionPoint | None,
+        cache: DecisionCache,
+        observer: Observer,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.cache = cache
+        self._iam = iam
+        self._observer = observer
+        self._clock = clock
+        self._judge = Judge(StandIns(cache, local, observer))
+        self._plans = {route.id: plans_of(route) for route in routes}
+        self._item_plans = {route.id: item_plan_of(route) for route in routes}
+        if local is None and any(_degrades_to_local(plan) for plans in self._plans.values() for plan in plans.values()):
+            raise ValueError("a route degrades to the embedded policies, but there are none")
+
+    async def authorize(
+        self,
+        request: Request,
+        route: Route,
+        subject: Subject | None,
+        deadline: Deadline,
+        record: AccessRecord,
+        span: Span,
+    ) -> Permit:
+        """The permit. Raises `iam_denied`, `unauthenticated`, `bad_request` (placeholders) or why IAM is unknown."""
+        plan = self._plans[route.id][request.method]
+        if not plan.checks and plan.kind is AccessKind.PUBLIC:
+            return Permit(request, route, subject, "allow", "public")
+        if subject is None:
+            raise GatewayError("internal_error", reason=f"route {route.id} was to be authorized without a subject")
+        if not plan.checks:
+            return Permit(request, route, subject, "allow", "authenticated")
+        case = Case(request, plan, subject, plan.questions(request, subject))
+        return await self._authorize(case, deadline, record, span)
+
+    async def decide(
+        self, questions: Sequence[Question], *, deadline: Deadline, request_id: str, span: Span
+    ) -> list[Decision]:
+        """One decision a question, in order: from the cache where it may serve, from IAM for all the rest at once."""
+        if not self.cache.serves:
+            return await self._ask(questions, deadline, request_id, span)
+        decisions = [self.cache.get(question) for question in questions]
+        missing = [question for question, decision in zip(questions, decisions, strict=True) if decision is None]
+        for decision in decisions:
+            self._observer.cache("miss" if decision is None else "hit")
+        asked = iter(await self._ask(missing, deadline, request_id, span) if missing else ())
+        return [next(asked) if decision is None else decision for decision in decisions]
+
+    async def decide_items(
+        self, permit: Permit, params: Sequence[Mapping[str, str]], *, deadline: Deadline, span: Span
+    ) -> list[Permit | GatewayError]:
+        """A permit or a refusal for each item of a bulk request, given its path parameters; all are asked together.
+
+        `permit` is the bulk request's own: what does not depend on the item was decided with it.
+        """
+        plan, subject = self._item_plans[permit.route.id], permit.subject
+        if plan is None or subject is None:
+            raise GatewayError("internal_error", reason=f"route {permit.route.id} has no items to decide")
+        cases = [_item_case(plan, replace(permit.request, params=item), subject) for item in params]
+        usable = [case for case in cases if isinstance(case, Case)]
+        decisions = await self._decide_cases(usable, permit.request.request_id, deadline, span)
+        return [await self._item_verdict(case, decisions, deadline, span) for case in cases]
+
+    async def recheck(self, permit: Permit, deadline: Deadline, span: Span = NO_SPAN) -> None:
+        """Ask again for an open stream. Raises a denial, or why IAM is unknown where no young enough permit is known.
+
+        Young enough is what the route's stale rule says, elsewhere `iam.cache.max_stale`.
+        """
+        plan, subject = self._plans[permit.route.id][permit.request.method], permit.subject
+        if not plan.checks or subject is None:
+            return
+        case = Case(permit.request, plan, subject, plan.questions(permit.request, subject))
+        request_id = permit.request.request_id
+        decisions = await self.decide(case.questions, deadline=deadline, request_id=request_id, span=span)
+        stale = plan.rule.mode is IamFailureMode.STALE
+        max_stale_s = plan.rule.max_stale_s if stale else self.cache.max_stale_s
+        combined = combine(
+            [
+                self._known_permit(question, decision, max_stale_s)
+                for question, decision in zip(case.questions, decisions, strict=True)
+            ]
+        )
+        if combined.outcome is not Outcome.ALLOW:
+            raise refused(case, decisions, combined).error
+
+    async def _authorize(self, case: Case, deadline: Deadline, record: AccessRecord, parent: Span) -> Permit:
+        began_s = self._clock()
+        span = self._observer.authorize_started(parent)
+        verdict: Permit | Refusal | None = None
+        try:
+            verdict = await self._verdict(case, deadline, span)
+        finally:
+            if verdict is None and deadline.remaining_s() <= 0:
+                verdict = Refusal(GatewayError("iam_timeout", reason="the deadline ended before the permit"), "unknown")
+            write_down(verdict, case.plan.route.id, self._clock() - began_s, record, span, self._observer)
+        if isinstance(verdict, Refusal):
+            raise verdict.error
+        return verdict
+
+    async def _verdict(self, case: Case, deadline: Deadline, span: Span) -> Permit | Refusal:
+        request_id = case.request.request_id
+        decisions = await self.decide(case.questions, deadline=deadline, request_id=request_id, span=span)
+        return await self._judge.judge(case, decisions, deadline=deadline, span=span)
+
+    async def _ask(
+        self, questions: Sequence[Question], deadline: Deadline, request_id: str, span: Span
+    ) -> list[Decision]:
+        """Ask IAM, and remember what it said."""
+        stamp = self.cache.stamp()
+        decisions = await self._iam.decide(questions, deadline=deadline, request_id=request_id, span=span)
+        if len(decisions) != len(questions):
+            raise GatewayError("internal_error", reason="not as many decisions as questions")
+        self.cache.remember(questions, decisions, stamp)
+        return decisions
+
+    async def _decide_cases(
+        self, cases: Sequence[Case], request_id: str, deadline: Deadline, span: Span
+    ) -> dict[tuple[str, str], Decision]:
+        """The decisions on the questions of all cases, each distinct one asked once."""
+        distinct = {question.key: question for case in cases for question in case.questions}
+        if not distinct:
+            return {}
+        questions = list(distinct.values())
+        decisions = await self.decide(questions, deadline=deadline, request_id=request_id, span=span)
+        return dict(zip(distinct, decisions, strict=True))
+
+    async def _item_verdict(
+        self,
+        case: Case | GatewayError,
+        decisions: Mapping[tuple[str, str], Decision],
+        deadline: Deadline,
+        span: Span,
+    ) -> Permit | GatewayError:
+        if isinstance(case, GatewayError):
+            return case
+        found = [decisions[question.key] for question in case.questions]
+        verdict = await self._judge.judge(case, found, deadline=deadline, span=span)
+        return verdict.error if isinstance(verdict, Refusal) else verdict
+
+    def _known_permit(self, question: Question, decision: Decision, max_stale_s: float) -> Decision:
+        if decision.outcome is not Outcome.UNKNOWN:
+            return decision
+        age_s = self.cache.permit_age_s(question)
+        return decision if age_s is None or age_s >= max_stale_s else Decision(Outcome.ALLOW, "stale", age_s=age_s)
+
+
+def _degrades_to_local(plan: Plan) -> bool:
+    return plan.rule.mode is IamFailureMode.LOCAL
+
+
+def _item_case(plan: Plan, request: Request, subject: Subject) -> Case | GatewayError:
+    """The item's questions, or why its values cannot stand in them: one unusable item harms no other."""
+    try:
+        return Case(request, plan, subject, plan.questions(request, subject))
+    except GatewayError as unusable:
+        return unusable

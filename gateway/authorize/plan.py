@@ -1,0 +1,121 @@
+"""What one method of one route asks of IAM, compiled at load so that a request only fills in values.
+
+Rules: the route's own checks come first, then each part's; all of them are asked together. Of a bulk route, checks that
+name the item's parameter are asked per item, the others once for the request. Degrade rules that the contract forbids
+(`allow` beyond GET and HEAD) are closed here too, whatever the configuration let through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from gateway.checks import PreparedCheck
+from gateway.model.question import Check, Question
+from gateway.model.request import Request
+from gateway.model.route import (
+    Access,
+    AccessKind,
+    AggregateAction,
+    Bulk,
+    IamFailureMode,
+    IamFailureRule,
+    Part,
+    Route,
+)
+from gateway.model.subject import Subject
+from gateway.template import Placeholder, RequestValues
+
+FAIL_CLOSED = IamFailureRule()
+_SAFE = frozenset({"GET", "HEAD"})
+
+
+@dataclass(frozen=True, slots=True)
+class PartPlan:
+    """One part of an aggregate: its checks are `checks[start:end]` of the plan. `required`: a denial refuses all."""
+
+    name: str
+    start: int
+    end: int
+    required: bool
+
+
+class Plan:
+    """The checks of one (route, method): `own` of the route itself, the rest of its parts.
+
+    `at_least`: so many parts must be permitted, or the aggregate cannot answer.
+    """
+
+    __slots__ = ("_static", "at_least", "checks", "kind", "own", "parts", "route", "rule")
+
+    def __init__(self, route: Route, method: str, *, own: Sequence[PreparedCheck], parts: Sequence[Part]) -> None:
+        self.route = route
+        self.kind = route.access[method].kind
+        self.rule = _rule(route.on_iam_failure.get(method, FAIL_CLOSED), method)
+        self.own = len(own)
+        self.checks = tuple(own)
+        self.parts: tuple[PartPlan, ...] = ()
+        for part in parts:
+            self._add(part)
+        self.at_least = route.action.require if isinstance(route.action, AggregateAction) else 0
+        static = tuple(check.static for check in self.checks if check.static is not None)
+        self._static = static if len(static) == len(self.checks) else None
+
+    def _add(self, part: Part) -> None:
+        start = len(self.checks)
+        self.checks += _prepared(part.access)
+        self.parts += (PartPlan(part.name, start, len(self.checks), part.required),)
+
+    def questions(self, request: Request, subject: Subject) -> list[Question]:
+        """One question a check, in the order of `checks`. Raises `bad_request` for an unusable value."""
+        return [Question(subject, check) for check in self._static or self._filled(request, subject)]
+
+    def _filled(self, request: Request, subject: Subject) -> list[Check]:
+        value = RequestValues(request, self.route.id, self.route.path, subject)
+        return [check.fill(value) for check in self.checks]
+
+
+def plans_of(route: Route) -> dict[str, Plan]:
+    """The plan of every method that the route allows."""
+    bulk = bulk_of(route)
+    parts = route.action.parts if isinstance(route.action, AggregateAction) and bulk is None else ()
+    wanted = (lambda check: not _names(bulk, check)) if bulk else (lambda _: True)
+    return {
+        method: Plan(route, method, own=_chosen(access, wanted), parts=parts) for method, access in route.access.items()
+    }
+
+
+def item_plan_of(route: Route) -> Plan | None:
+    """What each item of a bulk route asks: the checks that name the item, and those of the parts."""
+    bulk = bulk_of(route)
+    if bulk is None or not isinstance(route.action, AggregateAction):
+        return None
+    own = _chosen(route.access["POST"], lambda check: _names(bulk, check))
+    return Plan(route, "POST", own=own, parts=route.action.parts)
+
+
+def bulk_of(route: Route) -> Bulk | None:
+    """The bulk of an aggregate, if this route is the one that takes many items."""
+    action = route.action
+    is_bulk = isinstance(action, AggregateAction) and action.bulk is not None and action.bulk.path == route.path
+    return action.bulk if is_bulk and isinstance(action, AggregateAction) else None
+
+
+def _rule(rule: IamFailureRule, method: str) -> IamFailureRule:
+    return FAIL_CLOSED if rule.mode is IamFailureMode.ALLOW and method not in _SAFE else rule
+
+
+def _names(bulk: Bulk, check: PreparedCheck) -> bool:
+    return Placeholder("path", bulk.param) in check.placeholders
+
+
+def _chosen(access: Access, wanted: Callable[[PreparedCheck], bool]) -> tuple[PreparedCheck, ...]:
+    return tuple(check for check in _prepared(access) if wanted(check))
+
+
+def _prepared(access: Access | None) -> tuple[PreparedCheck, ...]:
+    if access is None or access.kind is not AccessKind.CHECKS:
+        return ()
+    if not access.checks:
+        raise ValueError("an empty list of checks would permit everything")
+    return tuple(map(PreparedCheck, access.checks))
