@@ -1,0 +1,159 @@
+"""Loads `entities.json`: a list of entities in Cedar's JSON, `{"uid": {"type", "id"}, "attrs", "parents", "tags"}`.
+
+Rules: `attrs` and `parents` may be left out; unknown members are mistakes; an entity stands once; parents form no
+cycle. Cedar's own message for a bad entity names neither entity nor member, so what it would refuse is looked for
+here first; what is left is laid before Cedar entity by entity, and its refusal is placed at the entity.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import cedarpy
+
+from gateway.pdp.json_text import JsonFile, Path_
+from gateway.pdp.problem import Problem, did_you_mean
+from gateway.pdp.question import Uid
+from gateway.pdp.source import read_source
+
+ENTITY_FILE: Final = "entities.json"
+_MEMBERS: Final = ("uid", "attrs", "parents", "tags")
+_UID_MEMBERS: Final = ("type", "id")
+_TYPE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:::[A-Za-z_][A-Za-z0-9_]*)*")
+_INTEGERS: Final = range(-(2**63), 2**63)
+
+Entities = dict[Uid, dict[str, Any]]
+
+
+def load_entities(folder: Path, problems: list[Problem]) -> Entities:
+    """The folder's entities by identity; none where there is no file. Adds to `problems`."""
+    file = folder / ENTITY_FILE
+    if not file.exists():
+        return {}
+    text = read_source(file, problems)
+    if text is None:
+        return {}
+    found: list[Problem] = []
+    entities = _Reader(JsonFile(file, text, found), found).entities()
+    problems += found
+    return entities
+
+
+class _Reader:
+    def __init__(self, document: JsonFile, problems: list[Problem]) -> None:
+        self._document = document
+        self._problems = problems
+
+    def entities(self) -> Entities:
+        value = self._document.value
+        if value is None:
+            return {}
+        if not isinstance(value, list):
+            self._add((), "entity_shape", "entities.json is a list of entities")
+            return {}
+        entities: Entities = {}
+        for index, item in enumerate(value):
+            self._read_entity(index, item, entities)
+        if not self._problems:
+            self._refuse_cycles(entities, [Uid(**entity["uid"]) for entity in entities.values()])
+        return entities
+
+    def _add(self, path: Path_, problem_id: str, message: str) -> None:
+        self._problems.append(self._document.problem(path, problem_id, message))
+
+    def _read_entity(self, index: int, item: Any, entities: Entities) -> None:
+        before = len(self._problems)
+        if not isinstance(item, dict):
+            self._add((index,), "entity_shape", "an entity is an object with 'uid', 'attrs' and 'parents'")
+            return
+        for name in item.keys() - set(_MEMBERS):
+            self._add((index, name), "unknown_key", f"unknown key '{name}'{did_you_mean(name, _MEMBERS)}")
+        uid = self._uid(item.get("uid"), (index, "uid") if "uid" in item else (index,))
+        attrs = self._record(item, "attrs", index)
+        tags = self._record(item, "tags", index)
+        parents = self._parents(item.get("parents", []), index)
+        if len(self._problems) > before or uid is None:
+            return
+        entity = {"uid": _uid_json(uid), "attrs": attrs, "tags": tags, "parents": [_uid_json(p) for p in parents]}
+        if uid in entities:
+            self._add((index, "uid"), "duplicate_entity", f'{uid.type}::"{uid.id}" stands here a second time')
+        elif self._accepted(index, entity):
+            entities[uid] = entity
+
+    def _accepted(self, index: int, entity: Mapping[str, Any]) -> bool:
+        try:
+            cedarpy.Entities.from_json_str(json.dumps([{**entity, "parents": []}]))
+        except ValueError as error:
+            self._add((index,), "entity_value", f"Cedar cannot read this entity ({error})")
+            return False
+        return True
+
+    def _uid(self, value: Any, path: Path_) -> Uid | None:
+        if isinstance(value, dict) and value.keys() == {"__entity"}:
+            value = value["__entity"]
+        if not isinstance(value, dict) or not all(isinstance(value.get(name), str) for name in _UID_MEMBERS):
+            self._add(path, "entity_uid", 'an entity is named {"type": "…", "id": "…"}')
+            return None
+        for name in value.keys() - set(_UID_MEMBERS):
+            self._add((*path, name), "unknown_key", f"unknown key '{name}'{did_you_mean(name, _UID_MEMBERS)}")
+        if not _TYPE.fullmatch(value["type"]):
+            self._add((*path, "type"), "entity_type", f"'{value['type']}' is not a Cedar type name")
+            return None
+        return Uid(value["type"], value["id"])
+
+    def _parents(self, value: Any, index: int) -> list[Uid]:
+        if not isinstance(value, list):
+            self._add((index, "parents"), "entity_shape", "'parents' is a list of entities")
+            return []
+        uids = [self._uid(item, (index, "parents", place)) for place, item in enumerate(value)]
+        return [uid for uid in uids if uid is not None]
+
+    def _record(self, item: Mapping[str, Any], name: str, index: int) -> Mapping[str, Any]:
+        value = item.get(name, {})
+        if not isinstance(value, dict):
+            self._add((index, name), "entity_shape", f"'{name}' is an object")
+            return {}
+        self._check_value(value, (index, name))
+        return value
+
+    def _check_value(self, value: Any, path: Path_) -> None:
+        if value is None:
+            self._add(path, "entity_value", "Cedar has no null: leave the attribute out")
+        elif isinstance(value, float):
+            message = 'Cedar has no floating point: write {"__extn": {"fn": "decimal", "arg": "1.5"}}'
+            self._add(path, "entity_value", message)
+        elif isinstance(value, int) and value not in _INTEGERS:
+            self._add(path, "entity_value", "the number does not fit 64 bits")
+        elif isinstance(value, dict):
+            for name, member in value.items():
+                self._check_value(member, (*path, name))
+        elif isinstance(value, list):
+            for place, member in enumerate(value):
+                self._check_value(member, (*path, place))
+
+    def _refuse_cycles(self, entities: Entities, order: list[Uid]) -> None:
+        left = {uid: {Uid(**parent) for parent in entities[uid]["parents"]} & entities.keys() for uid in order}
+        free = [uid for uid in order if not left[uid]]
+        children: dict[Uid, list[Uid]] = {}
+        for uid, parents in left.items():
+            for parent in parents:
+                children.setdefault(parent, []).append(uid)
+        while free:
+            done = free.pop()
+            del left[done]
+            for child in children.get(done, ()):
+                left[child].discard(done)
+                if not left[child]:
+                    free.append(child)
+        if left:
+            names = ", ".join(f'{uid.type}::"{uid.id}"' for uid in order if uid in left)
+            index = next(place for place, uid in enumerate(order) if uid in left)
+            self._add((index, "parents"), "entity_cycle", f"the parents of {names} form a cycle")
+
+
+def _uid_json(uid: Uid) -> dict[str, str]:
+    return {"type": uid.type, "id": uid.id}

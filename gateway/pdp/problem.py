@@ -1,0 +1,46 @@
+"""What is wrong with a policy folder, and where: every mistake at once, one line each.
+
+Rules: a line reads `FILE:LINE:COL: error[id]: message`; lines and columns count from 1, columns in characters. Loading
+collects problems and raises them together, so an operator mends a folder in one pass.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Problem:
+    """One mistake in one file."""
+
+    file: str
+    line: int
+    col: int
+    id: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.col}: error[{self.id}]: {self.message}"
+
+
+class PolicyError(Exception):
+    """A folder that cannot be used. `str()` is one line per problem, in the order of files and lines."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems: tuple[Problem, ...] = tuple(sorted(problems))
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+def problem_at(file: Path, text: str, offset: int, problem_id: str, message: str) -> Problem:
+    """A problem at a character offset of a file's text."""
+    before = text[:offset]
+    return Problem(str(file), before.count("\n") + 1, offset - (before.rfind("\n") + 1) + 1, problem_id, message)
+
+
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    """`; did you mean 'x'?` where a known word is near, else nothing."""
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"; did you mean '{near[0]}'?" if near else ""
