@@ -1,0 +1,81 @@
+"""`gateway routes`: the table of routes, and which one a request belongs to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gateway.cli.configuration import DEFAULT_FILE, ConfigFile, load_or_exit
+from gateway.cli.output import fail, say, table
+
+if TYPE_CHECKING:
+    from gateway.model.request import Match
+    from gateway.model.route import Route
+    from gateway.model.settings import Configuration
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command()
+    def routes(
+        config: ConfigFile = DEFAULT_FILE,
+        match: Annotated[str, typer.Option("--match", metavar="'GET /path'", help="Show the chosen route.")] = "",
+    ) -> None:
+        """Show the routes, or the one that a request belongs to."""
+        configuration = load_or_exit(config, warnings=False)
+        if not match:
+            table(
+                ["id", "host", "path", "methods", "to", "if IAM is down"],
+                [_row(route) for route in configuration.routes],
+            )
+            return
+        found = match_or_exit(configuration, *split_request(match))
+        say(found.route.id)
+        for name, value in found.params.items():
+            say(f"  {name} = {value}")
+
+
+def split_request(text: str) -> tuple[str, str, str]:
+    """`GET /path`, `GET host/path` or `/path` → method, host, target. Raises a usage error."""
+    method, space, rest = text.strip().partition(" ")
+    if not space:
+        method, rest = "GET", method
+    rest = rest.strip()
+    host, slash, path = rest.partition("/")
+    if not slash:
+        raise typer.BadParameter(f"{text!r} is not like 'GET /inventory/7'")
+    return method.upper(), host, slash + path
+
+
+def match_or_exit(configuration: Configuration, method: str, host: str, target: str) -> Match:
+    """The chosen route, or exit 1 with the reason."""
+    from gateway.errors import GatewayError  # noqa: PLC0415 - heavy
+    from gateway.routing import Router, parse_target  # noqa: PLC0415
+
+    try:
+        return Router(configuration.routes).match(method, parse_target(target.encode()), host)
+    except GatewayError as error:
+        fail(f"no match: {error.code} ({error.kind.status}) {error.detail}")
+
+
+def _row(route: Route) -> list[str]:
+    methods = ",".join(sorted(route.methods))
+    modes = sorted({rule.mode.value for rule in route.on_iam_failure.values()})
+    return [route.id, route.host or "", route.path, methods, destination(route), ", ".join(modes)]
+
+
+def destination(route: Route) -> str:
+    """Where a route leads, in a few words."""
+    from gateway.model.route import AggregateAction, HealthAction, PermissionsAction  # noqa: PLC0415
+
+    match route.action:
+        case AggregateAction(parts=parts):
+            return "aggregate of " + ", ".join(part.name for part in parts)
+        case PermissionsAction():
+            return "permissions"
+        case HealthAction():
+            return "health"
+        case action:
+            return action.upstream
