@@ -83,12 +83,10 @@ class Authorizer:
         """One decision a question, in order: from the cache where it may serve, from IAM for all the rest at once."""
         if not self.cache.serves:
             return await self._ask(questions, deadline, request_id, span)
-        decisions = [self.cache.get(question) for question in questions]
-        missing = [question for question, decision in zip(questions, decisions, strict=True) if decision is None]
-        for decision in decisions:
-            self._observer.cache("miss" if decision is None else "hit")
+        known = [self._served(question) for question in questions]
+        missing = [question for question, decision in zip(questions, known, strict=True) if decision is None]
         asked = iter(await self._ask(missing, deadline, request_id, span) if missing else ())
-        return [next(asked) if decision is None else decision for decision in decisions]
+        return [next(asked) if decision is None else decision for decision in known]
 
     async def decide_items(
         self, permit: Permit, params: Sequence[Mapping[str, str]], *, deadline: Deadline, span: Span
@@ -132,7 +130,10 @@ class Authorizer:
         span = self._observer.authorize_started(parent)
         verdict: Permit | Refusal | None = None
         try:
-            verdict = await self._verdict(case, deadline, span)
+            decisions = await self.decide(
+                case.questions, deadline=deadline, request_id=case.request.request_id, span=span
+            )
+            verdict = await self._judge.judge(case, decisions, deadline=deadline, span=span)
         finally:
             if verdict is None and deadline.remaining_s() <= 0:
                 verdict = Refusal(GatewayError("iam_timeout", reason="the deadline ended before the permit"), "unknown")
@@ -141,10 +142,10 @@ class Authorizer:
             raise verdict.error
         return verdict
 
-    async def _verdict(self, case: Case, deadline: Deadline, span: Span) -> Permit | Refusal:
-        request_id = case.request.request_id
-        decisions = await self.decide(case.questions, deadline=deadline, request_id=request_id, span=span)
-        return await self._judge.judge(case, decisions, deadline=deadline, span=span)
+    def _served(self, question: Question) -> Decision | None:
+        decision = self.cache.get(question)
+        self._observer.cache("miss" if decision is None else "hit")
+        return decision
 
     async def _ask(
         self, questions: Sequence[Question], deadline: Deadline, request_id: str, span: Span

@@ -18,8 +18,7 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from gateway.model.question import Decision, Outcome, Question
 from gateway.model.settings import CacheSettings
@@ -28,8 +27,7 @@ MAX_QUESTION_CHARS: Final = 10_000
 SUBJECT_SHARE: Final = 20
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
+class _Answer(NamedTuple):
     """`asked_s` is monotonic, `dies_s` Unix time."""
 
     permit: bool
@@ -37,8 +35,7 @@ class _Answer:
     dies_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Stamp:
+class Stamp(NamedTuple):
     """When, and before which purge, IAM was asked."""
 
     asked_s: float

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from gateway.authorize.combine import combine, degrades, fault_of, first
 from gateway.authorize.degrade import StandIns
@@ -31,12 +31,12 @@ from gateway.telemetry.observer import Span
 
 _STAND_INS: Final = {"stale": ("stale", "stale"), "local": ("local", "local"), "fail_open": ("fail_open", "allow")}
 """What a stand-in's source is called as an outcome, and as a mode in `X-Gateway-Degraded`."""
+_BY_IAM: Final = ("allow", None)
 _NEEDS_IDENTITY: Final = frozenset({IamFailureMode.LOCAL, IamFailureMode.ALLOW})
 _DETAIL: Final = "A policy does not allow this."
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
+class Case(NamedTuple):
     """One request's questions: `questions[i]` is asked by `plan.checks[i]`."""
 
     request: Request
@@ -73,6 +73,8 @@ class Judge:
     ) -> Permit | Refusal:
         """The verdict on one case, given one decision for each of its questions."""
         whole = combine(decisions)
+        if whole.outcome is Outcome.ALLOW and not case.plan.parts:
+            return _permit(case, whole, "", ())
         own = combine(decisions[: case.plan.own]) if case.plan.parts else whole
         if whole.unauthenticated or own.outcome is Outcome.DENY:
             return refused(case, decisions, whole if whole.unauthenticated else own)
@@ -127,16 +129,27 @@ def _granted(case: Case, decisions: Sequence[Decision], code: str) -> Permit | R
     if denied is not None:
         return refused(case, decisions, denied)
     whole = combine([own, *(part for _, part in parts if part.outcome is Outcome.ALLOW)])
-    outcome, mode = _STAND_INS.get(whole.source, ("allow", None))
+    return _permit(case, whole, code, parts)
+
+
+def _permit(case: Case, whole: Decision, code: str, parts: tuple[tuple[str, Decision], ...]) -> Permit:
+    """The permit that `whole` is: nobody calls this with anything but a permit."""
+    source = whole.source
+    outcome, mode = _STAND_INS.get(source, _BY_IAM)
+    if mode is None:
+        code = ""
+    elif source == "fail_open":
+        source = "iam"
     return Permit(
         case.request,
-        plan.route,
+        case.plan.route,
         case.subject,
         outcome,
-        "iam" if whole.source == "fail_open" else whole.source,
-        degraded=mode,
-        age_s=whole.age_s,
-        code=code if mode else "",
+        source,
+        mode,
+        whole.age_s,
+        code,
+        fallback=None,
         parts=parts,
     )
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -166,9 +168,15 @@ class Bench:
         )
 
 
+ALLOWED, DENIED = ALLOW, DENY
+
+
 @pytest.fixture
 def bench() -> Bench:
     return Bench()
 
 
-ALLOWED, DENIED = ALLOW, DENY
+@pytest.fixture(scope="session")
+def kit() -> ModuleType:
+    """The helpers of this file."""
+    return sys.modules[__name__]

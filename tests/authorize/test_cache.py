@@ -1,0 +1,208 @@
+"""The decision cache: exactly the same question, never older than allowed, never without bounds."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.authorize import DecisionCache
+from gateway.checks import make_check
+from gateway.errors import GatewayError
+from gateway.model.question import ALLOW, DENY, Decision, Outcome, Question, unknown
+from gateway.model.settings import CacheSettings
+
+UNKNOWN = unknown(GatewayError("iam_timeout"))
+
+
+def question(who, name="inventory", action="read", context=None):
+    return Question(who, make_check({"name": action}, {"type": "system", "id": name}, context))
+
+
+class Store:
+    """A cache with its two clocks."""
+
+    def __init__(self, kit, **settings):
+        self.clock, self.wall = kit.Clock(), kit.Clock(1_700_000_000.0)
+        self.cache = DecisionCache(CacheSettings(**settings), clock=self.clock, wall=self.wall)
+
+    def put(self, a_question, decision=ALLOW):
+        self.cache.remember([a_question], [decision], self.cache.stamp())
+
+    def age(self, a_question):
+        return self.cache.permit_age_s(a_question)
+
+
+@pytest.fixture
+def store(kit):
+    return Store(kit, ttl_s=60, negative_ttl_s=5)
+
+
+def test_a_permit_is_served_until_its_ttl_and_says_its_age(store, kit):
+    asked = question(kit.subject())
+    store.put(asked)
+    store.clock.now += 59.5
+    assert store.cache.get(asked) == Decision(Outcome.ALLOW, "cache", age_s=59.5)
+    store.clock.now += 0.5
+    assert store.cache.get(asked) is None
+
+
+def test_a_denial_is_served_until_the_negative_ttl(store, kit):
+    """D07: a right that was granted is seen within the shorter time."""
+    asked = question(kit.subject())
+    store.put(asked, DENY)
+    assert store.cache.get(asked).outcome is Outcome.DENY
+    store.clock.now += 5
+    assert store.cache.get(asked) is None
+
+
+def test_without_a_ttl_nothing_is_served_but_permits_are_known(kit):
+    store, asked = Store(kit), question(kit.subject())
+    store.put(asked)
+    store.clock.now += 12
+    assert not store.cache.serves
+    assert store.cache.get(asked) is None
+    assert store.age(asked) == 12
+
+
+def test_an_answer_of_the_same_instant_is_not_served_without_a_ttl(kit):
+    store, asked = Store(kit, negative_ttl_s=1), question(kit.subject())
+    store.put(asked)
+    assert store.cache.get(asked) is None
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"who": "bob"},
+        {"action": "write"},
+        {"name": "monitoring"},
+        {"context": {}},
+        {"context": {"path": "/x"}},
+    ],
+)
+def test_whatever_differs_in_the_question_is_another_answer(store, kit, other):
+    """D01, D02, D03: subject, action, resource and context are all in the key."""
+    store.put(question(kit.subject()))
+    changed = {"who": "alice", **other}
+    assert store.cache.get(question(kit.subject(changed.pop("who")), **changed)) is None
+
+
+def test_concatenations_do_not_collide(store, kit):
+    """D04."""
+    store.put(question(kit.subject(), 'b","x":"c', "a"))
+    assert store.cache.get(question(kit.subject(), "c", 'a"},"resource":{"id":"b')) is None
+
+
+def test_errors_are_never_kept_and_take_nothing_away(store, kit):
+    """D08."""
+    asked = question(kit.subject())
+    store.put(asked, UNKNOWN)
+    assert len(store.cache) == 0
+    store.put(asked)
+    store.put(asked, UNKNOWN)
+    assert store.age(asked) == 0
+
+
+def test_a_denial_ends_a_known_permit(kit):
+    """DG07: never after an explicit later denial, also where denials are not served."""
+    store, asked = Store(kit), question(kit.subject())
+    store.put(asked)
+    store.put(asked, DENY)
+    assert store.age(asked) is None
+    store.put(asked)
+    assert store.age(asked) == 0
+
+
+def test_a_slow_old_permit_does_not_undo_a_newer_denial(kit):
+    store, asked = Store(kit), question(kit.subject())
+    early = store.cache.stamp()
+    store.clock.now += 1
+    store.put(asked, DENY)
+    store.cache.remember([asked], [ALLOW], early)
+    assert store.age(asked) is None
+
+
+def test_ages_count_from_when_iam_was_asked(kit):
+    store, asked = Store(kit), question(kit.subject())
+    stamp = store.cache.stamp()
+    store.clock.now += 2
+    store.cache.remember([asked], [ALLOW], stamp)
+    assert store.age(asked) == 2
+
+
+def test_a_permit_dies_with_its_token(store, kit):
+    """D06: served and known alike."""
+    asked = question(kit.subject(expires_at_s=store.wall.now + 2))
+    store.put(asked)
+    store.wall.now += 1.9
+    assert store.cache.get(asked) is not None
+    store.wall.now += 0.1
+    assert store.cache.get(asked) is None
+    assert store.age(asked) is None
+    assert len(store.cache) == 0
+
+
+def test_the_wall_clock_moves_no_age(store, kit):
+    """D15."""
+    asked = question(kit.subject())
+    store.put(asked)
+    store.wall.now += 3600
+    assert store.cache.get(asked).age_s == 0
+    store.wall.now -= 7200
+    store.clock.now += 60
+    assert store.cache.get(asked) is None
+
+
+def test_void_credentials_end_what_was_known(store, kit):
+    asked = question(kit.subject())
+    store.put(asked)
+    store.put(asked, Decision(Outcome.DENY, unauthenticated=True))
+    assert store.age(asked) is None
+    assert len(store.cache) == 0
+
+
+def test_a_purge_also_forgets_what_is_being_asked(store, kit):
+    """D13: a reload that changes checks or IAM empties the cache for good."""
+    asked = question(kit.subject())
+    store.put(asked)
+    stamp = store.cache.stamp()
+    store.cache.purge()
+    store.cache.remember([asked], [ALLOW], stamp)
+    assert len(store.cache) == 0
+    assert store.cache.get(asked) is None
+
+
+def test_questions_that_a_caller_swelled_are_not_kept(store, kit):
+    store.put(question(kit.subject(), "x" * 10_000))
+    assert len(store.cache) == 0
+
+
+def test_one_subject_holds_a_twentieth_and_evicts_only_itself(kit):
+    """D09."""
+    store = Store(kit, max_entries=100, ttl_s=60)
+    bobs = question(kit.subject("bob"))
+    store.put(bobs)
+    alices = [question(kit.subject(), str(number)) for number in range(1000)]
+    for asked in alices:
+        store.put(asked)
+    assert len(store.cache) == 6
+    assert store.cache.get(bobs) is not None
+    assert [store.cache.get(asked) is not None for asked in alices[-6:]] == [False, *[True] * 5]
+
+
+def test_memory_is_bounded_and_the_idlest_subject_goes_first(kit):
+    store = Store(kit, max_entries=40, ttl_s=60)
+    people = [question(kit.subject(f"user-{number}")) for number in range(41)]
+    for asked in people[:40]:
+        store.put(asked)
+    assert store.cache.get(people[0]) is not None
+    store.put(people[40])
+    assert len(store.cache) == 40
+    assert store.cache.get(people[0]) is not None
+    assert store.cache.get(people[1]) is None
+
+
+def test_keys_hold_the_subjects_key_and_no_token(store, kit):
+    """D17 and invariant 8: what identity calls the subject is what is kept."""
+    asked = question(kit.subject())
+    store.put(asked)
+    assert list(store.cache._subjects) == [kit.subject().key]

@@ -1,0 +1,78 @@
+"""Checks filled in: a value is one JSON string and nothing else, whatever is in it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.checks import PreparedCheck, make_check
+from gateway.errors import GatewayError
+from gateway.model.route import CheckTemplate
+from gateway.template import parse
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+
+
+def document(check):
+    return json.loads("{" + check.fragment + "}")
+
+
+def test_a_check_without_placeholders_is_filled_in_once(kit):
+    prepared = PreparedCheck(kit.check("read system:inventory"))
+    assert prepared.fill(None) is prepared.fill(None) is prepared.static
+    assert prepared.static.fragment == '"action":{"name":"read"},"resource":{"id":"inventory","type":"system"}'
+
+
+@given(TEXT)
+def test_no_value_changes_the_shape(value):
+    template = CheckTemplate(
+        {"name": parse("{method}")},
+        {"type": parse("x"), "id": parse("a{path.p}b"), "properties": {"n": 1, "l": [True, None, parse("{path.p}")]}},
+        {"deep": {"b": parse("{query.q}"), "a": 1.5}},
+        "source",
+    )
+    check = PreparedCheck(template).fill(lambda _: value)
+    assert document(check) == {
+        "action": {"name": value},
+        "resource": {"type": "x", "id": f"a{value}b", "properties": {"n": 1, "l": [True, None, value]}},
+        "context": {"deep": {"b": value, "a": 1.5}},
+    }
+    assert check == make_check(check.action, check.resource, check.context)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(TEXT, JSON, max_size=4))
+def test_the_order_of_members_makes_no_difference(members):
+    resource = {"type": "t", "id": "i", **members}
+    turned = dict(reversed(resource.items()))
+    assert make_check({"name": "a"}, resource, None).fragment == make_check({"name": "a"}, turned, None).fragment
+
+
+@given(st.tuples(JSON, JSON))
+def test_different_values_have_different_fragments(pair):
+    one, other = (make_check({"name": "a"}, {"type": "t", "id": "i"}, {"v": value}) for value in pair)
+    same_json = json.dumps(pair[0], sort_keys=True) == json.dumps(pair[1], sort_keys=True)
+    assert (one.fragment == other.fragment) is same_json
+
+
+def test_numbers_that_json_does_not_have_are_refused():
+    with pytest.raises(ValueError, match="JSON"):
+        make_check({"name": "a"}, {"type": "t", "id": "i"}, {"v": float("nan")})
+
+
+async def test_a_missing_value_is_the_callers_mistake_and_reaches_nobody(bench, kit):
+    """DG03: what a client leaves out must not look like IAM's failure."""
+    bench.iam.default = kit.fault()
+    with pytest.raises(GatewayError) as refused:
+        await bench.ask(kit.route(kit.checks("read doc:{query.id}")), kit.request(target=b"/inventory/7?id=1&id=2"))
+    assert refused.value.code == "bad_request"
+    assert bench.iam.asked == []
