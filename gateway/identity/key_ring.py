@@ -118,8 +118,7 @@ class KeyRing:
         except KeysUnusable as error:
             self._failed(error)
         else:
-            self._loaded(keys)
-            if self._keys is keys:
+            if self._loaded(keys):
                 return
         self._quiet_until_s = max(self._quiet_until_s, self._clock() + quiet_s)
 
@@ -129,14 +128,16 @@ class KeyRing:
         kept = f"keeping {self._keys.count} keys" if self._keys else "no token can be verified"
         _log.warning("[identity] Keys from %s not loaded: %s (%s)", self._source.name, error, kept)
 
-    def _loaded(self, keys: VerificationKeys) -> None:
+    def _loaded(self, keys: VerificationKeys) -> bool:
+        """Take over `keys`; whether they are other ones."""
         self._failures = 0
         self._next_fetch_s = self._clock() + self._refresh_s * (1 - self._jitter() / 10)
         if keys == self._keys:
-            return
+            return False
         self._keys = keys
         self._changed()
         _log.info("[identity] %d keys from %s", keys.count, self._source.name)
+        return True
 
     async def _keep_fresh(self) -> None:
         if self._keys is not None:

@@ -1,0 +1,123 @@
+"""Verified tokens are remembered, bounded, under their digest, and never longer than they are good."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+import pytest
+
+from gateway.errors import GatewayError
+from gateway.identity import signature
+from gateway.identity.remembered import Remembered
+from gateway.identity.subjects import identity
+from tests.identity.conftest import NOW_S, OTHER_RSA, RSA, Clock, bearer, claims, sign
+
+
+@pytest.fixture
+def verifications(monkeypatch) -> list[int]:
+    """Grows with every token whose signature was looked at."""
+    seen: list[int] = []
+    verified_by = signature.SignedToken.verified_by
+
+    def counted(self, keys):
+        seen.append(1)
+        return verified_by(self, keys)
+
+    monkeypatch.setattr(signature.SignedToken, "verified_by", counted)
+    return seen
+
+
+async def test_a_token_is_verified_once(make, verifications):
+    identifier, token = make(), sign(claims())
+    subjects = [await identifier.identify(bearer(token)) for _ in range(5)]
+    assert len(verifications) == 1
+    assert all(subject is subjects[0] for subject in subjects)
+    await identifier.aclose()
+
+
+async def test_two_tokens_of_one_subject_are_verified_each(make, verifications):
+    identifier = make()
+    await identifier.identify(bearer(sign(claims(jti="1"))))
+    await identifier.identify(bearer(sign(claims(jti="2"))))
+    assert len(verifications) == 2
+    await identifier.aclose()
+
+
+async def test_a_remembered_token_ends_when_it_expires(make, clock, monotonic):
+    identifier, token = make(), sign(claims())
+    await identifier.identify(bearer(token))
+    for step_s in (329, 1):
+        clock.now_s += step_s
+        monotonic.now_s += step_s
+        if step_s == 329:
+            await identifier.identify(bearer(token))
+    with pytest.raises(GatewayError, match="unauthenticated"):
+        await identifier.identify(bearer(token))
+    await identifier.aclose()
+
+
+async def test_a_clock_set_back_revives_no_remembered_token(make, clock, monotonic, verifications):
+    identifier, token = make(), sign(claims(iat=None))
+    await identifier.identify(bearer(token))
+    clock.now_s -= 3600
+    monotonic.now_s += 331
+    await identifier.identify(bearer(token))
+    assert len(verifications) == 2, "remembered no longer, so it was verified anew by what the clock says now"
+    await identifier.aclose()
+
+
+async def test_a_clock_set_forward_ends_a_remembered_token(make, clock):
+    identifier, token = make(), sign(claims())
+    await identifier.identify(bearer(token))
+    clock.now_s += 3600
+    with pytest.raises(GatewayError):
+        await identifier.identify(bearer(token))
+    await identifier.aclose()
+
+
+async def test_other_keys_forget_what_the_old_ones_verified(make):
+    identifier, token = make(RSA), sign(claims())
+    await identifier.identify(bearer(token))
+    identifier.source.use(OTHER_RSA)
+    await identifier.identify(bearer(sign(claims(), key=OTHER_RSA)))
+    with pytest.raises(GatewayError):
+        await identifier.identify(bearer(token))
+    await identifier.aclose()
+
+
+async def test_the_same_keys_again_forget_nothing(make, verifications):
+    identifier, token = make(RSA), sign(claims())
+    await identifier.identify(bearer(token))
+    identifier.source.use(RSA)
+    assert await identifier._keys.look_again() is False
+    await identifier.identify(bearer(token))
+    assert len(verifications) == 1
+    await identifier.aclose()
+
+
+async def test_refused_tokens_leave_nothing_behind(make):
+    identifier = make()
+    for number in range(50):
+        with pytest.raises(GatewayError):
+            await identifier.identify(bearer(sign(claims(), key=OTHER_RSA, kid="rsa-1", n=number)))
+    assert len(identifier._remembered) == 0
+    await identifier.aclose()
+
+
+def test_the_least_recently_used_goes_first():
+    remembered = Remembered(2, clock=Clock(), monotonic=Clock())
+    for name in "ab":
+        remembered.put(name.encode(), identity(name), NOW_S + 9)
+    assert remembered.get(b"a").id == "a"
+    remembered.put(b"c", identity("c"), NOW_S + 9)
+    assert remembered.get(b"b") is None
+    assert {remembered.get(key).id for key in (b"a", b"c")} == {"a", "c"}
+    assert len(remembered) == 2
+
+
+async def test_the_token_is_nowhere_in_memory(make):
+    """Only its digest is kept: a core dump or a debugger page does not hold what others could use."""
+    identifier, token = make(), sign(claims())
+    await identifier.identify(bearer(token))
+    assert list(identifier._remembered._entries) == [sha256(token).digest()]
+    await identifier.aclose()
