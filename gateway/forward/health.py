@@ -31,7 +31,7 @@ class Circuit(Protocol):
 
     @property
     def state(self) -> str:
-        """closed | open | half_open."""
+        """One of closed, open, half_open."""
 
     def remaining_s(self) -> float:
         """Seconds until the open circuit lets a trial through."""

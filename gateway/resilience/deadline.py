@@ -9,6 +9,7 @@ nothing rearms it. Times are the event loop's clock, which is monotonic.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -18,25 +19,30 @@ class DeadlineExceeded(Exception):
 
 
 class Deadline:
-    """When a request must have its answer. `at_s` is in the event loop's time."""
+    """When a request must have its answer, and how long it was at first (`granted_s`).
 
-    __slots__ = ("_paused_at_s", "_stopped", "_timeout", "at_s")
+    `at_s` is in the event loop's time; infinite while paused.
+    """
 
-    def __init__(self, at_s: float) -> None:
+    __slots__ = ("_left_s", "_stopped", "_timeout", "at_s", "granted_s")
+
+    def __init__(self, at_s: float, granted_s: float = 0.0) -> None:
         self.at_s = at_s
+        self.granted_s = granted_s
         self._timeout: asyncio.Timeout | None = None
-        self._paused_at_s: float | None = None
+        self._left_s: float | None = None
         self._stopped = False
 
     @classmethod
     def after(cls, seconds: float) -> Deadline:
         """A deadline `seconds` from now."""
-        return cls(asyncio.get_running_loop().time() + seconds)
+        return cls(asyncio.get_running_loop().time() + seconds, seconds)
 
     def remaining_s(self) -> float:
         """Seconds left, 0 when over; stands still while paused."""
-        now_s = self._paused_at_s
-        return max(0.0, self.at_s - (asyncio.get_running_loop().time() if now_s is None else now_s))
+        if self._left_s is not None:
+            return max(0.0, self._left_s)
+        return max(0.0, self.at_s - asyncio.get_running_loop().time())
 
     def cap(self, seconds: float) -> float:
         """`seconds`, or what is left if that is less."""
@@ -49,20 +55,24 @@ class Deadline:
 
     def extend(self, seconds: float) -> None:
         """Give back time that does not count."""
-        self.at_s += seconds
-        self._arm()
+        if self._left_s is None:
+            self.at_s += seconds
+            self._arm()
+        else:
+            self._left_s += seconds
 
     def pause(self) -> None:
         """Time stands still until `resume`: the caller is sending its body."""
-        if self._paused_at_s is None:
-            self._paused_at_s = asyncio.get_running_loop().time()
+        if self._left_s is None:
+            self._left_s = self.at_s - asyncio.get_running_loop().time()
+            self.at_s = math.inf
             self._arm()
 
     def resume(self) -> None:
         """Time goes on."""
-        if self._paused_at_s is not None:
-            self.at_s += asyncio.get_running_loop().time() - self._paused_at_s
-            self._paused_at_s = None
+        if self._left_s is not None:
+            self.at_s = asyncio.get_running_loop().time() + self._left_s
+            self._left_s = None
             self._arm()
 
     def stop(self) -> None:
@@ -74,7 +84,7 @@ class Deadline:
         """Let the timeout follow what changed."""
         timeout = self._timeout
         if timeout is not None and not timeout.expired():
-            timeout.reschedule(None if self._stopped or self._paused_at_s is not None else self.at_s)
+            timeout.reschedule(None if self._stopped or self._left_s is not None else self.at_s)
 
     @asynccontextmanager
     async def enforced(self) -> AsyncIterator[None]:

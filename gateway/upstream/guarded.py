@@ -1,0 +1,328 @@
+"""How one (route, upstream) pair is called: deadline( breaker( retry( attempt ))). The order is written here, once.
+
+Why this order. The **deadline** is outside everything, because the caller waits for everything; it is enforced where
+the request begins, and only its end is given a name here. The **breaker** stands around the retries, not inside: a
+request counts once, by its last attempt, so that three attempts at a dead upstream are one failure and not three;
+before each further attempt it is looked at again, so that a circuit which opened meanwhile ends the retrying. The
+**retry** stands around the attempt alone and knows from it whether a byte was sent.
+
+What counts: connect failures, timeouts, broken or garbled responses (also in the middle of a body) and
+`failure_statuses` are failures; other statuses are successes; a caller who left, a malformed or slow client body and
+our own overload say nothing. A deadline that ended here is a failure if the upstream had at least half of it: what IAM
+used up is not the upstream's fault.
+What is retried: connect failures, lost connections, timeouts and `retry.on` statuses, while nothing has gone to the
+caller, within the deadline and the budget, after a growing pause or the upstream's `Retry-After`. Safe means that no
+byte was sent, or that the caller of `exchange` says the request is replayable.
+A 429 or 503 with `Retry-After` sets the upstream aside for this pair until then. Credentials of our own that are
+refused (401) are renewed once, and the request is tried once more, uncounted.
+A trial of the half-open circuit, and an event stream, are judged by the response head; other responses by their end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from gateway.errors import GatewayError, Source
+from gateway.model.record import AccessRecord
+from gateway.model.request import Headers
+from gateway.model.route import Resilience, Timeouts
+from gateway.resilience.breaker import HALF_OPEN, Breaker
+from gateway.resilience.budget import RetryBudget
+from gateway.resilience.deadline import Deadline
+from gateway.resilience.retry import backoff_s, retry_after_s
+from gateway.resilience.ticket import CircuitOpen, Ticket
+from gateway.telemetry.observer import Observer, Span
+from gateway.upstream.answer import Answer, Judged, is_event_stream
+from gateway.upstream.auth import Credentials
+from gateway.upstream.outgoing import Outgoing
+
+_ASIDE: Final = frozenset({429, 503})
+_UNAUTHORIZED: Final = 401
+_RETRIED: Final = frozenset({"upstream_unreachable", "upstream_timeout"})
+_LOST: Final = frozenset({"connection_terminated", "http_response_incomplete"})
+_OUR_LIMIT: Final = "upstream_overloaded"
+_CREDENTIALS: Final = frozenset({b"authorization", b"cookie"})
+_LAST_INSTANT_S: Final = 0.002  # a wait capped by the deadline wakes a hair before or after it
+
+
+class Caller(Protocol):
+    """One attempt: an Upstream, or what else can make one."""
+
+    @property
+    def name(self) -> str:
+        """The upstream's name in the configuration."""
+
+    async def exchange(self, outgoing: Outgoing, *, timeouts: Timeouts, deadline: Deadline) -> Answer:
+        """Send the request and wait for the response head. GatewayError with `sent` when there is none."""
+
+
+@dataclass(slots=True)
+class _Call:
+    """One request on its way through the layers."""
+
+    outgoing: Outgoing
+    deadline: Deadline
+    span: Span
+    replayable: bool
+    record: AccessRecord
+    ticket: Ticket
+    begun_s: float
+
+
+class GuardedUpstream:
+    """One (route or part, upstream) pair. `name` is the breaker's, for logs; `clock` is monotonic, `wall` Unix time."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        upstream: Caller,
+        resilience: Resilience,
+        breaker: Breaker,
+        budget: RetryBudget,
+        observer: Observer,
+        auth: Credentials | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.name = name
+        self.upstream = upstream
+        self.resilience = resilience
+        self.breaker = breaker
+        self.auth = auth
+        self._budget = budget
+        self._observer = observer
+        self._clock = clock
+        self._wall = wall
+
+    async def exchange(
+        self, outgoing: Outgoing, *, deadline: Deadline, span: Span, replayable: bool, record: AccessRecord
+    ) -> Answer:
+        """The response head, whatever its status, with its body to be read.
+
+        `replayable`: sending it twice does no harm (an idempotent method, or a query by POST), and the body is bytes or
+        absent. Raises GatewayError: `upstream_circuit_open`, the last attempt's error, `deadline_exceeded`, or what the
+        caller did wrong with its body.
+        """
+        try:
+            ticket = self.breaker.admit()
+        except CircuitOpen as refusal:
+            raise _refused(refusal) from None
+        trial = self.breaker.state == HALF_OPEN
+        record.upstream = self.upstream.name
+        call = _Call(outgoing, deadline, span, replayable, record, ticket, self._clock())
+        try:
+            outcome = await self._attempts(call)
+        except BaseException:
+            ticket.neutral()
+            raise
+        record.upstream_s = max(record.upstream_s, self._clock() - call.begun_s)
+        if isinstance(outcome, GatewayError):
+            self._judge_error(call, outcome)
+            raise outcome
+        return self._judge(outcome, ticket, by_head=trial)
+
+    # Retry
+
+    async def _attempts(self, call: _Call) -> Answer | GatewayError:
+        """The outcome of the last attempt."""
+        attempts = self.resilience.retry.attempts
+        if attempts > 1:
+            self._budget.request()
+        attempt = 1
+        while True:
+            outcome = await self._attempt(call, attempt)
+            wait_s = self._wait_s(call, attempt, outcome)
+            if wait_s is None:
+                return outcome
+            ended = await self._pause(call, wait_s, outcome)
+            if ended is not None:
+                return ended
+            attempt += 1
+            call.record.retries += 1
+            self._observer.retry(self.name, attempt, attempts, _code(outcome))
+
+    def _wait_s(self, call: _Call, attempt: int, outcome: Answer | GatewayError) -> float | None:
+        """Seconds until the next attempt, None if there is none. Obeys the upstream's `Retry-After` either way."""
+        if isinstance(outcome, GatewayError):
+            asked_s = 0.0
+            wanted = _repeatable(outcome) and (call.replayable or not outcome.sent)
+        else:
+            if outcome.status < 400:  # noqa: PLR2004 - nothing to wait for: the usual way out
+                return None
+            asked_s = retry_after_s(_field(outcome.headers, b"retry-after"), self._wall()) or 0.0
+            wanted = outcome.status in self.resilience.retry.on and call.replayable
+        wait_s = self._allowed_s(call, attempt, asked_s) if wanted else None
+        if asked_s and not isinstance(outcome, GatewayError) and outcome.status in _ASIDE:
+            self.breaker.set_aside(asked_s)
+        return wait_s
+
+    def _allowed_s(self, call: _Call, attempt: int, asked_s: float) -> float | None:
+        """The pause before a further attempt, if attempts, deadline, circuit and budget allow one."""
+        retry = self.resilience.retry
+        if attempt >= retry.attempts:
+            return None
+        wait_s = max(backoff_s(retry, attempt), asked_s)
+        if wait_s >= call.deadline.remaining_s() or not _still_admitted(call.ticket):
+            return None
+        return wait_s if self._budget.try_retry() else None
+
+    async def _pause(self, call: _Call, wait_s: float, outcome: Answer | GatewayError) -> Answer | GatewayError | None:
+        """Wait. None: go on with the next attempt; else the circuit opened meanwhile, and this is the outcome.
+
+        An answer that is still arriving is let go of before, so that nobody waits in vain for its connection.
+        """
+        if isinstance(outcome, GatewayError) or outcome.arrived:
+            await asyncio.sleep(wait_s)
+            return None if _still_admitted(call.ticket) else outcome
+        await outcome.aclose()
+        await asyncio.sleep(wait_s)
+        try:
+            call.ticket.still_open()
+        except CircuitOpen as refusal:
+            self._judge_status(call.ticket, outcome.status)
+            return _refused(refusal)
+        return None
+
+    # Attempt
+
+    async def _attempt(self, call: _Call, attempt: int) -> Answer | GatewayError:
+        """One attempt in its span. Returns what went wrong instead of raising it; a cancelled caller is raised."""
+        observer, name, method = self._observer, self.upstream.name, call.outgoing.method.decode("ascii")
+        span = observer.attempt_started(call.span, name, method, attempt)
+        begun_s = self._clock()
+        status, code = 0, ""
+        try:
+            answer = await self._send(call, span)
+            status = answer.status
+            return answer
+        except GatewayError as error:
+            failure = _named(error, call.deadline)
+            code = failure.code
+            return failure
+        except asyncio.CancelledError:
+            if not call.deadline.expired:
+                raise
+            failure = _too_late(None)
+            code = failure.code
+            return failure
+        finally:
+            observer.attempt_ended(span, name, method, status, code, self._clock() - begun_s)
+
+    async def _send(self, call: _Call, span: Span) -> Answer:
+        """Send with our credentials, if the upstream has them, and with the attempt's trace context."""
+        timeouts, deadline = self.resilience.timeout, call.deadline
+        if self.auth is None:
+            outgoing = _dressed(call.outgoing, span, None)
+            return await self.upstream.exchange(outgoing, timeouts=timeouts, deadline=deadline)
+        credentials = await self.auth.headers(deadline)
+        outgoing = _dressed(call.outgoing, span, credentials)
+        answer = await self.upstream.exchange(outgoing, timeouts=timeouts, deadline=deadline)
+        if answer.status != _UNAUTHORIZED:
+            return answer
+        self.auth.rejected()
+        if not isinstance(outgoing.body, (bytes, type(None))):
+            return answer
+        try:
+            renewed = await self.auth.headers(deadline)
+        except BaseException:
+            await answer.aclose()
+            raise
+        if renewed == credentials:
+            return answer
+        await answer.aclose()
+        return await self.upstream.exchange(
+            _dressed(call.outgoing, span, renewed), timeouts=timeouts, deadline=deadline
+        )
+
+    # Breaker
+
+    def _judge(self, answer: Answer, ticket: Ticket, *, by_head: bool) -> Answer:
+        """Settle the ticket now, or when the body has ended."""
+        if by_head or answer.arrived or answer.status in self.resilience.failure_statuses:
+            self._judge_status(ticket, answer.status)
+        elif is_event_stream(answer.headers):
+            ticket.success()
+        else:
+            return Judged(answer, ticket)
+        return answer
+
+    def _judge_status(self, ticket: Ticket, status: int) -> None:
+        if status in self.resilience.failure_statuses:
+            ticket.failure(f"http_{status}")
+        else:
+            ticket.success()
+
+    def _judge_error(self, call: _Call, error: GatewayError) -> None:
+        if self._says_nothing(call, error):
+            call.ticket.neutral()
+        else:
+            call.ticket.failure(error.code)
+
+    def _says_nothing(self, call: _Call, error: GatewayError) -> bool:
+        if error.code == "deadline_exceeded":
+            return self._clock() - call.begun_s < call.deadline.granted_s / 2
+        return error.kind.source is not Source.UPSTREAM or error.code == _OUR_LIMIT
+
+
+def _still_admitted(ticket: Ticket) -> bool:
+    try:
+        ticket.still_open()
+    except CircuitOpen:
+        return False
+    return True
+
+
+def _repeatable(error: GatewayError) -> bool:
+    return error.code in _RETRIED or error.proxy_error in _LOST
+
+
+def _code(outcome: Answer | GatewayError) -> str:
+    return outcome.code if isinstance(outcome, GatewayError) else f"http_{outcome.status}"
+
+
+def _field(headers: Headers, name: bytes) -> bytes | None:
+    return next((value for key, value in headers if key == name), None)
+
+
+def _refused(refusal: CircuitOpen) -> GatewayError:
+    return GatewayError(
+        "upstream_circuit_open",
+        "The upstream is not asked at the moment, because it failed before or asked for a pause.",
+        retry_after_s=refusal.retry_after_s,
+        sent=False,
+        reason=f"last failure: {refusal.cause_code}" if refusal.cause_code else "",
+    )
+
+
+def _named(error: GatewayError, deadline: Deadline) -> GatewayError:
+    """A timeout that is the deadline's end is called by its name."""
+    if error.code == "upstream_timeout" and deadline.remaining_s() <= _LAST_INSTANT_S:
+        return _too_late(error)
+    return error
+
+
+def _too_late(cause: GatewayError | None) -> GatewayError:
+    return GatewayError(
+        "deadline_exceeded",
+        "The answer did not arrive within the deadline.",
+        reason=cause.reason if cause else "",
+    )
+
+
+def _dressed(outgoing: Outgoing, span: Span, credentials: Headers | None) -> Outgoing:
+    """The request of one attempt: with our credentials in place of the caller's, and the attempt's trace context."""
+    if credentials is None and span.traceparent is None:
+        return outgoing
+    headers = outgoing.headers
+    if credentials is not None:
+        headers = [header for header in headers if header[0] not in _CREDENTIALS] + credentials
+    if span.traceparent is not None:
+        headers = [header for header in headers if header[0] != b"traceparent"]
+        headers.append((b"traceparent", span.traceparent))
+    return dataclasses.replace(outgoing, headers=headers)
