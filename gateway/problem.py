@@ -1,0 +1,99 @@
+"""A GatewayError as a response: problem+json (RFC 9457), `Proxy-Status` (RFC 9209) and `Retry-After`.
+
+The one place that words an error for the caller: used by the pipeline's error boundary and by the listener for what
+never became a request. `Retry-After` is a whole number ≥ 1, spread upwards by at most 20 % so that callers do not come
+back together, and the same number is `retry_after` in the body.
+
+Deliberately absent: content negotiation. HTML never reflects input, because there is no HTML.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from types import MappingProxyType
+from typing import Final
+
+from gateway.errors import KINDS, GatewayError
+from gateway.model.request import Headers
+
+SPREAD: Final = 0.2
+_NOT_ASKED: Final = "Access could not be checked, so nothing was forwarded."
+_DETAILS: Final = MappingProxyType(
+    {
+        "bad_request": "The request is malformed or ambiguous.",
+        "unauthenticated": "A valid token is required.",
+        "iam_denied": "A policy does not permit this request.",
+        "route_not_found": "No route matches this path.",
+        "method_not_allowed": "This route does not accept the method.",
+        "request_timeout": "The request arrived too slowly.",
+        "body_too_large": "The request body is too large.",
+        "uri_too_long": "The request target is too long.",
+        "expectation_failed": "Only the expectation 100-continue is understood.",
+        "headers_too_large": "The request header fields are too large.",
+        "internal_error": "The gateway failed. The request ID leads to the log.",
+        "iam_rejected": "The authorization service rejected the question, so nothing was forwarded.",
+        "iam_overloaded": _NOT_ASKED,
+        "identity_unavailable": "Tokens cannot be verified at the moment, so nothing was forwarded.",
+        "overloaded": "The gateway has too much to do.",
+        "draining": "The gateway is shutting down.",
+        "upstream_circuit_open": "The upstream is failing and is given time to recover.",
+        "upstream_overloaded": "Too many requests wait for the upstream.",
+        "upstream_unreachable": "The upstream could not be reached.",
+        "upstream_protocol_error": "The upstream's response was broken.",
+        "upstream_timeout": "The upstream did not answer in time.",
+        "deadline_exceeded": "The request could not be completed within its deadline.",
+    }
+    | {code: _NOT_ASKED for code, kind in KINDS.items() if kind.degrades}
+)
+
+
+def spread_retry_after(seconds: float) -> int:
+    """Seconds until a retry can help → the number to send: ≥ 1 and between ⌈s⌉ and ⌈1.2 s⌉."""
+    return max(1, math.ceil(seconds * (1.0 + SPREAD * random.random())))  # noqa: S311 - spreads load, guards nothing
+
+
+def render(
+    error: GatewayError, *, server_name: str, request_id: str, route: str = "", retry_after: int | None = None
+) -> tuple[int, Headers, bytes]:
+    """Status, header fields (without `content-length`) and body of an error.
+
+    `server_name` is `server.name`; `route` the id of the chosen route, if any. `retry_after` in whole seconds is sent
+    as it is instead of the error's own; a kind without `Retry-After` never gets one.
+    """
+    kind = error.kind
+    wait = (retry_after or spread_retry_after(error.retry_after_s or 1.0)) if kind.retry_after else None
+    document: dict[str, object] = {
+        "type": f"urn:gateway:problem:{kind.code}",
+        "title": kind.title,
+        "status": kind.status,
+        "code": kind.code,
+        "detail": _detail(error, wait),
+    }
+    if route:
+        document["route"] = route
+    if wait is not None:
+        document["retry_after"] = wait
+    document["request_id"] = request_id
+    return kind.status, _headers(error, server_name, request_id, wait), json.dumps(document).encode("ascii")
+
+
+def _detail(error: GatewayError, wait: int | None) -> str:
+    detail = error.detail or _DETAILS[error.code]
+    if wait is None:
+        return detail
+    return f"{detail} Try again in {wait} second{'' if wait == 1 else 's'}."
+
+
+def _headers(error: GatewayError, server_name: str, request_id: str, wait: int | None) -> Headers:
+    headers = [
+        (b"content-type", b"application/problem+json"),
+        (b"cache-control", b"no-store"),
+        (b"x-request-id", request_id.encode("ascii")),
+        (b"proxy-status", f"{server_name}; error={error.proxy_error}".encode("ascii")),
+    ]
+    if wait is not None:
+        headers.append((b"retry-after", b"%d" % wait))
+    headers.extend(error.headers)
+    return headers
