@@ -32,7 +32,7 @@ from gateway.pdp.entities import EntityStore
 from gateway.pdp.entity_file import load_entities
 from gateway.pdp.policies import Policies, load_policies
 from gateway.pdp.problem import PolicyError, Problem
-from gateway.pdp.question import Asked, Malformed, read_question
+from gateway.pdp.question import OPAQUE_TYPE, Asked, Malformed, read_question
 from gateway.resilience.deadline import Deadline
 from gateway.telemetry.observer import Span
 
@@ -183,7 +183,7 @@ class EmbeddedDecisionPoint:
         name = found[1] if found else NAMELESS
         if name not in self._complained:
             self._complained.add(name)
-            secret = question.principal.type == "Token"
+            secret = question.principal.type == OPAQUE_TYPE
             _log.warning("[pdp] policy %s could not be evaluated%s", name, "" if secret else f": {error}")
         return name
 

@@ -26,6 +26,8 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 MAX_DEPTH: Final = 32
+OPAQUE_TYPE: Final = "Token"
+"""The Cedar type of an opaque bearer token: the id of such an entity is a secret."""
 _RESERVED: Final = frozenset({"__entity", "__extn", "__expr"})
 _INTEGERS: Final = range(-(2**63), 2**63)
 _DECIMAL: Final = re.compile(r"-?\d{1,14}\.\d{1,4}")

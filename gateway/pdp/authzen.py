@@ -1,0 +1,163 @@
+"""The decision point as an AuthZEN server: `gateway iam` (Authorization API 1.0, sections 6, 7, 9 and 10).
+
+| | |
+|---|---|
+| `POST /access/v1/evaluation` | one evaluation |
+| `POST /access/v1/evaluations` | many, with the three semantics |
+| `GET /.well-known/authzen-configuration` | where they are |
+
+Rules: a bad request is 400 as problem+json (RFC 9457); other paths 404, other methods 405 with `Allow`; bodies are at
+most MAX_BODY bytes, else 413; `X-Request-ID` is echoed on every answer. Nothing that a caller sends causes a 500.
+Deliberately absent: authentication of callers (listen on loopback or behind something that does it), and search.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.pdp.evaluations import Listener, evaluation, evaluations
+from gateway.pdp.point import EmbeddedDecisionPoint, Verdict
+from gateway.pdp.question import OPAQUE_TYPE, Malformed, read_question
+from gateway.pdp.wire import BadRequest, check_content_type, read_object
+
+MAX_BODY: Final = 1024 * 1024
+EVALUATION: Final = "/access/v1/evaluation"
+EVALUATIONS: Final = "/access/v1/evaluations"
+CONFIGURATION: Final = "/.well-known/authzen-configuration"
+_TOO_LARGE: Final = 413
+_REQUEST_ID: Final = b"x-request-id"
+_TITLES: Final = {
+    400: "Bad request",
+    404: "No such endpoint",
+    405: "Method not allowed",
+    413: "Request too large",
+}
+_log = logging.getLogger("gateway.pdp")
+Answer = Callable[[EmbeddedDecisionPoint, Mapping[str, Any], Listener], Awaitable[dict[str, Any]]]
+
+
+def authzen_app(point: Callable[[], EmbeddedDecisionPoint], *, verbose: bool = False) -> ASGIApp:
+    """The ASGI app. `point` is called per request, so that its owner can swap policies. `verbose` logs decisions."""
+    heard = _log_decision if verbose else _ignore
+    app = Starlette(
+        routes=[
+            Route(EVALUATION, _endpoint(point, evaluation, heard), methods=["POST"]),
+            Route(EVALUATIONS, _endpoint(point, evaluations, heard), methods=["POST"]),
+            Route(CONFIGURATION, _configuration, methods=["GET"]),
+        ],
+        exception_handlers={BadRequest: _refusal, HTTPException: _http_refusal},
+    )
+    app.router.redirect_slashes = False
+    return _EchoRequestId(app)
+
+
+def _endpoint(
+    point: Callable[[], EmbeddedDecisionPoint], answer: Answer, heard: Listener
+) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        check_content_type(request.headers.get("content-type"))
+        document = read_object(await _body(request))
+        return _json(await answer(point(), document, heard))
+
+    return endpoint
+
+
+async def _body(request: Request) -> bytes:
+    parts = []
+    size = 0
+    try:
+        async for part in request.stream():
+            size += len(part)
+            if size > MAX_BODY:
+                raise BadRequest(f"The body is larger than {MAX_BODY} bytes.", _TOO_LARGE)
+            parts.append(part)
+    except ClientDisconnect:
+        raise BadRequest("The body ended early.") from None
+    return b"".join(parts)
+
+
+async def _configuration(request: Request) -> Response:
+    try:
+        base = f"{request.url.scheme}://{request.url.netloc}"
+    except ValueError:
+        raise BadRequest("The Host header names no host.") from None
+    return _json(
+        {
+            "policy_decision_point": base,
+            "access_evaluation_endpoint": base + EVALUATION,
+            "access_evaluations_endpoint": base + EVALUATIONS,
+        }
+    )
+
+
+def _json(document: Mapping[str, Any]) -> Response:
+    return Response(json.dumps(document), media_type="application/json")
+
+
+async def _refusal(_request: Request, error: Exception) -> Response:
+    status = error.status if isinstance(error, BadRequest) else 500
+    return _problem(status, str(error), {"connection": "close"} if status == _TOO_LARGE else {})
+
+
+async def _http_refusal(_request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    return _problem(error.status_code, "", dict(error.headers or {}))
+
+
+def _problem(status: int, detail: str, headers: Mapping[str, str]) -> Response:
+    document = {"type": "about:blank", "title": _TITLES.get(status, "Error"), "status": status}
+    if detail:
+        document["detail"] = detail
+    return Response(
+        json.dumps(document), status, {**headers, "cache-control": "no-store"}, media_type="application/problem+json"
+    )
+
+
+class _EchoRequestId:
+    """Repeats the caller's `X-Request-ID` on whatever is answered."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        ids = [field for field in scope.get("headers", ()) if field[0] == _REQUEST_ID]
+
+        async def echoing(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), *ids[:1]]
+            await send(message)
+
+        await self._app(scope, receive, echoing if ids else send)
+
+
+def _ignore(_item: Any, _verdict: Verdict) -> None:
+    """Decisions are not logged unless asked for."""
+
+
+def _log_decision(item: Any, verdict: Verdict) -> None:
+    _log.info("[pdp] %s: %s (%s)", describe(item), verdict.outcome.value, verdict.reason)
+
+
+def describe(item: Any) -> str:
+    """An evaluation in few words: who, what, on what. The id of a token is a secret and is left out."""
+    try:
+        asked = read_question(item)
+    except Malformed:
+        return "(malformed question)"
+    who = asked.principal.type if asked.principal.type == OPAQUE_TYPE else _quoted(*asked.principal)
+    return f"{who} {json.dumps(asked.action)} {_quoted(*asked.resource)}"
+
+
+def _quoted(entity_type: str, entity_id: str) -> str:
+    return f"{entity_type}::{json.dumps(entity_id)}"

@@ -1,0 +1,144 @@
+"""Runs the decision point as a server of its own: `gateway iam`.
+
+Rules: the address is bound before anything else is started, so a port in use is one clear line; SIGINT and SIGTERM end
+it cleanly, a second SIGINT at once; SIGHUP loads the policies again, all or nothing: a folder with a mistake leaves
+the last good ones in force.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import uvicorn
+
+from gateway.model.settings import Address
+from gateway.pdp.authzen import authzen_app
+from gateway.pdp.faults import AMPLE, BreakableApp, Capacity, FaultSwitch, breakable_protocol
+from gateway.pdp.point import EmbeddedDecisionPoint
+from gateway.pdp.problem import PolicyError
+
+KEEP_ALIVE_S: Final = 75
+SHUTDOWN_S: Final = 5
+BACKLOG: Final = 2048
+MAX_PORT: Final = 65535
+
+
+class CannotListenError(Exception):
+    """The address cannot be bound: one line for the user."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IamOptions:
+    """What `gateway iam` was asked to do. `control` opens `/-/fault`, for drills."""
+
+    folder: Path
+    listen: Address
+    verbose: bool = False
+    control: bool = False
+    capacity: Capacity = AMPLE
+
+
+def parse_address(text: str) -> Address:
+    """`127.0.0.1:8181`, `[::1]:8181`. Raises ValueError."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > MAX_PORT:
+        raise ValueError(f"'{text}' is not HOST:PORT")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError(f"'{text}' is not HOST:PORT: an IPv6 address stands in brackets")
+    return Address(host, int(port))
+
+
+def serve(options: IamOptions, say: Callable[[str], None]) -> None:
+    """Serve until told to stop. `say` gets lines for people. Raises PolicyError, CannotListenError."""
+    point = EmbeddedDecisionPoint.load(options.folder)
+    with _listening(options.listen) as listener:
+        host, port = listener.getsockname()[:2]
+        policies = _Policies(options.folder, point, say)
+        asyncio.run(_serve(options, policies, listener, lambda: say(_ready_line(options, point, Address(host, port)))))
+
+
+def _ready_line(options: IamOptions, point: EmbeddedDecisionPoint, address: Address) -> str:
+    what = f"{point.policy_count} policies and {point.entity_count} entities of {options.folder}"
+    drills = ", faults by POST /-/fault" if options.control else ""
+    return f"gateway iam: serving {what} at http://{address} (AuthZEN{drills})"
+
+
+@contextlib.contextmanager
+def _listening(address: Address) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    with socket.socket(family) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((address.host, address.port))
+        except OSError as error:
+            raise CannotListenError(f"cannot listen on {address}: {error.strerror or error}") from None
+        yield listener
+
+
+class _Policies:
+    """The point in force; replaced as a whole."""
+
+    def __init__(self, folder: Path, point: EmbeddedDecisionPoint, say: Callable[[str], None]) -> None:
+        self._folder = folder
+        self._say = say
+        self.point = point
+
+    def reload(self) -> None:
+        try:
+            self.point = EmbeddedDecisionPoint.load(self._folder)
+        except PolicyError as error:
+            self._say(f"{error}\ngateway iam: the policies were not reloaded; the last good ones stay in force")
+        else:
+            self._say(f"gateway iam: reloaded {self.point.policy_count} policies of {self._folder}")
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, except that a stop by signal is a clean end of the process, and readiness is announced."""
+
+    def __init__(self, config: uvicorn.Config, on_hangup: Callable[[], None], on_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_hangup = on_hangup
+        self._on_ready = on_ready
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Ask the loop for signals, so that none is raised again after a clean end."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_ready()
+
+
+async def _serve(
+    options: IamOptions, policies: _Policies, listener: socket.socket, on_ready: Callable[[], None]
+) -> None:
+    switch = FaultSwitch() if options.control else None
+    app = authzen_app(lambda: policies.point, verbose=options.verbose)
+    config = uvicorn.Config(
+        app if switch is None and options.capacity == AMPLE else BreakableApp(app, switch, options.capacity),
+        http="httptools" if switch is None else breakable_protocol(switch),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=SHUTDOWN_S,
+    )
+    await _Server(config, policies.reload, on_ready).serve([listener])
