@@ -10,7 +10,7 @@ Neither policies nor entities show in an answer: reasons are for the log of whoe
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from gateway.pdp.point import CHUNK, EmbeddedDecisionPoint, Verdict
@@ -47,13 +47,8 @@ async def evaluations(point: EmbeddedDecisionPoint, document: Mapping[str, Any],
     if len(items) > MAX_EVALUATIONS:
         raise BadRequest(f"There are more than {MAX_EVALUATIONS} evaluations.", 413)
     defaults = _defaults(document)
-    answers = []
-    async for item, verdict in _verdicts(point, [_with_defaults(defaults, item) for item in items]):
-        heard(item, verdict)
-        answers.append(_answer(verdict))
-        if verdict.allowed is stops_at:
-            break
-    return {"evaluations": answers}
+    asked = [_with_defaults(defaults, item) for item in items]
+    return {"evaluations": await _answers(point, asked, heard, stops_at=stops_at)}
 
 
 def _semantic(document: Mapping[str, Any]) -> bool | None:
@@ -78,13 +73,20 @@ def _with_defaults(defaults: Mapping[str, Any], item: Any) -> Any:
     return {**defaults, **item} if isinstance(item, dict) else item
 
 
-async def _verdicts(point: EmbeddedDecisionPoint, items: Sequence[Any]) -> AsyncIterator[tuple[Any, Verdict]]:
+async def _answers(
+    point: EmbeddedDecisionPoint, items: Sequence[Any], heard: Listener, *, stops_at: bool | None
+) -> list[dict[str, Any]]:
     """Item by item, evaluated a chunk at a time so that a large batch never holds the loop."""
+    answers = []
     for start in range(0, len(items), CHUNK):
         chunk = items[start : start + CHUNK]
-        for pair in zip(chunk, point.evaluate_all(chunk), strict=True):
-            yield pair
+        for item, verdict in zip(chunk, point.evaluate_all(chunk), strict=True):
+            heard(item, verdict)
+            answers.append(_answer(verdict))
+            if verdict.allowed is stops_at:
+                return answers
         await asyncio.sleep(0)
+    return answers
 
 
 def _answer(verdict: Verdict) -> dict[str, Any]:

@@ -68,8 +68,10 @@ class Asked:
         }
 
 
-def read_question(document: Mapping[str, Any]) -> Asked:
+def read_question(document: Any) -> Asked:
     """An evaluation → Asked. Raises Malformed."""
+    if not isinstance(document, Mapping):
+        raise Malformed("the evaluation is not an object")
     subject, action, resource = (_member(document, name) for name in ("subject", "action", "resource"))
     principal, target = _uid(subject, "subject"), _uid(resource, "resource")
     attributes: dict[Uid, Mapping[str, Any]] = {}
