@@ -1,0 +1,147 @@
+"""Who sent a request, and over what: the listener's scope → Request, with the trust list applied.
+
+Rules: `X-Forwarded-*` and `X-Request-ID` are believed only if the TCP peer is in `server.trusted_proxies`. The client's
+address is the rightmost entry of `X-Forwarded-For` that is not itself a trusted proxy; an entry that is no address ends
+the search there. Everything else about a request comes from the request itself. Nothing here raises for what a client
+sent: the target stays as received until the pipeline, which has a record by then, parses it.
+
+Deliberately absent: `Forwarded` (RFC 7239), which is removed, and the PROXY protocol.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from collections.abc import MutableMapping
+from typing import Any, Final, Protocol
+
+from gateway.model.request import Headers, Request, Target
+from gateway.model.settings import Network, ServerSettings
+
+_SANE_ID: Final = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:/+=@~-]{0,127}")
+_REMEMBERED: Final = 4096
+_SCHEMES: Final = {"ws": "http", "wss": "https"}
+
+
+class Received(Protocol):
+    """What the listener knows of a request beyond ASGI (`scope["extensions"]["gateway.edge"]`)."""
+
+    @property
+    def raw_target(self) -> bytes:
+        """The request target in origin form, byte for byte as received."""
+
+    @property
+    def host(self) -> str:
+        """The `Host` field as received, "" where HTTP/1.0 sent none."""
+
+
+def new_request_id() -> str:
+    """32 hexadecimal digits that nobody has used."""
+    return os.urandom(16).hex()
+
+
+class Trust:
+    """The trust list, with the verdict on each peer remembered: peers are few, requests are many."""
+
+    __slots__ = ("_known", "_networks")
+
+    def __init__(self, networks: tuple[Network, ...]) -> None:
+        self._networks = networks
+        self._known: dict[str, bool] = {}
+
+    def __contains__(self, address: str) -> bool:
+        if not self._networks:
+            return False
+        verdict = self._known.get(address)
+        if verdict is None:
+            verdict = self._judge(address)
+            if len(self._known) < _REMEMBERED:
+                self._known[address] = verdict
+        return verdict
+
+    def _judge(self, address: str) -> bool:
+        try:
+            parsed = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
+            parsed = parsed.ipv4_mapped
+        return any(parsed.version == network.version and parsed in network for network in self._networks)
+
+    def client(self, peer: str, chain: list[bytes]) -> str:
+        """The address of the caller behind a trusted `peer` whose `X-Forwarded-For` fields are `chain`."""
+        client = peer
+        for entry in reversed(b",".join(chain).split(b",")):
+            address = _address(entry)
+            if address is None:
+                return client
+            client = address
+            if address not in self:
+                return client
+        return client
+
+
+def _address(entry: bytes) -> str | None:
+    """An entry of `X-Forwarded-For`: an IP address, possibly with brackets and a port."""
+    text = entry.strip(b" \t").decode("latin-1")
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        return None
+
+
+class RequestBuilder:
+    """ASGI scope of the listener → Request. Compiles the trust list once per settings."""
+
+    __slots__ = ("_settings", "_trust")
+
+    def __init__(self) -> None:
+        self._settings: ServerSettings | None = None
+        self._trust = Trust(())
+
+    def __call__(self, scope: MutableMapping[str, Any], settings: ServerSettings) -> Request:
+        """The request with its target unparsed: only `target.raw` and `target.path` are set."""
+        if settings is not self._settings:
+            self._settings, self._trust = settings, Trust(settings.trusted_proxies)
+        edge: Received = scope["extensions"]["gateway.edge"]
+        raw = edge.raw_target
+        peer = scope["client"][0] if scope["client"] else ""
+        scheme = scope["scheme"]
+        request = Request(
+            method=scope.get("method", "GET"),
+            target=Target(raw, raw.partition(b"?")[0], b"", ()),
+            headers=scope["headers"],
+            host=edge.host,
+            scheme=_SCHEMES.get(scheme, scheme),
+            peer=peer,
+            client=peer,
+            trusted=peer in self._trust,
+            request_id="",
+            http_version=scope["http_version"],
+            websocket=scope["type"] == "websocket",
+        )
+        if request.trusted:
+            self._believe(request)
+        else:
+            request.request_id = new_request_id()
+        return request
+
+    def _believe(self, request: Request) -> None:
+        request.client = self._trust.client(request.peer, request.values(b"x-forwarded-for"))
+        proto = _last(request.headers, b"x-forwarded-proto").lower()
+        if proto in {"http", "https"}:
+            request.scheme = proto
+        given = request.values(b"x-request-id")
+        sane = len(given) == 1 and _SANE_ID.fullmatch(given[0])
+        request.request_id = given[0].decode("ascii") if sane else new_request_id()
+
+
+def _last(headers: Headers, name: bytes) -> str:
+    """The last list element of a field: what the nearest proxy said."""
+    value = b",".join(value for key, value in headers if key == name)
+    return value.rpartition(b",")[2].strip(b" \t").decode("latin-1")

@@ -1,0 +1,196 @@
+"""Header fields on their way through: what is taken off, what is added (CONTRACT.md section 3).
+
+Build, do not filter: to the upstream goes everything the client sent, less hop-by-hop fields (RFC 9110 section 7.6.1),
+less what `Connection` names, less every name by which a gateway tells an upstream who is asking - in any case, and also
+with `_` or `.` for `-`, because CGI-like servers read them alike. Then the gateway's own fields are added.
+
+Rules: what `Connection` may name is limited, or a client could take the credential, the framing or the forwarding chain
+off after the check. `content-length` and `transfer-encoding` are not carried over from a request: framing is made anew.
+A value that was proven (the subject) is encoded, never passed as text. Cost: one pass, one look-up a field.
+
+Deliberately absent: lists of fields that are let through. Unknown end-to-end fields pass, repeated ones stay apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+from urllib.parse import quote
+
+from gateway.errors import GatewayError
+from gateway.model.request import Headers, Request
+from gateway.model.settings import ServerSettings
+from gateway.model.subject import Subject
+
+CREDENTIALS: Final = frozenset({b"authorization", b"cookie"})
+"""What an upstream with its own `auth` does not get from the caller."""
+
+HOP_BY_HOP: Final = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authentication-info",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+_NEVER_NAMED: Final = frozenset({b"authorization", b"host", b"content-length", b"cookie", b"x-request-id"})
+_SPOOFABLE: Final = frozenset(
+    {b"remote-user", b"forwarded", b"x-real-ip", b"proxy", b"x-rewrite-url", b"x-method-override"}
+)
+_SPOOFABLE_PREFIXES: Final = (
+    b"x-auth-",
+    b"x-gateway-",
+    b"x-authenticated-",
+    b"x-user",
+    b"x-remote-",
+    b"x-forwarded-",
+    b"x-original-",
+    b"x-http-method",
+)
+# Made anew for the upstream, or meant for this listener alone.
+_OURS: Final = frozenset({b"host", b"content-length", b"expect", b"http2-settings", b"x-request-id"})
+_OUR_PREFIXES: Final = (b"proxy-", b"sec-websocket-")
+_TRACE: Final = frozenset({b"traceparent", b"tracestate", b"baggage"})
+_DASHED: Final = bytes.maketrans(b"_.", b"--")
+_NOTHING: Final[frozenset[bytes]] = frozenset()
+_VISIBLE: Final = "!\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
+
+_PASS, _DROP, _CONNECTION, _IF_TRUSTED = range(4)
+_REMEMBERED: Final = 4096
+
+
+class HeaderRules:
+    """What happens to a request field by name, for one configuration: made once, remembers each name's verdict."""
+
+    __slots__ = ("_exact", "_prefixes", "verdicts", "via", "via_1_0")
+
+    def __init__(self, settings: ServerSettings) -> None:
+        """`server.strip_request_headers` adds names; one that ends in `*` is a prefix."""
+        extra = {name.lower().translate(_DASHED) for name in settings.strip_request_headers}
+        prefixes = tuple(name[:-1] for name in extra if name.endswith(b"*"))
+        self._exact = HOP_BY_HOP | _SPOOFABLE | _OURS | {name for name in extra if not name.endswith(b"*")}
+        self._prefixes = _SPOOFABLE_PREFIXES + _OUR_PREFIXES + prefixes
+        self.verdicts: dict[bytes, int] = {}
+        self.via = b"1.1 " + settings.name.encode("ascii")
+        self.via_1_0 = b"1.0 " + settings.name.encode("ascii")
+
+    def learn(self, name: bytes) -> int:
+        """The verdict on a name not seen before; remembered while there is room, as clients choose the names."""
+        verdict = self._judge(name)
+        if len(self.verdicts) < _REMEMBERED:
+            self.verdicts[name] = verdict
+        return verdict
+
+    def _judge(self, name: bytes) -> int:
+        if name == b"connection":
+            return _CONNECTION
+        read_as = name.translate(_DASHED)
+        if read_as in self._exact or read_as.startswith(self._prefixes):
+            return _DROP
+        if read_as in _TRACE:
+            return _IF_TRUSTED if read_as == name else _DROP
+        return _PASS
+
+
+def upstream_request_headers(
+    request: Request,
+    *,
+    rules: HeaderRules,
+    host: bytes | None,
+    subject: Subject | None = None,
+    traceparent: bytes | None = None,
+    prefix: bytes | None = None,
+    degraded: bytes | None = None,
+    withhold: frozenset[bytes] = _NOTHING,
+) -> Headers:
+    """The header of the forwarded request, `host` first, without framing fields.
+
+    `host`: the upstream's own, None keeps the caller's. `prefix`: what `strip_prefix` took off. `degraded`: the value
+    of `X-Gateway-Degraded`. `withhold`: end-to-end fields not to pass on (CREDENTIALS). Raises `bad_request` if
+    `Connection` names what it must not.
+    """
+    known, learn = rules.verdicts.get, rules.learn
+    headers: Headers = [(b"host", request.host.encode("ascii") if host is None else host)]
+    connection: list[bytes] = []
+    for field in request.headers:
+        name = field[0]
+        verdict = known(name)
+        if verdict is None:
+            verdict = learn(name)
+        if verdict == _PASS or (verdict == _IF_TRUSTED and _believed(name, request, traceparent)):
+            headers.append(field)
+        elif verdict == _CONNECTION:
+            connection.append(field[1])
+    named = (connection_options(connection) if connection else _NOTHING) | withhold
+    if named:
+        headers = [field for field in headers if field[0] not in named or field[0] == b"host"]
+    _add_forwarded(headers, request)
+    headers.append((b"via", rules.via if request.http_version == "1.1" else rules.via_1_0))
+    headers.append((b"x-request-id", request.request_id.encode("ascii")))
+    if traceparent is not None:
+        headers.append((b"traceparent", traceparent))
+    if subject is not None and subject.identified:
+        headers.append((b"x-auth-subject", visible(subject.id)))
+    if prefix is not None:
+        headers.append((b"x-forwarded-prefix", prefix))
+    if degraded is not None:
+        headers.append((b"x-gateway-degraded", degraded))
+    return headers
+
+
+def client_response_headers(headers: Headers, *, via: bytes, request_id: str) -> Headers:
+    """The header of an upstream's response as the caller gets it: hop-by-hop off, `Via` and `X-Request-ID` added."""
+    connection = [value for name, value in headers if name == b"connection"]
+    named = _options(connection) if connection else _NOTHING
+    passed = [
+        field
+        for field in headers
+        if field[0] not in HOP_BY_HOP and field[0] not in named and field[0] != b"x-request-id"
+    ]
+    passed.append((b"via", via))
+    passed.append((b"x-request-id", request_id.encode("ascii")))
+    return passed
+
+
+def connection_options(values: Iterable[bytes]) -> frozenset[bytes]:
+    """The options of all `Connection` fields of a request, in lower case; `bad_request` for a name it must not have."""
+    options = _options(values)
+    for option in options:
+        if option in _NEVER_NAMED or option.startswith(b"x-forwarded-"):
+            raise GatewayError("bad_request", "The Connection field names a field that it must not name.")
+    return options
+
+
+def visible(value: str) -> bytes:
+    """Text as visible ASCII: everything else, and `%`, percent-encoded as UTF-8, so that no two texts look alike."""
+    return quote(value, safe=_VISIBLE).encode("ascii")
+
+
+def _options(values: Iterable[bytes]) -> frozenset[bytes]:
+    return frozenset(option.strip(b" \t").lower() for value in values for option in value.split(b","))
+
+
+def _believed(name: bytes, request: Request, traceparent: bytes | None) -> bool:
+    """Whether a client's trace context goes on: only a trusted proxy's, and never beside our own."""
+    return request.trusted and not (traceparent is not None and name == b"traceparent")
+
+
+def _add_forwarded(headers: Headers, request: Request) -> None:
+    """`X-Forwarded-For/-Proto/-Host`: a trusted proxy's chain continued, anybody else's begun anew."""
+    chain = request.peer.encode("ascii")
+    host = request.host.encode("ascii")
+    if request.trusted:
+        before = request.values(b"x-forwarded-for")
+        chain = b", ".join([*before, chain])
+        hosts = request.values(b"x-forwarded-host")
+        host = hosts[0] if len(hosts) == 1 else host
+    headers.append((b"x-forwarded-for", chain))
+    headers.append((b"x-forwarded-proto", request.scheme.encode("ascii")))
+    if host:
+        headers.append((b"x-forwarded-host", host))
