@@ -1,0 +1,194 @@
+"""Bytes of an upstream into a Reply: llhttp in its strict mode, and what it lets through but we do not.
+
+Refused besides llhttp's own rules (RFC 9112): versions other than HTTP/1.0 and 1.1; statuses outside 100 to 599; 101,
+because no upgrade was asked for; transfer codings other than exactly `chunked`, or any in HTTP/1.0 (section 6.1); a 1xx
+that announces a body; heads over MAX_HEAD or MAX_HEADERS; endless chunk extensions, trailers or 1xx.
+
+1xx are swallowed, trailers dropped. HEAD, 204 and 304 have no body. Any byte beyond a complete response is surplus: the
+response stands, and the connection must never be used again (response-queue poisoning).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import httptools
+
+from gateway.upstream.reply import Reply
+
+MAX_HEAD: Final = 64 * 1024
+"""Bytes of one response head; also of chunk framing or trailers between two parts of a body."""
+MAX_HEADERS: Final = 256
+MAX_INTERIM: Final = 10_000
+"""1xx responses before the final one; time ends them earlier, this only bounds the work."""
+
+_INTERIM: Final = range(100, 200)
+_SWITCHING: Final = 101
+_FINAL: Final = range(200, 600)
+_PREFIX: Final = len(b"HTTP/1.1 ")
+
+
+class Violation(Exception):
+    """What came is not a valid response; the text says why."""
+
+
+class ResponseParser:
+    """Feeds one connection's bytes to the reply that is due. `start` before each response."""
+
+    __slots__ = (
+        "_bare",
+        "_feeding",
+        "_head_bytes",
+        "_interim",
+        "_interims",
+        "_llhttp",
+        "_prefix",
+        "_reply",
+        "complete",
+        "head_done",
+        "keep_alive",
+        "received",
+        "surplus",
+        "until_close",
+    )
+
+    def __init__(self) -> None:
+        self._llhttp = httptools.HttpResponseParser(self)
+        self._reply = Reply(None)
+        self.complete = True
+        self.surplus = False
+
+    def start(self, reply: Reply, *, bare: bool) -> None:
+        """The next bytes belong to `reply`; `bare`: it answers HEAD, so it has no body whatever it says."""
+        self._reply = reply
+        self._bare = bare
+        self._head_bytes = 0
+        self._interims = 0
+        self._interim = False
+        self._prefix = b""
+        self.received = False
+        self.head_done = False
+        self.complete = False
+        self.keep_alive = False
+        self.until_close = False
+
+    def feed(self, data: bytes) -> None:
+        """Parse what came. Raises Violation; never for bytes after a complete response, see `surplus`."""
+        if len(self._prefix) < _PREFIX:
+            self._check_prefix(data)
+        self.received = True
+        self._feeding = len(data)
+        buffered = self._reply.buffered
+        try:
+            self._llhttp.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            if not self.complete:
+                cause = error.__context__
+                raise Violation(str(cause if isinstance(cause, Violation) else error)) from None
+            self.surplus = True
+            return
+        if not self.complete and self._reply.buffered == buffered:
+            self._count(len(data))
+
+    def end(self) -> None:
+        """The upstream ended the connection in an orderly way. Completes a body that has no other end."""
+        if self.head_done and self.until_close:
+            self.complete = True
+
+    def _check_prefix(self, data: bytes) -> None:
+        # llhttp also takes RTSP/, ICE/, HTTP/0.9 and HTTP/2.0, and empty lines before the status line.
+        prefix = self._prefix = self._prefix + data[: _PREFIX - len(self._prefix)]
+        if not (b"HTTP/1.1 ".startswith(prefix) or b"HTTP/1.0 ".startswith(prefix)):
+            raise Violation("not an HTTP/1.x response")
+
+    def _count(self, size: int) -> None:
+        # Also bounds what llhttp takes without telling: half a header field, chunk extensions.
+        self._head_bytes += size
+        if self._head_bytes > MAX_HEAD:
+            raise Violation(f"more than {MAX_HEAD} bytes of head or framing")
+
+    # Callbacks of llhttp, in the order in which they come. What they raise arrives in `feed` as the error's context.
+
+    def on_message_begin(self) -> None:
+        """The first byte of a response."""
+        if self.complete:
+            raise Violation("surplus")
+
+    def on_status(self, status: bytes) -> None:
+        """A part of the reason phrase."""
+        self._reply.reason += status
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A whole field, of the head or of the trailers."""
+        if not self.head_done:
+            self._reply.headers.append((name.lower(), value.rstrip(b" \t")))
+
+    def on_headers_complete(self) -> None:
+        """The end of a head."""
+        reply = self._reply
+        status = self._llhttp.get_status_code()
+        self._check_size(reply)
+        if status not in _FINAL:
+            self._on_interim(status)
+            return
+        if self._interims and self._llhttp.get_http_version() not in ("1.0", "1.1"):
+            raise Violation("not an HTTP/1.x response")
+        framed = self._read_framing()
+        reply.status = status
+        self.head_done = True
+        self._head_bytes = 0
+        if self._bare:
+            self.complete = True
+        elif status in (204, 304):
+            # A body that such a response announces may still come and must not be the next one's answer.
+            self.keep_alive = self._llhttp.should_keep_alive() and not (framed and reply.content_length != 0)
+        else:
+            self.keep_alive = self._llhttp.should_keep_alive()
+            self.until_close = not framed
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body."""
+        if self.complete:
+            raise Violation("surplus")
+        self._reply.add(body)
+        self._head_bytes = 0
+
+    def on_message_complete(self) -> None:
+        """The end of a response that says where it ends."""
+        if self._interim:
+            self._interim = False
+        else:
+            self.complete = True
+
+    def _check_size(self, reply: Reply) -> None:
+        if len(reply.headers) > MAX_HEADERS:
+            raise Violation(f"more than {MAX_HEADERS} header fields")
+        # Only a large delivery can hold a large head, so most heads need not be measured.
+        if self._head_bytes + self._feeding > MAX_HEAD:
+            size = sum(len(name) + len(value) for name, value in reply.headers) + len(reply.reason)
+            if size > MAX_HEAD:
+                raise Violation(f"more than {MAX_HEAD} bytes of head")
+
+    def _on_interim(self, status: int) -> None:
+        reply = self._reply
+        self._interims += 1
+        if status == _SWITCHING or status not in _INTERIM or self._interims > MAX_INTERIM:
+            raise Violation(f"status {status} was not asked for")
+        if any(name in (b"content-length", b"transfer-encoding") for name, _ in reply.headers):
+            raise Violation("1xx with a body")
+        reply.headers.clear()
+        reply.reason = b""
+        self._head_bytes = 0
+        self._interim = True
+
+    def _read_framing(self) -> bool:
+        """Whether the response says where its body ends; sets the reply's content length."""
+        codings = 0
+        for name, value in self._reply.headers:
+            if name == b"content-length":
+                self._reply.content_length = int(value)  # llhttp checked: digits, once, not with a transfer coding
+            elif name == b"transfer-encoding":
+                codings += 1
+                if codings > 1 or value.lower() != b"chunked" or self._prefix.startswith(b"HTTP/1.0"):
+                    raise Violation("unknown transfer coding")
+        return bool(codings) or self._reply.content_length is not None

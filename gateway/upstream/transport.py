@@ -1,0 +1,123 @@
+"""httpx over the same wire and the same pool, for control calls (IAM, keys, tokens, health).
+
+Rules: one transport serves one upstream and refuses every other origin, so that no URL can lead elsewhere; the target
+goes out as httpx made it; GatewayErrors leave here as httpx's exceptions, with the GatewayError as their `__cause__`.
+
+Deliberately absent: the `pool` timeout of httpx (the caller's total limit ends that wait), proxies, HTTP/2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from functools import lru_cache
+from math import inf
+from typing import Final, cast
+
+import httpx
+
+from gateway.errors import GatewayError
+from gateway.model.request import Headers
+from gateway.model.route import Timeouts
+from gateway.resilience.deadline import Deadline
+from gateway.upstream.outgoing import Outgoing
+from gateway.upstream.reply import Reply
+from gateway.upstream.upstream import Upstream
+
+_PORTS: Final = {"http": 80, "https": 443}
+
+_EXCEPTIONS: Final[dict[str, type[httpx.TransportError]]] = {
+    "connection_timeout": httpx.ConnectTimeout,
+    "connection_read_timeout": httpx.ReadTimeout,
+    "connection_write_timeout": httpx.WriteTimeout,
+    "connection_limit_reached": httpx.PoolTimeout,
+    "http_response_timeout": httpx.ReadTimeout,
+    "http_request_error": httpx.LocalProtocolError,
+}
+"""By RFC 9209 error type; otherwise by code, see `_translated`."""
+
+
+class UpstreamTransport(httpx.AsyncBaseTransport):
+    """`httpx.AsyncClient(transport=UpstreamTransport(upstream))`. Closing it closes the upstream."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self.upstream = upstream
+        self._origins = {(origin.scheme, origin.address.host, origin.address.port) for origin in upstream.origins}
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """One exchange; see httpx. Raises httpx.TransportError only."""
+        url = request.url
+        if (url.scheme, url.host, url.port or _PORTS.get(url.scheme)) not in self._origins:
+            raise httpx.UnsupportedProtocol(f"not an origin of upstream {self.upstream.name}", request=request)
+        try:
+            reply = await self.upstream.exchange(
+                _outgoing(request), timeouts=_timeouts(request), deadline=Deadline(inf)
+            )
+        except GatewayError as error:
+            raise _translated(error, request) from error
+        return httpx.Response(
+            reply.status,
+            headers=reply.headers,
+            stream=_Body(reply, request),
+            extensions={"http_version": b"HTTP/1.1", "reason_phrase": reply.reason},
+        )
+
+    async def aclose(self) -> None:
+        """Close the upstream's connections."""
+        await self.upstream.aclose()
+
+
+class _Body(httpx.AsyncByteStream):
+    """A reply's body as httpx reads it."""
+
+    __slots__ = ("_reply", "_request")
+
+    def __init__(self, reply: Reply, request: httpx.Request) -> None:
+        self._reply = reply
+        self._request = request
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for part in self._reply:
+                yield part
+        except GatewayError as error:
+            raise _translated(error, self._request) from error
+
+    async def aclose(self) -> None:
+        await self._reply.aclose()
+
+
+def _outgoing(request: httpx.Request) -> Outgoing:
+    headers: Headers = [(name.lower(), value) for name, value in request.headers.raw]
+    target = request.extensions.get("target", request.url.raw_path)
+    length = request.headers.get("content-length")
+    announced = None if length is None else int(length)
+    return Outgoing(request.method.encode("ascii"), target, headers, _body(request, announced), announced)
+
+
+def _body(request: httpx.Request, announced: int | None) -> bytes | AsyncIterator[bytes] | None:
+    try:
+        content = request.content
+    except httpx.RequestNotRead:
+        return aiter(cast("httpx.AsyncByteStream", request.stream))
+    return content if content or announced is not None else None
+
+
+def _timeouts(request: httpx.Request) -> Timeouts:
+    asked = request.extensions.get("timeout", {})
+    return _timeouts_of(asked.get("connect"), asked.get("read"), asked.get("write"))
+
+
+@lru_cache(maxsize=64)
+def _timeouts_of(connect_s: float | None, read_s: float | None, write_s: float | None) -> Timeouts:
+    return Timeouts(
+        connect_s=inf if connect_s is None else connect_s,
+        read_s=inf if read_s is None else read_s,
+        write_s=inf if write_s is None else write_s,
+    )
+
+
+def _translated(error: GatewayError, request: httpx.Request) -> httpx.TransportError:
+    kind = _EXCEPTIONS.get(error.proxy_error)
+    if kind is None:
+        kind = httpx.ConnectError if error.code in ("upstream_unreachable", "draining") else httpx.RemoteProtocolError
+    return kind(error.reason or error.code, request=request)

@@ -1,0 +1,160 @@
+"""One named upstream: which of its origins a request goes to.
+
+Rules: least in flight of two origins taken at random (the "power of two choices"); an origin to which no connection can
+be made is set aside for SET_ASIDE_S and the request moves on to the next, at most once to each; when all are set aside,
+all are tried. Limits (`max_connections`, `max_pending`) are each origin's own, so that a slow one cannot use up the
+places of the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import random
+import time
+from collections.abc import Callable
+from typing import Final
+
+from gateway.errors import GatewayError
+from gateway.model.route import Timeouts
+from gateway.model.settings import UpstreamSettings
+from gateway.resilience.deadline import Deadline
+from gateway.upstream.connect import Connector, Dialer, Origin
+from gateway.upstream.failures import ConnectFailed, ConnectionLost
+from gateway.upstream.outgoing import Outgoing
+from gateway.upstream.pool import Pool
+from gateway.upstream.reply import Reply
+
+SET_ASIDE_S: Final = 10.0
+"""How long an origin that could not be connected to is passed over while there are others."""
+
+
+class _Member:
+    """One origin of an upstream. `aside_until_s` is in the time of the upstream's clock."""
+
+    __slots__ = ("aside_until_s", "pool")
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self.aside_until_s = 0.0
+
+
+class Upstream:
+    """One or several origins behind one name. One event loop only.
+
+    `authority` is the `Host` to send; with several origins a `host` field that equals it is replaced by that of the
+    origin chosen. `connector` and `clock` (monotonic seconds) are for tests.
+
+    Construction raises ValueError for a URL that is no origin, OSError or ssl.SSLError for TLS files of no use.
+    """
+
+    def __init__(
+        self,
+        settings: UpstreamSettings,
+        *,
+        connector: Connector | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name = settings.name
+        self.origins = tuple(Origin.parse(url) for url in settings.urls)
+        self.authority = self.origins[0].authority
+        self._connector = connector or Dialer(self.origins, settings.tls)
+        self._clock = clock
+        self._members = [_Member(_pool(origin, self._connector, settings)) for origin in self.origins]
+        self._only = self._members[0].pool if len(self._members) == 1 else None
+
+    def __repr__(self) -> str:
+        return f"<Upstream {self.name} {[member.pool for member in self._members]}>"
+
+    async def exchange(self, outgoing: Outgoing, *, timeouts: Timeouts, deadline: Deadline) -> Reply:
+        """Send a request and wait for the response head; 1xx are swallowed.
+
+        Raises GatewayError with `sent` False when no byte of the request went out: `upstream_unreachable`,
+        `upstream_timeout`, `upstream_protocol_error`, `upstream_overloaded`, `deadline_exceeded` (this is looked at
+        here too, so that no wait is without end), `bad_request` for a head that could be read as two; and whatever the
+        request body raised. May be cancelled at any time.
+        """
+        if self._only is not None:
+            return await self._only.exchange(outgoing, timeouts, deadline)
+        return await self._exchange_with_any(outgoing, timeouts, deadline)
+
+    async def probe(self, timeout_s: float) -> None:
+        """Connect to every origin, send nothing. Raises the GatewayError of the first if none can be reached."""
+        results = await asyncio.gather(*(self._touch(origin, timeout_s) for origin in self.origins))
+        if None not in results:
+            raise next(error for error in results if error is not None)
+
+    async def aclose(self) -> None:
+        """Close all connections, also those in use."""
+        await asyncio.gather(*(member.pool.aclose() for member in self._members))
+
+    def snapshot(self) -> dict[str, object]:
+        """For the status page: what each origin is doing."""
+        return {"name": self.name, "origins": [self._describe(member) for member in self._members]}
+
+    async def _exchange_with_any(self, outgoing: Outgoing, timeouts: Timeouts, deadline: Deadline) -> Reply:
+        untried = list(self._members)
+        while True:
+            member = self._choose(untried)
+            untried.remove(member)
+            try:
+                return await member.pool.exchange(self._addressed(outgoing, member), timeouts, deadline)
+            except (ConnectFailed, ConnectionLost) as error:
+                if error.sent:
+                    raise
+                member.aside_until_s = self._clock() + SET_ASIDE_S
+                if not untried:
+                    raise
+
+    def _choose(self, members: list[_Member]) -> _Member:
+        now = self._clock()
+        good = [member for member in members if member.aside_until_s <= now] or members
+        pair = random.sample(good, 2) if len(good) > 1 else good
+        return min(pair, key=_load)
+
+    def _addressed(self, outgoing: Outgoing, member: _Member) -> Outgoing:
+        ours = (b"host", self.authority)
+        if ours not in outgoing.headers:  # the caller's own Host is kept
+            return outgoing
+        host = (b"host", member.pool.origin.authority)
+        headers = [host if header == ours else header for header in outgoing.headers]
+        return dataclasses.replace(outgoing, headers=headers)
+
+    async def _touch(self, origin: Origin, timeout_s: float) -> GatewayError | None:
+        try:
+            await self._connector(origin, _Touch, timeout_s)
+        except GatewayError as error:
+            return error
+        return None
+
+    def _describe(self, member: _Member) -> dict[str, object]:
+        pool = member.pool
+        return {
+            "origin": str(pool.origin),
+            "in_flight": pool.in_flight,
+            "idle": pool.idle,
+            "connecting": pool.connecting,
+            "pending": pool.pending,
+            "set_aside_s": max(0.0, member.aside_until_s - self._clock()),
+        }
+
+
+class _Touch(asyncio.Protocol):
+    """Connects and leaves."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()
+
+
+def _pool(origin: Origin, connector: Connector, settings: UpstreamSettings) -> Pool:
+    return Pool(
+        origin,
+        connector,
+        max_connections=settings.max_connections,
+        max_pending=settings.max_pending,
+        idle_timeout_s=settings.idle_timeout_s,
+    )
+
+
+def _load(member: _Member) -> int:
+    return member.pool.load

@@ -1,0 +1,395 @@
+"""One HTTP/1.1 connection to an origin: writes one request at a time, reads its response, tells its pool when free.
+
+Rules:
+1. The head leaves in one write, with a small body joined to it. A streamed body is sent by a task of its own, so that a
+   response which comes early is seen at once.
+2. A request whose body broke off is never ended: the connection is aborted, and the caller gets what the body raised.
+3. An early response of 3xx and above stops the sending (RFC 9112 section 9.5), one below may go on in both directions;
+   a connection whose request was not sent whole is never used again.
+4. Back to the pool goes only a connection whose response was whole, that both sides keep alive, with no byte beyond it.
+5. Time is watched by one timer that is re-armed lazily: most requests set a number, not a timer. It watches for silence
+   only while somebody waits for the upstream, and for the deadline until the response head is there.
+6. Whoever stops waiting (cancellation) aborts the connection: half an exchange is of no use to anybody else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from collections.abc import AsyncIterator
+from math import inf
+from typing import Final, Protocol, cast
+
+from gateway.errors import GatewayError
+from gateway.model.route import Timeouts
+from gateway.resilience.deadline import Deadline
+from gateway.upstream import failures
+from gateway.upstream.outgoing import IDEMPOTENT, Outgoing, head_of
+from gateway.upstream.parse import ResponseParser, Violation
+from gateway.upstream.reply import HIGH_WATER, Reply
+
+JOINED: Final = 16 * 1024
+"""Bytes of body that are copied behind the head for the sake of one write."""
+
+_REDIRECT: Final = 300
+
+_TIMER_SLACK_S: Final = 0.001
+"""uvloop's timers have whole milliseconds and may be that much early."""
+
+
+class Owner(Protocol):
+    """Whose connection it is: the pool."""
+
+    def on_free(self, connection: Connection) -> None:
+        """Its exchange is over and it can take another."""
+
+    def on_lost(self, connection: Connection) -> None:
+        """It will take no more requests. Called once."""
+
+    def on_closed(self, connection: Connection) -> None:
+        """Its socket is closed. Called once, after `on_lost`."""
+
+
+class Connection(asyncio.Protocol):
+    """See the module. `requests` counts those begun; a `kept` connection has had one before."""
+
+    __slots__ = (
+        "_deadline",
+        "_head_done",
+        "_loop",
+        "_owner",
+        "_parser",
+        "_poll",
+        "_pump",
+        "_reading_paused",
+        "_reply",
+        "_resumed",
+        "_silence_s",
+        "_silent_since",
+        "_timer",
+        "_timer_due",
+        "_transport",
+        "_unwritten",
+        "_write_s",
+        "_writing_paused",
+        "lost",
+        "name",
+        "read_s",
+        "requests",
+    )
+
+    def __init__(self, name: str, owner: Owner) -> None:
+        self.name = name
+        self.requests = 0
+        self.lost = False
+        self.read_s = inf
+        self._owner = owner
+        self._loop = asyncio.get_running_loop()
+        self._parser = ResponseParser()
+        self._reply: Reply | None = None
+        self._pump: asyncio.Task[None] | None = None
+        self._deadline: Deadline | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_due = inf
+        self._silence_s = inf
+        self._silent_since = 0.0
+        self._write_s = inf
+        self._reading_paused = False
+        self._writing_paused = False
+        self._unwritten = 0
+        self._resumed: asyncio.Future[None] | None = None
+
+    def __repr__(self) -> str:
+        state = (
+            "CLOSED" if self.lost else "IDLE" if self._reply is None else "READING" if self._head_done else "WAITING"
+        )
+        sending = " SENDING" if self._pump is not None else ""
+        return f"<Connection {self.name} {state}{sending} requests={self.requests}>"
+
+    # --- one exchange -------------------------------------------------------------------------------------------------
+
+    async def exchange(self, outgoing: Outgoing, timeouts: Timeouts, deadline: Deadline) -> Reply:
+        """Send `outgoing` and wait for the response head.
+
+        Raises ConnectionLost when the connection ended before the first byte of a response, otherwise as
+        `Upstream.exchange`; or what the request body raised.
+        """
+        head = head_of(outgoing)
+        reply = Reply(self)
+        waiter = reply.begin()
+        self._begin(reply, outgoing, timeouts, deadline)
+        self._write(head, outgoing)
+        try:
+            await waiter
+        except BaseException:
+            self.abort()
+            raise
+        if reply.status == 0 and reply.error is not None:
+            raise reply.error
+        return reply
+
+    def _begin(self, reply: Reply, outgoing: Outgoing, timeouts: Timeouts, deadline: Deadline) -> None:
+        self.requests += 1
+        self.read_s = timeouts.read_s
+        self._write_s = timeouts.write_s
+        self._deadline = deadline
+        self._head_done = False
+        self._reply = reply
+        self._parser.start(reply, bare=outgoing.method == b"HEAD")
+
+    def _write(self, head: bytes, outgoing: Outgoing) -> None:
+        body = outgoing.body
+        transport = self._transport
+        if self.lost or transport.is_closing():
+            self._fail(failures.lost(None, sent=False))
+        elif not body:
+            transport.write(head)
+            self._on_request_sent()
+        elif isinstance(body, bytes):
+            if len(body) <= JOINED:
+                transport.write(head + body)
+            else:
+                transport.writelines((head, body))
+            self._on_request_sent()
+        else:
+            transport.write(head)
+            self.watch(self._write_s if self._writing_paused else inf)
+            self._pump = self._loop.create_task(self._send_body(body, outgoing.content_length))
+
+    def _on_request_sent(self) -> None:
+        self.watch(self._write_s if self._writing_paused else self.read_s)
+
+    # --- the request body ---------------------------------------------------------------------------------------------
+
+    async def _send_body(self, body: AsyncIterator[bytes], length: int | None) -> None:
+        try:
+            if length is None:
+                await self._send_chunked(body)
+            else:
+                await self._send_sized(body, length)
+        except Exception as error:  # noqa: BLE001 - the caller's iterator may raise anything; it gets it back
+            self._pump = None
+            self._fail(error)
+        else:
+            self._pump = None
+            if not self._head_done:
+                self._on_request_sent()
+
+    async def _send_chunked(self, body: AsyncIterator[bytes]) -> None:
+        async for chunk in body:
+            if chunk:
+                await self._ready_to_write()
+                self._transport.writelines((b"%x\r\n" % len(chunk), chunk, b"\r\n"))
+        await self._ready_to_write()
+        self._transport.write(b"0\r\n\r\n")
+
+    async def _send_sized(self, body: AsyncIterator[bytes], length: int) -> None:
+        left = length
+        async for chunk in body:
+            left -= len(chunk)
+            if left < 0:
+                break
+            await self._ready_to_write()
+            self._transport.write(chunk)
+        if left:
+            raise GatewayError("bad_request", "The request body is not as long as announced.")
+
+    async def _ready_to_write(self) -> None:
+        """Wait until the upstream takes more; let an answer that is already there be read before a write can fail."""
+        while self._writing_paused:
+            resumed = self._resumed = self._loop.create_future()
+            await resumed
+        while not self._head_done and self._readable():
+            await asyncio.sleep(0)  # noqa: ASYNC110 - what the socket holds is reported by no event but the reading
+
+    # --- what the reply calls -----------------------------------------------------------------------------------------
+
+    def watch(self, silence_s: float) -> None:
+        """From now on the upstream may be silent for `silence_s` seconds; `inf`: nobody waits for it."""
+        now = self._loop.time()
+        self._silent_since = now
+        self._silence_s = silence_s
+        due = now + silence_s
+        deadline = self._deadline
+        if deadline is not None and deadline.at_s < due:
+            due = deadline.at_s
+        if due < self._timer_due:
+            self._arm(due)
+
+    def resume(self) -> None:
+        """The caller took what was waiting."""
+        if self._reading_paused:
+            self._reading_paused = False
+            self._transport.resume_reading()
+
+    def abort(self) -> None:
+        """Close at once, without sending what is still unsent. May be called again."""
+        self._reply = None
+        self._release(None)
+
+    # --- what the pool calls ------------------------------------------------------------------------------------------
+
+    def rest(self, idle_timeout_s: float) -> None:
+        """Nobody needs it for now."""
+        self.watch(idle_timeout_s)
+
+    def usable(self, method: bytes) -> bool:
+        """Whether it may take another request. What cannot be repeated costs a look at the socket."""
+        return not (self.lost or self._transport.is_closing() or (method not in IDEMPOTENT and self._readable()))
+
+    # --- what the event loop calls ------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Connected, TLS included."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._poll = select.poll()
+        self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of a response, or bytes that nobody asked for."""
+        reply = self._reply
+        if reply is None:
+            self.abort()  # an answer that nobody asked for
+            return
+        parser = self._parser
+        try:
+            parser.feed(data)
+        except Violation as error:
+            self._fail(failures.protocol_error(str(error)))
+            return
+        if parser.complete:
+            self._complete(reply)
+        elif self._head_done:
+            self._on_body(reply)
+        elif parser.head_done:
+            self._on_head(reply)
+        else:
+            self._silent_since = self._loop.time()
+
+    def eof_received(self) -> bool:
+        """The upstream ended in an orderly way; over TLS only with its `close_notify`, so nothing cut off passes."""
+        reply = self._reply
+        if reply is not None:
+            self._parser.end()
+            if self._parser.complete:
+                self._complete(reply)
+        self._fail_lost(None)
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The socket is closed."""
+        self._fail_lost(exc)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._owner.on_closed(self)
+
+    def pause_writing(self) -> None:
+        """The upstream takes less than we write."""
+        self._writing_paused = True
+        self._unwritten = self._transport.get_write_buffer_size()
+        if self._reply is not None:
+            self.watch(self._write_s)
+
+    def resume_writing(self) -> None:
+        """The upstream took what was waiting."""
+        self._writing_paused = False
+        if self._resumed is not None and not self._resumed.done():
+            self._resumed.set_result(None)
+        if self._reply is not None:
+            self.watch(inf if self._pump is not None and not self._head_done else self.read_s)
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _on_head(self, reply: Reply) -> None:
+        self._head_done = True
+        self._deadline = None
+        if self._pump is not None and reply.status >= _REDIRECT:
+            self._stop_sending()
+        self._on_body(reply)
+
+    def _on_body(self, reply: Reply) -> None:
+        self._silence_s = inf
+        reply.wake()
+        if reply.buffered > HIGH_WATER and not self._reading_paused:
+            self._reading_paused = True
+            self._transport.pause_reading()
+
+    def _complete(self, reply: Reply) -> None:
+        parser = self._parser
+        self._reply = None
+        self._deadline = None
+        self._silence_s = inf
+        reply.finish()
+        reusable = parser.keep_alive and not parser.surplus and self._pump is None and not self._writing_paused
+        if reusable and not self._transport.is_closing():
+            self.resume()
+            self._owner.on_free(self)
+        else:
+            self._release(None)
+
+    def _stop_sending(self) -> None:
+        pump = self._pump
+        if pump is not None:
+            pump.cancel()
+
+    def _fail_lost(self, error: Exception | None) -> None:
+        if self._reply is None:
+            self._release(None)
+        elif self._parser.received:
+            self._fail(failures.broken_off(error))
+        else:
+            self._fail(failures.lost(error, sent=True))
+
+    def _fail(self, error: Exception) -> None:
+        self._release(error)
+
+    def _release(self, error: Exception | None) -> None:
+        """End this connection's life; the reply, if any, learns why."""
+        reply = self._reply
+        self._reply = None
+        self._deadline = None
+        self._silence_s = inf
+        self._stop_sending()
+        if not self.lost:
+            self.lost = True
+            self._transport.abort()
+            self._owner.on_lost(self)
+        if reply is not None and error is not None:
+            reply.fail(error)
+
+    def _readable(self) -> bool:
+        return bool(self._poll.poll(0))
+
+    def _arm(self, due: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_due = due
+        self._timer = self._loop.call_at(due, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._timer_due = inf
+        if self.lost:
+            return
+        now = self._loop.time() + _TIMER_SLACK_S
+        deadline = self._deadline
+        silent_until = self._silent_since + self._silence_s
+        if deadline is not None and deadline.at_s <= now:
+            self._fail(failures.deadline_exceeded(sent=True))
+        elif silent_until <= now:
+            self._on_silence()
+        else:
+            due = silent_until if deadline is None else min(silent_until, deadline.at_s)
+            if due < inf:
+                self._arm(due)
+
+    def _on_silence(self) -> None:
+        if not self._writing_paused:
+            self._fail(failures.read_timed_out(self._silence_s))
+            return
+        unwritten = self._transport.get_write_buffer_size()
+        if unwritten < self._unwritten:  # slow, but not silent
+            self._unwritten = unwritten
+            self.watch(self._write_s)
+        else:
+            self._fail(failures.write_timed_out(self._write_s))
