@@ -22,7 +22,7 @@ from gateway.authorize.degrade import StandIns
 from gateway.authorize.plan import Plan
 from gateway.errors import GatewayError
 from gateway.model.permit import Permit
-from gateway.model.question import Decision, Outcome, Question
+from gateway.model.question import Decision, Outcome, Question, void_credentials
 from gateway.model.request import Request
 from gateway.model.route import IamFailureMode
 from gateway.model.subject import Subject
@@ -170,7 +170,7 @@ def _denied_beyond_use(plan: Plan, parts: Sequence[tuple[str, Decision]]) -> Dec
 def refused(case: Case, decisions: Sequence[Decision], decision: Decision) -> Refusal:
     """The refusal that a combined decision other than a permit means."""
     if decision.unauthenticated:
-        return Refusal(_void_credentials(), "deny", decision.source)
+        return Refusal(void_credentials(), "deny", decision.source)
     if decision.outcome is Outcome.UNKNOWN:
         return Refusal(fault_of(decision), "unknown")
     reason = f"denied: {case.plan.checks[first(decisions, Outcome.DENY)].source}"
@@ -178,12 +178,3 @@ def refused(case: Case, decisions: Sequence[Decision], decision: Decision) -> Re
         return Refusal(GatewayError("iam_denied", _DETAIL, reason=reason), "deny", decision.source)
     headers = ((b"x-gateway-degraded", b"iam; mode=local"),)
     return Refusal(GatewayError("iam_denied", _DETAIL, reason=reason, headers=headers), "deny", "local", "local")
-
-
-def _void_credentials() -> GatewayError:
-    return GatewayError(
-        "unauthenticated",
-        "The token is not valid.",
-        headers=((b"www-authenticate", b'Bearer error="invalid_token"'),),
-        reason="IAM does not know this token",
-    )

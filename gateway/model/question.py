@@ -72,6 +72,16 @@ ALLOW: Final = Decision(Outcome.ALLOW)
 DENY: Final = Decision(Outcome.DENY)
 
 
+def void_credentials() -> GatewayError:
+    """What it means for the caller that IAM does not know the token (RFC 6750 section 3.1)."""
+    return GatewayError(
+        "unauthenticated",
+        "The token is not valid.",
+        headers=((b"www-authenticate", b'Bearer error="invalid_token"'),),
+        reason="IAM does not know this token",
+    )
+
+
 def unknown(fault: GatewayError, *, isolated: bool = False) -> Decision:
     """IAM could not answer, because of `fault`."""
     return Decision(Outcome.UNKNOWN, fault=fault, isolated=isolated)

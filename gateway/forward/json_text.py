@@ -1,0 +1,64 @@
+"""JSON as it comes from callers and systems, and as it goes out again (RFC 8259).
+
+Rules: text is UTF-8; NaN and infinities are not JSON, a number too large for a double is not either, since it could not
+be written down again as it was; what nests too deeply is refused, never a crash. From a caller a key that occurs twice
+is refused, since two parsers would read two things; of a system's document the last one counts, as in a browser.
+All errors are ValueError: whose mistake it is, is for the one who read the bytes to say.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, Final, NoReturn
+
+_BOM: Final = b"\xef\xbb\xbf"
+
+
+def read_callers(body: bytes) -> Any:
+    """A caller's document, strictly."""
+    return _decoded(_STRICT, body)
+
+
+def read_systems(body: bytes) -> Any:
+    """A system's document; a byte order mark is looked over (RFC 8259 section 8.1)."""
+    return _decoded(_LENIENT, body.removeprefix(_BOM))
+
+
+def write(value: Any) -> bytes:
+    """The document in UTF-8 without spaces, members in their order. Lone surrogates stay escaped."""
+    try:
+        return _TEXT.encode(value).encode()
+    except UnicodeEncodeError:
+        return _ASCII.encode(value).encode()
+
+
+def _decoded(decoder: json.JSONDecoder, body: bytes) -> Any:
+    try:
+        return decoder.decode(body.decode())
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError("a number is too large")
+    return number
+
+
+def _constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise ValueError("a key occurs twice")
+    return made
+
+
+_STRICT: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_constant, parse_float=_number)
+_LENIENT: Final = json.JSONDecoder(parse_constant=_constant, parse_float=_number)
+_TEXT: Final = json.JSONEncoder(ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":"))
+_ASCII: Final = json.JSONEncoder(check_circular=False, allow_nan=False, separators=(",", ":"))

@@ -1,0 +1,162 @@
+"""A navigation document, each item marked with what this caller may do, in one answer that is there even without IAM.
+
+Rules: the document is fetched from the route's upstream under the caller's own path; all its items are asked about at
+once; the answer is the caller's alone and of now, so nobody may keep it. While IAM cannot answer it is still 200: what
+is not known is disabled and says so, and the document says why and when to come back. What the upstream answers other
+than 200 goes to the caller as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from gateway.checks import PreparedCheck
+from gateway.errors import GatewayError
+from gateway.exchange import Exchange
+from gateway.forward.asking import IAM_PARTIAL, PARTIAL, Decide, Guarded, Outage, outage_of, refuse_void_credentials
+from gateway.forward.json_text import read_systems, write
+from gateway.forward.marks import mark_degraded_permit, respond_with
+from gateway.forward.navigation_document import items_of, mark
+from gateway.forward.pointer import Place, parse
+from gateway.forward.relay import relay
+from gateway.model.permit import Permit
+from gateway.model.question import Decision, Question
+from gateway.model.request import Headers
+from gateway.model.route import NavigationAction, Route
+from gateway.resilience.deadline import Deadline
+from gateway.telemetry.observer import Observer
+from gateway.template import RequestValues
+from gateway.upstream.answer import Answer
+from gateway.upstream.outgoing import Outgoing
+
+MAX_DOCUMENT: Final = 8 * 1024 * 1024
+_CONDITIONS: Final = frozenset(
+    {b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since", b"if-range", b"range"}
+)
+"""The caller's copy was marked for another moment, so it must not be confirmed or continued (RFC 9110 section 13)."""
+_OF_THE_ORIGINAL: Final = frozenset(
+    {
+        b"accept-ranges",
+        b"age",
+        b"cache-control",
+        b"content-digest",
+        b"content-encoding",
+        b"content-length",
+        b"content-md5",
+        b"digest",
+        b"etag",
+        b"expires",
+        b"last-modified",
+        b"pragma",
+        b"repr-digest",
+    }
+)
+"""What the upstream says of its document and is not true of ours."""
+_OK: Final = 200
+
+
+class NavigationEndpoint:
+    """Serves one navigation route.
+
+    `outgoing` makes the upstream's request from a permit (the caller's target and header fields, spoofable ones
+    removed); `response_headers` makes the caller's header fields from the upstream's.
+    """
+
+    def __init__(
+        self,
+        route: Route,
+        *,
+        decide: Decide,
+        upstream: Guarded,
+        outgoing: Callable[[Permit], Outgoing],
+        response_headers: Callable[[Headers], Headers],
+        observer: Observer,
+    ) -> None:
+        if not isinstance(route.action, NavigationAction):
+            raise TypeError(f"route {route.id} is not a navigation")
+        self._route = route
+        self._pattern = parse(route.action.items)
+        self._check = PreparedCheck(route.action.check)
+        self._remove_denied = route.action.remove_denied
+        self._decide = decide
+        self._upstream = upstream
+        self._outgoing = outgoing
+        self._response_headers = response_headers
+        self._observer = observer
+
+    async def __call__(self, permit: Permit, exchange: Exchange, deadline: Deadline) -> None:
+        """Answer with the marked document."""
+        mark_degraded_permit(permit, exchange)
+        if permit.fallback is not None:
+            await respond_with(exchange, permit.fallback)
+            return
+        answer = await self._upstream.exchange(
+            _for_a_document(self._outgoing(permit)),
+            deadline=deadline,
+            span=exchange.span,
+            replayable=True,
+            record=exchange.record,
+        )
+        if answer.status != _OK:
+            deadline.stop()
+            await relay(answer, exchange, self._response_headers(answer.headers), None, 0)
+            return
+        document, outage = await self._marked(permit, exchange, deadline, await _document(answer))
+        await self._respond(exchange, self._response_headers(answer.headers), document, outage)
+
+    async def _marked(
+        self, permit: Permit, exchange: Exchange, deadline: Deadline, document: Any
+    ) -> tuple[Any, Outage | None]:
+        """The document with every item's answer in it, and why some are not known."""
+        places = items_of(document, self._pattern)
+        questions = [self._question(permit, place) for place in places]
+        asked = [question for question in questions if question is not None]
+        decisions: list[Decision] = []
+        if asked:
+            request_id = permit.request.request_id
+            decisions = await self._decide(asked, deadline=deadline, request_id=request_id, span=exchange.span)
+        refuse_void_credentials(decisions)
+        answers = dict(zip(map(id, asked), decisions, strict=True))
+        mark(places, [answers.get(id(question)) for question in questions], remove_denied=self._remove_denied)
+        return document, outage_of(decisions)
+
+    def _question(self, permit: Permit, place: Place) -> Question | None:
+        """What is asked about one item; None if a field that the check names is missing or no text."""
+        subject = permit.subject
+        if subject is None:
+            return None
+        route = self._route
+        value = RequestValues(permit.request, route.id, route.path, subject, item=place.value)
+        try:
+            return Question(subject, self._check.fill(value))
+        except GatewayError:
+            return None
+
+    async def _respond(self, exchange: Exchange, upstreams: Headers, document: Any, outage: Outage | None) -> None:
+        headers = [header for header in upstreams if header[0] not in _OF_THE_ORIGINAL]
+        headers.append((b"cache-control", b"private, no-store"))
+        if outage is not None:
+            document.update(degraded=True, degraded_reason=outage.code, retry_after=outage.retry_after)
+            headers.append(IAM_PARTIAL)
+            exchange.record.degraded = PARTIAL
+            self._observer.degraded(self._route.id, PARTIAL)
+        await exchange.respond(_OK, headers, write(document))
+
+
+def _for_a_document(outgoing: Outgoing) -> Outgoing:
+    """A request for the whole document, readable here."""
+    headers = [
+        header for header in outgoing.headers if header[0] not in _CONDITIONS and header[0] != b"accept-encoding"
+    ]
+    headers.append((b"accept-encoding", b"identity"))
+    return Outgoing(b"GET", outgoing.target, headers)
+
+
+async def _document(answer: Answer) -> Any:
+    body = await answer.read(MAX_DOCUMENT)
+    try:
+        return read_systems(body)
+    except ValueError as malformed:
+        detail = "The navigation could not be read."
+        raise GatewayError("upstream_protocol_error", detail, reason=str(malformed)[:200]) from None
