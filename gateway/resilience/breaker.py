@@ -133,18 +133,23 @@ class Breaker:
         if seconds > 0:
             self._aside_until = max(self._aside_until, self._clock() + seconds)
 
+    def refusal_s(self) -> float:
+        """Seconds after which asking again can help; 0 if `admit` would give a ticket now. Takes nothing."""
+        if self.state == CLOSED and not self._aside_until:
+            return 0.0
+        now = self._clock()
+        waiting_s = max(self._open_s(now), self._aside_s(now))
+        if waiting_s > 0 or not self._trial_out(now):
+            return waiting_s
+        return self._open_s(now) or _TRIAL_RETRY_AFTER_S
+
     def _admit(self, now: float) -> Ticket:
-        aside_s = self._aside_s(now)
-        if aside_s > 0:
-            raise CircuitOpen(max(aside_s, self._open_s(now)), self.last_failure)
+        refusal_s = self.refusal_s()
+        if refusal_s > 0:
+            raise CircuitOpen(refusal_s, "" if self.forced else self.last_failure)
         self._aside_until = 0.0
         if self.state == CLOSED:
             return Ticket(self, self.generation)
-        open_s = self._open_s(now)
-        if open_s > 0:
-            raise CircuitOpen(open_s, "" if self.forced else self.last_failure)
-        if self._trial_out(now):
-            raise CircuitOpen(max(self._open_s(now), _TRIAL_RETRY_AFTER_S), self.last_failure)
         if self.state == OPEN:
             self._change(self._machine.half_open, "open time is over, one trial")
         return self._try(now)
@@ -163,7 +168,7 @@ class Breaker:
         return trial is not None
 
     def _open_s(self, now: float) -> float:
-        if self.state is not OPEN:
+        if self.state != OPEN:
             return 0.0
         return self.policy.open_for_s if self.forced else max(0.0, self._open_until - now)
 

@@ -34,17 +34,22 @@ class RetryBudget:
         """Count one request (not its retries)."""
         self._window.add(self._clock(), calls=1)
 
+    def available(self) -> bool:
+        """Whether the budget has a retry. Takes nothing."""
+        return self._has(self._clock())
+
     def try_retry(self) -> bool:
         """Take one retry if the budget has it."""
         now = self._clock()
-        self._window.slide(now)
-        share = self._window.marked + 1 <= self._ratio * self._window.calls
-        if not share and not self._trickle(now):
+        if not self._has(now):
             return False
         self._window.add(now, marked=1)
         self._recent.append(now)
         return True
 
-    def _trickle(self, now: float) -> bool:
+    def _has(self, now: float) -> bool:
+        self._window.slide(now)
+        if self._window.marked + 1 <= self._ratio * self._window.calls:
+            return True
         recent = self._recent
         return len(recent) < (recent.maxlen or 0) or now - recent[0] >= 1.0

@@ -1,0 +1,212 @@
+"""The one client of IAM: questions in, decisions out, in as few calls as possible.
+
+Rules: what is asked within one turn of the event loop leaves together, as long as fewer than `max_concurrency` calls
+are in flight; else it waits, and leaves up to `max_size` at a time when a place is free. No timer adds latency. While
+the circuit refuses, every question is answered at once and no call is made. A caller who leaves takes only its own wait
+along: the call goes on for the others. It also goes on when a deadline ended the last wait, because what IAM does with
+it still says how IAM is; it is ended when everybody hung up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final
+
+from gateway.errors import GatewayError
+from gateway.iam.api import Api
+from gateway.iam.asking import Ask, Key, Pending
+from gateway.iam.call import Call, Means
+from gateway.iam.failure import CallFailure, fault
+from gateway.iam.record import CallRecord
+from gateway.iam.waiting import Waiting
+from gateway.iam.wire import Note
+from gateway.model.question import Check, Decision, Question, unknown
+from gateway.model.settings import IamSettings
+from gateway.model.subject import Subject
+from gateway.resilience.breaker import CLOSED, Breaker
+from gateway.resilience.budget import RetryBudget
+from gateway.resilience.deadline import Deadline
+from gateway.resilience.limit import ConcurrencyLimit
+from gateway.resilience.probe import probe_loop
+from gateway.telemetry.observer import Observer, Span
+
+_LAST_INSTANT_S: Final = 0.005  # whoever enforces the deadline may cancel a hair before it ends
+_PROBE: Final = Question(
+    Subject("gateway", "gateway", "gateway:probe", '{"type":"gateway","id":"gateway"}'),
+    Check(
+        {"name": "probe"},
+        {"type": "gateway", "id": "iam"},
+        None,
+        '"action":{"name":"probe"},"resource":{"id":"iam","type":"gateway"}',
+    ),
+)
+
+
+class Iam:
+    """See DecisionPoint. `api` speaks the protocol; `breaker` outlives this object on a reload."""
+
+    def __init__(
+        self,
+        api: Api,
+        settings: IamSettings,
+        *,
+        breaker: Breaker,
+        observer: Observer,
+        budget: RetryBudget,
+    ) -> None:
+        self._api = api
+        self._settings = settings
+        self._breaker = breaker
+        self._observer = observer
+        self._places = ConcurrencyLimit(settings.max_concurrency)
+        self._record = CallRecord()
+        self._means = Means(api, settings, breaker, budget, self._places, self._record, observer, self._schedule)
+        self._waiting = Waiting(settings.max_queue)
+        self._pendings: dict[Key, Pending] = {}
+        self._calls: dict[asyncio.Task[None], Call] = {}
+        self._scheduled = False
+        self._shown = 0
+        self._prober: asyncio.Task[None] | None = None
+
+    async def decide(
+        self, questions: Sequence[Question], *, deadline: Deadline, request_id: str, span: Span
+    ) -> list[Decision]:
+        """One decision for each question, in the same order; UNKNOWN with its fault where IAM could not answer."""
+        if self._breaker.state != CLOSED:
+            refusal_s = self._breaker.refusal_s()
+            if refusal_s > 0:
+                return [unknown(_circuit_open(refusal_s))] * len(questions)
+        if deadline.remaining_s() <= 0:
+            return [unknown(_too_late())] * len(questions)
+        ask = Ask(len(questions), request_id, span, asyncio.get_running_loop().create_future())
+        for index, question in enumerate(questions):
+            self._put(ask, index, question)
+        if ask.left:
+            await self._wait(ask, deadline)
+        return ask.decisions
+
+    async def probe(self) -> str:
+        """Ask one harmless question, past queue and breaker. The failure's code, or an empty string."""
+        try:
+            async with asyncio.timeout(self._settings.timeout.total_s):
+                await self._api.ask([_PROBE], Note("", None))
+        except CallFailure as failure:
+            return failure.code if failure.counts else ""
+        except TimeoutError:
+            return "iam_timeout"
+        return ""
+
+    def snapshot(self) -> dict[str, Any]:
+        """What the status page shows: queue, calls in flight, latency, batch size, last error."""
+        return {"queue": len(self._waiting), "in_flight": self._places.in_use, **self._record.snapshot()}
+
+    async def aclose(self) -> None:
+        """Answer who still waits (unknown, never degrading) and end every call. The transport is its owner's."""
+        tasks = [*self._calls]
+        if self._prober is not None:
+            tasks.append(self._prober)
+        self._waiting.take(len(self._waiting))
+        for pending in list(self._pendings.values()):
+            pending.resolve(unknown(fault("iam_overloaded", "the client of IAM was closed")))
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _put(self, ask: Ask, index: int, question: Question) -> None:
+        key = question.key
+        pending = self._pendings.get(key)
+        if pending is None:
+            free = (self._places.limit - self._places.in_use) * self._api.max_size
+            if self._waiting.full_for(key[0], free):
+                ask.answer(index, unknown(fault("iam_overloaded", "iam.max_queue")))
+                return
+            pending = Pending(question, key, self._pendings)
+            self._waiting.add(pending)
+            self._schedule()
+        pending.join(ask, index)
+
+    async def _wait(self, ask: Ask, deadline: Deadline) -> None:
+        timer = asyncio.get_running_loop().call_at(deadline.at_s, self._expire, ask)
+        try:
+            await ask.done
+        except asyncio.CancelledError:
+            self._leave(ask, hung_up=deadline.remaining_s() > _LAST_INSTANT_S)
+            raise
+        finally:
+            timer.cancel()
+
+    def _expire(self, ask: Ask) -> None:
+        for index in self._leave(ask, hung_up=False):
+            ask.answer(index, unknown(_too_late()))
+
+    def _leave(self, ask: Ask, *, hung_up: bool) -> list[int]:
+        """`ask` waits no longer. The indices of the questions that it got no answer to."""
+        left = ask.leave()
+        for pending, _ in left:
+            if pending.waiters:
+                continue
+            if pending.call is None:
+                self._waiting.drop(pending)
+                pending.forget()
+            else:
+                pending.call.left(hung_up=hung_up)
+        self._show()
+        return [index for _, index in left]
+
+    def _schedule(self) -> None:
+        """Look at what waits before the event loop turns again: whatever else is asked in this turn goes along."""
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        while self._waiting:
+            refusal_s = self._breaker.refusal_s()
+            if refusal_s > 0:
+                self._refuse_all(refusal_s)
+            elif self._places.try_acquire():
+                self._start(Call(self._means, self._waiting.take(self._api.max_size), self._breaker.admit()))
+            else:
+                break
+        self._show()
+
+    def _refuse_all(self, refusal_s: float) -> None:
+        for pending in self._waiting.take(len(self._waiting)):
+            pending.resolve(unknown(_circuit_open(refusal_s)))
+
+    def _start(self, call: Call) -> None:
+        task = asyncio.get_running_loop().create_task(call.run())
+        call.task = task
+        self._calls[task] = call
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._places.release()
+        self._calls.pop(task).close()
+        if not task.cancelled() and (bug := task.exception()) is not None:
+            self._observer.bug("iam", bug)
+        if self._waiting:
+            self._flush()
+        if self._breaker.state != CLOSED:
+            self._probe_by_itself()
+
+    def _probe_by_itself(self) -> None:
+        """From the first failure on there is a task that tries, where the policy says `probe`."""
+        interval_s = self._settings.breaker.probe_s
+        if interval_s is not None and self._prober is None:
+            self._prober = asyncio.get_running_loop().create_task(probe_loop(self._breaker, self.probe, interval_s))
+
+    def _show(self) -> None:
+        if len(self._waiting) != self._shown:
+            self._shown = len(self._waiting)
+            self._observer.iam_queue(self._shown)
+
+
+def _circuit_open(refusal_s: float) -> GatewayError:
+    return fault("iam_circuit_open", "the circuit of IAM is open", refusal_s)
+
+
+def _too_late() -> GatewayError:
+    return fault("iam_timeout", "the request's deadline ended before IAM answered")

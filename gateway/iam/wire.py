@@ -1,0 +1,164 @@
+"""One HTTP exchange with IAM: a request out, at most 1 MiB of body back, or the failure it was.
+
+Rules: only 200 is an answer; redirects are never followed; no compression is asked for and none is accepted; a body
+that is larger than the limit or broken off is not read further. It speaks to an httpx transport and not to a client: a
+client keeps cookies, builds redirects and logs URLs, none of which may happen here, and costs ten times as much.
+httpx's exceptions end in this file. Deliberately absent: an end for the whole call (it is around it, with the retries).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+import httpx
+
+from gateway.errors import GatewayError
+from gateway.iam.failure import Apart, CallFailure, invalid, of_status
+from gateway.model.settings import IamSettings
+from gateway.resilience.retry import retry_after_s
+
+MAX_REPLY: Final = 1024 * 1024
+_SMALL: Final = 16 * 1024
+_OK: Final = 200
+_FAILURES: Final = (
+    (httpx.PoolTimeout, "iam_overloaded", False, Apart.NO),
+    (httpx.ConnectTimeout, "iam_timeout", True, Apart.NO),
+    (httpx.TimeoutException, "iam_timeout", True, Apart.SINGLY),
+    (httpx.ConnectError, "iam_unreachable", True, Apart.NO),
+    (httpx.LocalProtocolError, "iam_rejected", False, Apart.SINGLY),
+    (httpx.UnsupportedProtocol, "iam_rejected", False, Apart.SINGLY),
+)
+"""The first row that fits an exception: its code, whether it is tried again, how a batch is asked apart."""
+
+
+class Note(NamedTuple):
+    """What goes along with a call: the first caller's request id, and the trace context of this call, if any."""
+
+    request_id: str
+    traceparent: bytes | None
+
+
+class Target(NamedTuple):
+    """A URL of IAM with the header fields that never change."""
+
+    url: httpx.URL
+    headers: tuple[tuple[bytes, bytes], ...]
+
+
+class Wire:
+    """IAM's HTTP. `wall` is Unix time, for a `Retry-After` with a date."""
+
+    def __init__(
+        self, transport: httpx.AsyncBaseTransport, settings: IamSettings, *, wall: Callable[[], float] = time.time
+    ) -> None:
+        self._transport = transport
+        self._base = settings.url or ""
+        self._token = settings.token
+        self._retried = settings.retry.on
+        self._wall = wall
+        limits = settings.timeout
+        self._timeout = {
+            "connect": limits.connect_s,
+            "read": limits.read_s,
+            "write": limits.read_s,
+            "pool": limits.connect_s,
+        }
+
+    @property
+    def base(self) -> str:
+        """IAM's base URL, without a trailing slash."""
+        return self._base
+
+    def target(self, path: str) -> Target:
+        """What is asked at `path` (with its leading slash) below the base URL."""
+        return self.target_at(self._base + path)
+
+    def target_at(self, text: str) -> Target:
+        """What is asked at a whole URL. Raises CallFailure if it is none."""
+        try:
+            url = httpx.URL(text)
+        except httpx.InvalidURL:
+            raise CallFailure("iam_invalid_response", "not a URL") from None
+        headers = [
+            (b"host", url.netloc),
+            (b"content-type", b"application/json"),
+            (b"accept", b"application/json"),
+            (b"accept-encoding", b"identity"),
+        ]
+        if self._token:
+            headers.append((b"authorization", b"Bearer " + self._token.encode()))
+        return Target(url, tuple(headers))
+
+    async def post(self, target: Target, body: str, note: Note) -> bytes:
+        """The body of the 200 that answers `body`. Raises CallFailure."""
+        try:
+            content = body.encode()
+        except UnicodeEncodeError:
+            raise CallFailure("iam_rejected", "the question is not Unicode text", apart=Apart.SINGLY) from None
+        headers = [*target.headers, (b"content-length", b"%d" % len(content))]
+        return await self._send("POST", target.url, headers, content, note)
+
+    async def get(self, target: Target, note: Note) -> bytes:
+        """The body of the 200 at `target`. Raises CallFailure."""
+        return await self._send("GET", target.url, list(target.headers), b"", note)
+
+    async def _send(
+        self, method: str, url: httpx.URL, headers: list[tuple[bytes, bytes]], content: bytes, note: Note
+    ) -> bytes:
+        if note.request_id.isascii() and note.request_id.isprintable():
+            headers.append((b"x-request-id", note.request_id.encode()))
+        if note.traceparent is not None:
+            headers.append((b"traceparent", note.traceparent))
+        request = httpx.Request(
+            method, url, headers=headers, stream=httpx.ByteStream(content), extensions={"timeout": self._timeout}
+        )
+        try:
+            response = await self._transport.handle_async_request(request)
+            try:
+                return await self._receive(response)
+            finally:
+                await response.aclose()
+        except httpx.HTTPError as error:
+            raise _translated(error) from None
+
+    async def _receive(self, response: httpx.Response) -> bytes:
+        if response.status_code != _OK:
+            await _drain_small(response)
+            value = response.headers.get("retry-after")
+            after_s = None if value is None else retry_after_s(value.encode("latin-1", "replace"), self._wall())
+            raise of_status(response.status_code, after_s, self._retried)
+        if response.headers.get("content-encoding", "identity").lower() != "identity":
+            raise invalid("the reply is compressed")
+        return await _body(response, MAX_REPLY)
+
+
+async def _body(response: httpx.Response, limit: int) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    async for part in response.aiter_raw():
+        size += len(part)
+        if size > limit:
+            raise invalid(f"the reply is larger than {limit} bytes")
+        parts.append(part)
+    return b"".join(parts)
+
+
+async def _drain_small(response: httpx.Response) -> None:
+    """Read the short body of an error, so that the connection can be kept; what it says is of no interest."""
+    length = response.headers.get("content-length", "")
+    if length.isdigit() and len(length) <= len(str(_SMALL)) and int(length) <= _SMALL:
+        try:
+            await _body(response, _SMALL)
+        except (httpx.HTTPError, CallFailure):
+            return
+
+
+def _translated(error: httpx.HTTPError) -> CallFailure:
+    if isinstance(error.__cause__, GatewayError) and error.__cause__.proxy_error == "http_protocol_error":
+        return invalid("the reply is not HTTP")
+    for kind, code, retryable, apart in _FAILURES:
+        if isinstance(error, kind):
+            return CallFailure(code, type(error).__name__, retryable=retryable, apart=apart)
+    return CallFailure("iam_unreachable", type(error).__name__, retryable=True, apart=Apart.SINGLY)
