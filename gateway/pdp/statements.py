@@ -20,7 +20,7 @@ from gateway.pdp.problem import did_you_mean
 UNFINISHED: Final = "unexpected end of input"
 _SKIPPED: Final = r"\s+|//[^\n]*"
 _TOKEN: Final = re.compile(rf'(?P<skip>{_SKIPPED})|"(?:[^"\\]|\\.)*"|\w+|::|==|!=|<=|>=|&&|\|\||.', re.DOTALL)
-_QUOTED: Final = re.compile(r"`([^`]+)`|: (\S+)$|@(\w+)$")
+_QUOTED: Final = re.compile(r"`([^`]+)`|: (\S+)$")
 _WORDS: Final = (
     "permit", "forbid", "when", "unless", "principal", "action", "resource", "context", "if", "then", "else", "in",
     "is", "has", "like", "true", "false", "contains", "containsAll", "containsAny", "isEmpty", "hasTag", "getTag",
@@ -92,8 +92,12 @@ def _shortest_refused(source: str, statement: Statement, parse: Callable[[str], 
 
 
 def _quoted(statement: Statement, message: str) -> Token:
-    names = [name for groups in _QUOTED.findall(message) for name in groups if name]
-    for token in statement.tokens:
-        if any(token.text == name or name.startswith(f"{token.text}::") for name in names):
-            return token
-    return statement.tokens[0]
+    """The token that Cedar's message names: its second occurrence where the complaint is of a duplicate."""
+    names = [name.lstrip("@") for groups in _QUOTED.findall(message) for name in groups if name]
+    found = [
+        token
+        for token in statement.tokens
+        if any(token.text == name or name.startswith((f"{token.text}::", f"{token.text}.")) for name in names)
+    ]
+    wanted = 1 if message.startswith("duplicate") else 0
+    return found[wanted] if len(found) > wanted else statement.tokens[0]
