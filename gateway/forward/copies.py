@@ -42,7 +42,7 @@ class CopyKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """One answer. `headers` are the upstream's, without hop-by-hop ones, `Age` and the like. Times are monotonic."""
+    """One answer. `headers` are the upstream's, all of them. Times are monotonic."""
 
     status: int
     headers: Headers

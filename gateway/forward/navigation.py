@@ -8,7 +8,6 @@ than 200 goes to the caller as it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Final
 
 from gateway.checks import PreparedCheck
@@ -20,6 +19,7 @@ from gateway.forward.marks import mark_degraded_permit, respond_with
 from gateway.forward.navigation_document import items_of, mark
 from gateway.forward.pointer import Place, parse
 from gateway.forward.relay import relay
+from gateway.headers import HeaderRules, client_response_headers, upstream_request_headers
 from gateway.model.permit import Permit
 from gateway.model.question import Decision, Question
 from gateway.model.request import Headers
@@ -31,10 +31,18 @@ from gateway.upstream.answer import Answer
 from gateway.upstream.outgoing import Outgoing
 
 MAX_DOCUMENT: Final = 8 * 1024 * 1024
-_CONDITIONS: Final = frozenset(
-    {b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since", b"if-range", b"range"}
+_NOT_FOR_DOCUMENTS: Final = frozenset(
+    {
+        b"accept-encoding",
+        b"if-match",
+        b"if-modified-since",
+        b"if-none-match",
+        b"if-range",
+        b"if-unmodified-since",
+        b"range",
+    }
 )
-"""The caller's copy was marked for another moment, so it must not be confirmed or continued (RFC 9110 section 13)."""
+"""A copy that the caller has was marked for another moment: it is not confirmed or continued (RFC 9110 section 13)."""
 _OF_THE_ORIGINAL: Final = frozenset(
     {
         b"accept-ranges",
@@ -57,11 +65,7 @@ _OK: Final = 200
 
 
 class NavigationEndpoint:
-    """Serves one navigation route.
-
-    `outgoing` makes the upstream's request from a permit (the caller's target and header fields, spoofable ones
-    removed); `response_headers` makes the caller's header fields from the upstream's.
-    """
+    """Serves one navigation route. `authority` is the upstream's own `Host`."""
 
     def __init__(
         self,
@@ -69,8 +73,8 @@ class NavigationEndpoint:
         *,
         decide: Decide,
         upstream: Guarded,
-        outgoing: Callable[[Permit], Outgoing],
-        response_headers: Callable[[Headers], Headers],
+        authority: bytes,
+        rules: HeaderRules,
         observer: Observer,
     ) -> None:
         if not isinstance(route.action, NavigationAction):
@@ -81,29 +85,39 @@ class NavigationEndpoint:
         self._remove_denied = route.action.remove_denied
         self._decide = decide
         self._upstream = upstream
-        self._outgoing = outgoing
-        self._response_headers = response_headers
+        self._authority = authority
+        self._rules = rules
         self._observer = observer
 
     async def __call__(self, permit: Permit, exchange: Exchange, deadline: Deadline) -> None:
         """Answer with the marked document."""
-        mark_degraded_permit(permit, exchange)
+        degraded = mark_degraded_permit(permit, exchange)
         if permit.fallback is not None:
             await respond_with(exchange, permit.fallback)
             return
         answer = await self._upstream.exchange(
-            _for_a_document(self._outgoing(permit)),
+            self._outgoing(permit, degraded),
             deadline=deadline,
             span=exchange.span,
             replayable=True,
             record=exchange.record,
         )
+        headers = client_response_headers(answer.headers, via=self._rules.via, request_id=permit.request.request_id)
         if answer.status != _OK:
             deadline.stop()
-            await relay(answer, exchange, self._response_headers(answer.headers), None, 0)
+            await relay(answer, exchange, headers, None, 0)
             return
         document, outage = await self._marked(permit, exchange, deadline, await _document(answer))
-        await self._respond(exchange, self._response_headers(answer.headers), document, outage)
+        await self._respond(exchange, headers, document, outage)
+
+    def _outgoing(self, permit: Permit, degraded: bytes | None) -> Outgoing:
+        """The caller's request, for the whole document and readable here."""
+        fields = upstream_request_headers(
+            permit.request, rules=self._rules, host=self._authority, subject=permit.subject, degraded=degraded
+        )
+        headers = [field for field in fields if field[0] not in _NOT_FOR_DOCUMENTS]
+        headers.append((b"accept-encoding", b"identity"))
+        return Outgoing(b"GET", permit.request.target.raw, headers)
 
     async def _marked(
         self, permit: Permit, exchange: Exchange, deadline: Deadline, document: Any
@@ -142,15 +156,6 @@ class NavigationEndpoint:
             exchange.record.degraded = PARTIAL
             self._observer.degraded(self._route.id, PARTIAL)
         await exchange.respond(_OK, headers, write(document))
-
-
-def _for_a_document(outgoing: Outgoing) -> Outgoing:
-    """A request for the whole document, readable here."""
-    headers = [
-        header for header in outgoing.headers if header[0] not in _CONDITIONS and header[0] != b"accept-encoding"
-    ]
-    headers.append((b"accept-encoding", b"identity"))
-    return Outgoing(b"GET", outgoing.target, headers)
 
 
 async def _document(answer: Answer) -> Any:

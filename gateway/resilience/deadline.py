@@ -3,7 +3,8 @@
 Rules: created once where the request begins; every wait inside asks `remaining_s`; `enforced()` cancels what is inside
 when it ends and raises DeadlineExceeded there; time in which the caller is still sending its body does not count
 (`pause` and `resume`, or `extend`); `stop` ends enforcement when the response head is there. Once it has expired,
-nothing rearms it. Times are the event loop's clock, which is monotonic.
+nothing rearms it. A wait inside that ends at the deadline by itself knows more of what it waited for, so enforcement
+leaves it the first word (GRACE_S). Times are the event loop's clock, which is monotonic.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ import asyncio
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Final
+
+GRACE_S: Final = 0.005
 
 
 class DeadlineExceeded(Exception):
@@ -84,13 +88,13 @@ class Deadline:
         """Let the timeout follow what changed."""
         timeout = self._timeout
         if timeout is not None and not timeout.expired():
-            timeout.reschedule(None if self._stopped or self._left_s is not None else self.at_s)
+            timeout.reschedule(None if self._stopped or self._left_s is not None else self.at_s + GRACE_S)
 
     @asynccontextmanager
     async def enforced(self) -> AsyncIterator[None]:
         """Cancel what is inside when the deadline ends, and raise DeadlineExceeded instead."""
         try:
-            async with asyncio.timeout_at(self.at_s) as self._timeout:
+            async with asyncio.timeout_at(self.at_s + GRACE_S) as self._timeout:
                 yield
         except TimeoutError:
             if self._timeout is not None and self._timeout.expired():

@@ -26,6 +26,10 @@ class ConnectionLost(GatewayError):
     """A connection ended before the first byte of the response: if it was a kept one, it is replaced once."""
 
 
+class QueuedTooLong(GatewayError):
+    """The deadline ended while the request stood in our queue for a connection: the upstream never heard of it."""
+
+
 def connect_failed(error: OSError) -> GatewayError:
     """Why connecting or the TLS handshake failed."""
     if error.errno in _OUR_LIMITS and not isinstance(error, (socket.gaierror, ssl.SSLError)):
@@ -65,6 +69,11 @@ def closed() -> GatewayError:
 def deadline_exceeded(*, sent: bool) -> GatewayError:
     """The request's deadline ended before the response head."""
     return GatewayError("deadline_exceeded", "The answer did not come in time.", sent=sent, reason="deadline")
+
+
+def queued_too_long() -> GatewayError:
+    """The request's deadline ended while it waited for a place among `max_connections`."""
+    return QueuedTooLong("deadline_exceeded", sent=False, reason="deadline, while waiting for a free connection")
 
 
 def read_timed_out(silence_s: float) -> GatewayError:

@@ -39,6 +39,7 @@ from gateway.resilience.ticket import CircuitOpen, Ticket
 from gateway.telemetry.observer import Observer, Span
 from gateway.upstream.answer import Answer, Judged, is_event_stream
 from gateway.upstream.auth import Credentials
+from gateway.upstream.failures import QueuedTooLong
 from gateway.upstream.outgoing import Outgoing
 
 _ASIDE: Final = frozenset({429, 503})
@@ -265,6 +266,8 @@ class GuardedUpstream:
             call.ticket.failure(error.code)
 
     def _says_nothing(self, call: _Call, error: GatewayError) -> bool:
+        if isinstance(error, QueuedTooLong):
+            return True
         if error.code == "deadline_exceeded":
             return self._clock() - call.begun_s < call.deadline.granted_s / 2
         return error.kind.source is not Source.UPSTREAM or error.code == _OUR_LIMIT
@@ -293,7 +296,6 @@ def _field(headers: Headers, name: bytes) -> bytes | None:
 def _refused(refusal: CircuitOpen) -> GatewayError:
     return GatewayError(
         "upstream_circuit_open",
-        "The upstream is not asked at the moment, because it failed before or asked for a pause.",
         retry_after_s=refusal.retry_after_s,
         sent=False,
         reason=f"last failure: {refusal.cause_code}" if refusal.cause_code else "",
@@ -308,11 +310,7 @@ def _named(error: GatewayError, deadline: Deadline) -> GatewayError:
 
 
 def _too_late(cause: GatewayError | None) -> GatewayError:
-    return GatewayError(
-        "deadline_exceeded",
-        "The answer did not arrive within the deadline.",
-        reason=cause.reason if cause else "",
-    )
+    return GatewayError("deadline_exceeded", reason=cause.reason if cause else "")
 
 
 def _dressed(outgoing: Outgoing, span: Span, credentials: Headers | None) -> Outgoing:

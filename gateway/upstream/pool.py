@@ -190,7 +190,8 @@ class Pool:
             waiter.future.set_exception(error)
 
     def _refuse_late(self, waiter: _Waiter) -> None:
-        self._refuse(waiter, failures.deadline_exceeded(sent=False))
+        queued = waiter in self._queue
+        self._refuse(waiter, failures.queued_too_long() if queued else failures.deadline_exceeded(sent=False))
 
     @property
     def _full(self) -> bool:

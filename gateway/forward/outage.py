@@ -1,0 +1,103 @@
+"""What a route answers while its upstream cannot: its `on_upstream_failure` rule for one method.
+
+Rules: only 502, 503 and 504 are outages, the gateway's own about the upstream as well as the upstream's. `stale` serves
+the last good answer, younger than `max_stale`, to the same subject's same question, and only under a permit that IAM
+gave now: two degraded halves do not make a whole. `fallback` is the route's own response. What neither has stays the
+error that it was. Everything served here is marked, logged and counted.
+Learning is the other half: good answers to GET are kept, and what makes them untrue is heard (see `copies`).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gateway.errors import GatewayError, Source
+from gateway.exchange import Exchange
+from gateway.forward.copies import Copies, CopyKey, served_headers, storable
+from gateway.forward.marks import DEGRADED, respond_with, upstream_mark
+from gateway.forward.relay import Keep
+from gateway.headers import client_response_headers
+from gateway.model.permit import Permit
+from gateway.model.request import Headers
+from gateway.model.route import Route, UpstreamFailureMode, UpstreamFailureRule
+from gateway.telemetry.observer import Observer
+
+OUTAGES: Final = frozenset({502, 503, 504})
+
+
+def is_outage(error: GatewayError) -> bool:
+    """Whether an error of ours is about the upstream not answering."""
+    return error.kind.source is Source.UPSTREAM and error.kind.status in OUTAGES
+
+
+class OutageRules:
+    """The rules of one route. `upstream` is its name: a copy of one upstream's answer is never another's."""
+
+    def __init__(self, route: Route, upstream: str, copies: Copies, observer: Observer, *, via: bytes) -> None:
+        self._route = route
+        self._place = f"{route.id} {upstream}"
+        self._copies = copies
+        self._via = via
+        self._observer = observer
+        rules = route.on_upstream_failure
+        self._rules = {method: rule for method, rule in rules.items() if rule.mode is not UpstreamFailureMode.ERROR}
+        self._keeps = any(rule.mode is UpstreamFailureMode.STALE for rule in self._rules.values())
+
+    async def stand_in(self, permit: Permit, exchange: Exchange, code: str) -> bool:
+        """Answer in the upstream's place, if the rule for this method can. `code` is why, for the log."""
+        rule = self._rules.get(permit.request.method)
+        if rule is None:
+            return False
+        if rule.mode is UpstreamFailureMode.STALE:
+            return await self._serve_copy(permit, exchange, rule, code)
+        if rule.response is None:
+            return False
+        self._tell(exchange, "fallback", code)
+        exchange.extra.append((DEGRADED, upstream_mark("fallback")))
+        await respond_with(exchange, rule.response)
+        return True
+
+    def keeper(self, permit: Permit, status: int, headers: Headers) -> Keep | None:
+        """What to do with the body of this answer, None to do nothing. Hears what the answer makes untrue."""
+        if not self._keeps:
+            return None
+        key = self._key(permit)
+        if key is None:
+            return None
+        request = permit.request
+        if request.method != "GET" or status != 200:  # noqa: PLR2004 - the one answer that is kept
+            self._copies.learn(key, request.method.encode("ascii"), status)
+            return None
+        if not storable(request.headers, status, headers):
+            self._copies.evict(key)
+            return None
+        return lambda body: self._copies.keep(key, request.headers, headers, body)
+
+    async def _serve_copy(self, permit: Permit, exchange: Exchange, rule: UpstreamFailureRule, code: str) -> bool:
+        key = self._key(permit)
+        if key is None or permit.degraded is not None or permit.request.method not in ("GET", "HEAD"):
+            return False
+        copy = self._copies.find(key, permit.request.headers, rule.max_stale_s)
+        if copy is None:
+            return False
+        age_s = self._copies.age_s(copy)
+        self._tell(exchange, "stale", code)
+        exchange.extra.append((DEGRADED, upstream_mark("stale", age_s)))
+        headers = served_headers(copy, age_s)
+        request_id = permit.request.request_id
+        shown = client_response_headers(headers, via=self._via, request_id=request_id)
+        await exchange.respond(copy.status, shown, copy.body)
+        return True
+
+    def _key(self, permit: Permit) -> CopyKey | None:
+        """Nobody's answers are nobody's to keep: a route without a subject has no copies."""
+        request = permit.request
+        if permit.subject is None:
+            return None
+        return CopyKey(self._place, permit.subject.key, request.host, request.target.raw)
+
+    def _tell(self, exchange: Exchange, mode: str, code: str) -> None:
+        exchange.record.degraded = mode
+        exchange.record.code = code
+        exchange.span.event("degraded", mode=mode, code=code)
+        self._observer.degraded(self._route.id, mode)

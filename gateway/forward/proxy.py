@@ -1,0 +1,132 @@
+"""A permit, carried out: the request to the route's upstream, and its response back to the caller.
+
+    permit ─► outgoing head ─► guarded upstream ─► response head ─► body, part by part
+                  ▲                   │
+            upload (pulled)        outage? ─► last good answer, fallback, or the error
+
+Rules: the target goes out as it was decided, byte for byte, less a literal `strip_prefix`. The deadline ends with the
+response head; from then on silence is bounded by `timeout.read`. Whatever ends this early (a caller who left, a bug)
+closes the upstream's connection. An event stream gives its place among the requests back and takes a stream's.
+Deliberately absent: decisions about who may do what, and retries; buffers, beyond what a second attempt needs.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gateway.errors import GatewayError
+from gateway.exchange import Exchange
+from gateway.forward import cors
+from gateway.forward.copies import Copies
+from gateway.forward.marks import mark_degraded_permit, respond_with
+from gateway.forward.outage import OUTAGES, OutageRules, is_outage
+from gateway.forward.outgoing import OutgoingHead
+from gateway.forward.relay import break_off, relay
+from gateway.forward.streams import Streams
+from gateway.forward.upload import upload
+from gateway.headers import HeaderRules, client_response_headers
+from gateway.model.permit import Permit
+from gateway.model.record import AccessRecord
+from gateway.model.request import Header, Headers
+from gateway.model.route import ProxyAction, Route
+from gateway.resilience.deadline import Deadline
+from gateway.telemetry.observer import Observer
+from gateway.upstream.answer import Answer, is_event_stream
+from gateway.upstream.guarded import GuardedUpstream
+from gateway.upstream.outgoing import IDEMPOTENT, Outgoing
+
+_BODILESS: Final = frozenset({204, 304})
+
+
+class ProxyEndpoint:
+    """Forwards to one upstream. `authority` is the `Host` to send, `rules` those of the configuration."""
+
+    def __init__(
+        self,
+        route: Route,
+        action: ProxyAction,
+        upstream: GuardedUpstream,
+        *,
+        authority: bytes,
+        rules: HeaderRules,
+        copies: Copies,
+        streams: Streams,
+        observer: Observer,
+    ) -> None:
+        self._route = route
+        self._upstream = upstream
+        self._head = OutgoingHead(action, authority, rules)
+        self._via = rules.via
+        self._streams = streams
+        self._max_kept = copies.max_copy
+        self._outage = OutageRules(route, action.upstream, copies, observer, via=rules.via)
+        retry = upstream.resilience.retry
+        self._hold = retry.max_body
+        self._holds_all = upstream.auth is not None
+        self._holds_idempotent = retry.attempts > 1
+
+    async def __call__(self, permit: Permit, exchange: Exchange, deadline: Deadline) -> None:
+        """Forward the permitted request and answer with its response. Raises GatewayError while nothing was sent."""
+        degraded = mark_degraded_permit(permit, exchange)
+        if permit.fallback is not None:
+            await respond_with(exchange, permit.fallback)
+            return
+        try:
+            answer = await self._ask(permit, exchange, deadline, degraded)
+        except GatewayError as error:
+            if is_outage(error) and await self._outage.stand_in(permit, exchange, error.code):
+                return
+            raise
+        deadline.stop()
+        try:
+            if answer.status in OUTAGES and await self._outage.stand_in(permit, exchange, f"http_{answer.status}"):
+                return
+            await self._pass_on(answer, permit, exchange)
+        finally:
+            await answer.aclose()
+
+    async def _ask(self, permit: Permit, exchange: Exchange, deadline: Deadline, degraded: bytes | None) -> Answer:
+        request = permit.request
+        method = request.method.encode("ascii")
+        hold = self._hold if self._holds_all or (self._holds_idempotent and method in IDEMPOTENT) else 0
+        headers = self._head.headers(permit, degraded)
+        body = await upload(exchange, deadline, max_body=self._route.max_body, hold=hold)
+        outgoing = Outgoing(method, self._head.target(request.target), headers, body.body, body.length)
+        return await self._upstream.exchange(
+            outgoing,
+            deadline=deadline,
+            span=exchange.span,
+            replayable=outgoing.replayable,
+            record=exchange.record,
+        )
+
+    async def _pass_on(self, answer: Answer, permit: Permit, exchange: Exchange) -> None:
+        headers = self._shown(answer, exchange)
+        if not answer.arrived and is_event_stream(answer.headers):
+            await self._pass_stream_on(answer, permit, exchange, headers)
+            return
+        keep = self._outage.keeper(permit, answer.status, answer.headers)
+        await relay(answer, exchange, headers, keep, self._max_kept)
+
+    async def _pass_stream_on(self, answer: Answer, permit: Permit, exchange: Exchange, headers: Headers) -> None:
+        exchange.become_stream()
+        answer.allow_silence(self._route.stream_idle_timeout_s)
+        ended = await self._streams.serve(permit, relay(answer, exchange, headers, None, 0))
+        if ended is not None:
+            break_off(exchange, ended)
+
+    def _shown(self, answer: Answer, exchange: Exchange) -> Headers:
+        """The response's header as the caller gets it."""
+        headers = client_response_headers(answer.headers, via=self._via, request_id=exchange.request.request_id)
+        if answer.status in _BODILESS:
+            headers = [header for header in headers if header[0] != b"content-length"]
+        if self._route.cors is not None:
+            headers = [header for header in headers if not header[0].startswith(cors.OWN)]
+        if self._route.server_timing:
+            headers.append(_server_timing(exchange.record))
+        return headers
+
+
+def _server_timing(record: AccessRecord) -> Header:
+    """Where the time went, in milliseconds (W3C Server Timing)."""
+    return b"server-timing", b"iam;dur=%.1f, upstream;dur=%.1f" % (record.authz_s * 1000, record.upstream_s * 1000)
