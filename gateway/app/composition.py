@@ -1,0 +1,203 @@
+"""From a Configuration to a Site: every object of the request path is made here, once, and knows its neighbours.
+
+Rules: all or nothing (a mistake raises before anything serves); nothing at request time is parsed or looked up by a
+name that could have been resolved here; what has not changed is taken over from the composition before (`shared`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Final
+
+import httpx
+
+from gateway.app.clients import control_client, iam_upstream, origin_of
+from gateway.app.endpoints import Endpoints
+from gateway.app.health import health_of
+from gateway.app.shared import Parts
+from gateway.authorize import Authorizer, DecisionCache
+from gateway.forward.copies import Copies
+from gateway.forward.health import SystemsHealth
+from gateway.forward.streams import Streams
+from gateway.headers import HeaderRules
+from gateway.iam.build import build_iam
+from gateway.iam.decision_point import DecisionPoint
+from gateway.identity import Identifier, build_identifier
+from gateway.model.permit import Permit
+from gateway.model.route import AggregateAction, BreakerPolicy, IamFailureMode, NavigationAction, ProxyAction
+from gateway.model.settings import Configuration, IamApi, JwtIdentity
+from gateway.pipeline import Service, Site
+from gateway.resilience.breaker import Breaker
+from gateway.resilience.deadline import Deadline
+from gateway.resilience.limit import ConcurrencyLimit
+from gateway.routing import Router
+from gateway.telemetry.observer import Observer
+from gateway.upstream import Upstream, UpstreamTransport
+
+IAM: Final = "iam"
+
+
+@dataclass(slots=True)
+class Composition:
+    """One configuration, constructed, with what operators look at."""
+
+    configuration: Configuration
+    parts: Parts
+    site: Site
+    upstreams: dict[str, Upstream]
+    breakers: dict[str, Breaker]
+    iam: DecisionPoint
+    cache: DecisionCache
+    copies: Copies
+    streams: Streams
+    health: SystemsHealth
+
+
+def compose(configuration: Configuration, observer: Observer, before: Composition | None = None) -> Composition:
+    """The composition of a configuration. Raises ValueError or OSError for what cannot be constructed."""
+    parts = Parts(before.parts if before is not None else None)
+    return _Composer(configuration, observer, parts).compose()
+
+
+class _Composer:
+    def __init__(self, configuration: Configuration, observer: Observer, parts: Parts) -> None:
+        self._configuration = configuration
+        self._observer = observer
+        self._parts = parts
+        self._breakers: dict[str, Breaker] = {}
+
+    def compose(self) -> Composition:
+        configuration, server = self._configuration, self._configuration.server
+        upstreams = {
+            name: self._parts.take(("upstream", name), settings, lambda s=settings: Upstream(s), lambda u: u.aclose)
+            for name, settings in configuration.upstreams.items()
+        }
+        iam = self._iam()
+        cache = self._cache()
+        authorizer = Authorizer(iam, configuration.routes, local=self._local(iam), cache=cache, observer=self._observer)
+        streams = self._streams(authorizer)
+        copies = self._parts.take("copies", None, Copies)
+        health = health_of(configuration, upstreams, iam, self._breakers_of)
+        endpoints = Endpoints(
+            configuration=configuration,
+            parts=self._parts,
+            upstreams=upstreams,
+            breaker=self.breaker,
+            authorizer=authorizer,
+            copies=copies,
+            streams=streams,
+            health=health,
+            observer=self._observer,
+            rules=HeaderRules(server),
+        )
+        services = {
+            route.id: Service(route, endpoints.of(route), self._limit(("route", route.id), route.max_concurrency))
+            for route in configuration.routes
+        }
+        site = Site(
+            settings=server,
+            router=Router(configuration.routes),
+            services=services,
+            identifier=self._identifier(),
+            authorizer=authorizer,
+            limit=self._limit("whole", server.max_concurrency),
+            streams=self._limit("streams", server.max_streams),
+        )
+        return Composition(
+            configuration, self._parts, site, upstreams, self._breakers, iam, cache, copies, streams, health
+        )
+
+    def breaker(self, name: str, kind: str, policy: BreakerPolicy) -> Breaker:
+        """The breaker of that name: its state survives a reload, its policy does not."""
+        breaker = self._parts.take(
+            ("breaker", name), kind, lambda: Breaker(name, kind, policy, observer=self._observer)
+        )
+        self._parts.when_settled(lambda: breaker.update(policy))
+        self._breakers[name] = breaker
+        return breaker
+
+    def _breakers_of(self, system: str) -> list[Breaker]:
+        """The breakers that stand before a system: IAM's own, or those of every pair with that upstream."""
+        return [self._breakers[name] for name in _names_of(self._configuration, system) if name in self._breakers]
+
+    def _limit(self, key: Hashable, limit: int) -> ConcurrencyLimit:
+        kept = self._parts.take(("limit", key), None, lambda: ConcurrencyLimit(limit))
+        self._parts.when_settled(lambda: setattr(kept, "limit", limit))
+        return kept
+
+    def _iam(self) -> DecisionPoint:
+        settings = self._configuration.iam
+        if settings.api is IamApi.EMBEDDED:
+            return self._embedded("iam")
+        upstream = self._parts.take("iam upstream", settings, lambda: iam_upstream(settings), lambda u: u.aclose)
+        breaker = self.breaker(IAM, IAM, settings.breaker)
+        return self._parts.take(
+            "iam",
+            settings,
+            lambda: build_iam(settings, http=UpstreamTransport(upstream), breaker=breaker, observer=self._observer),
+            lambda iam: iam.aclose,
+        )
+
+    def _local(self, iam: DecisionPoint) -> DecisionPoint | None:
+        """The embedded policies as a stand-in, where a route degrades to them."""
+        rules = (rule for route in self._configuration.routes for rule in route.on_iam_failure.values())
+        if all(rule.mode is not IamFailureMode.LOCAL for rule in rules):
+            return None
+        return iam if self._configuration.iam.api is IamApi.EMBEDDED else self._embedded("local")
+
+    def _embedded(self, source: str) -> DecisionPoint:
+        from gateway.pdp.point import EmbeddedDecisionPoint  # noqa: PLC0415 - Cedar, only where it decides
+
+        folder = self._configuration.access_policies
+        if folder is None:
+            raise ValueError(f"{self._configuration.file}: there is no policies/access for the embedded policies")
+        return self._parts.take(
+            ("embedded", source),
+            self._configuration.hash,
+            lambda: EmbeddedDecisionPoint.load(folder, source=source),
+        )
+
+    def _cache(self) -> DecisionCache:
+        """Emptied by a change of IAM or of what is asked of it."""
+        configuration = self._configuration
+        asked = tuple(sorted((route.id, route.fingerprint) for route in configuration.routes))
+        embedded = configuration.hash if configuration.iam.api is IamApi.EMBEDDED else ""
+        made_from = (configuration.iam, asked, embedded)
+        return self._parts.take("cache", made_from, lambda: DecisionCache(configuration.iam.cache))
+
+    def _identifier(self) -> Identifier:
+        settings, server = self._configuration.identity, self._configuration.server
+        url = settings.jwks_url if isinstance(settings, JwtIdentity) else None
+        http = self._control_client(url) if url else None
+        return self._parts.take(
+            "identifier",
+            (settings, server.max_token, server.name),
+            lambda: build_identifier(settings, max_token=server.max_token, http=http, realm=server.name),
+            lambda identifier: identifier.aclose,
+        )
+
+    def _control_client(self, url: str) -> httpx.AsyncClient:
+        return self._parts.take(
+            ("control", origin_of(url)), None, lambda: control_client(url), lambda client: client.aclose
+        )
+
+    def _streams(self, authorizer: Authorizer) -> Streams:
+        async def recheck(permit: Permit) -> None:
+            await authorizer.recheck(permit, Deadline.after(permit.route.deadline_s))
+
+        return Streams(recheck=recheck)
+
+
+def _names_of(configuration: Configuration, system: str) -> list[str]:
+    """Names of the breakers before `iam` or an upstream (CONTRACT section 6: by route, by `route.part`)."""
+    if system == IAM:
+        return [IAM]
+    names = []
+    for route in configuration.routes:
+        match route.action:
+            case ProxyAction(upstream=upstream) | NavigationAction(upstream=upstream) if upstream == system:
+                names.append(route.id)
+            case AggregateAction(parts=parts):
+                names += [f"{route.id}.{part.name}" for part in parts if part.upstream == system]
+    return names

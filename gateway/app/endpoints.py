@@ -1,0 +1,134 @@
+"""From a route's action to the endpoint that carries out its permits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gateway.app.clients import control_client, origin_of
+from gateway.app.shared import Parts
+from gateway.authorize import Authorizer
+from gateway.exchange import Exchange
+from gateway.forward.copies import Copies
+from gateway.forward.health import HealthEndpoint, SystemsHealth
+from gateway.forward.navigation import NavigationEndpoint
+from gateway.forward.permissions import PermissionsEndpoint
+from gateway.forward.proxy import ProxyEndpoint
+from gateway.forward.streams import Streams
+from gateway.headers import HeaderRules
+from gateway.model.permit import Permit
+from gateway.model.route import (
+    BreakerPolicy,
+    HealthAction,
+    NavigationAction,
+    PermissionsAction,
+    ProxyAction,
+    Resilience,
+    Route,
+)
+from gateway.model.settings import Configuration, OAuth2ClientCredentials
+from gateway.pipeline import Endpoint
+from gateway.resilience.breaker import Breaker
+from gateway.resilience.budget import RetryBudget
+from gateway.resilience.deadline import Deadline
+from gateway.telemetry.observer import Observer
+from gateway.upstream import Upstream
+from gateway.upstream.auth import Credentials, build_credentials
+from gateway.upstream.guarded import GuardedUpstream
+
+UPSTREAM = "upstream"
+
+
+class HttpOrWebSocket:
+    """A proxied route serves both, whichever the request is."""
+
+    def __init__(self, http: Endpoint, websocket: Endpoint) -> None:
+        self._http = http
+        self._websocket = websocket
+
+    async def __call__(self, permit: Permit, exchange: Exchange, deadline: Deadline) -> None:
+        """Carry out the permit as what it is."""
+        endpoint = self._websocket if permit.request.websocket else self._http
+        await endpoint(permit, exchange, deadline)
+
+
+@dataclass(slots=True, kw_only=True)
+class Endpoints:
+    """Builds endpoints for the routes of one configuration."""
+
+    configuration: Configuration
+    parts: Parts
+    upstreams: dict[str, Upstream]
+    breaker: Callable[[str, str, BreakerPolicy], Breaker]
+    authorizer: Authorizer
+    copies: Copies
+    streams: Streams
+    health: SystemsHealth
+    observer: Observer
+    rules: HeaderRules
+
+    def of(self, route: Route) -> Endpoint:
+        """The endpoint of one route."""
+        match route.action:
+            case ProxyAction() as action:
+                return self._proxy(route, action)
+            case NavigationAction() as action:
+                return self._navigation(route, action)
+            case PermissionsAction():
+                return PermissionsEndpoint(route, decide=self.authorizer.decide, observer=self.observer)
+            case HealthAction():
+                return HealthEndpoint(self.health)
+        raise ValueError(f"route {route.id}: nothing serves this kind of route")
+
+    def guarded(self, name: str, upstream: str, resilience: Resilience) -> GuardedUpstream:
+        """One (route or part, upstream) pair, with the breaker of that name."""
+        return GuardedUpstream(
+            name=name,
+            upstream=self.upstreams[upstream],
+            resilience=resilience,
+            breaker=self.breaker(name, UPSTREAM, resilience.breaker),
+            budget=self.parts.take(("budget", name), None, RetryBudget),
+            observer=self.observer,
+            auth=self._credentials(upstream),
+        )
+
+    def _proxy(self, route: Route, action: ProxyAction) -> Endpoint:
+        return ProxyEndpoint(
+            route,
+            action,
+            self.guarded(route.id, action.upstream, route.resilience),
+            authority=self.upstreams[action.upstream].authority,
+            rules=self.rules,
+            copies=self.copies,
+            streams=self.streams,
+            observer=self.observer,
+        )
+
+    def _navigation(self, route: Route, action: NavigationAction) -> Endpoint:
+        return NavigationEndpoint(
+            route,
+            decide=self.authorizer.decide,
+            upstream=self.guarded(route.id, action.upstream, route.resilience),
+            authority=self.upstreams[action.upstream].authority,
+            rules=self.rules,
+            observer=self.observer,
+        )
+
+    def _credentials(self, upstream: str) -> Credentials | None:
+        auth = self.configuration.upstreams[upstream].auth
+        if auth is None:
+            return None
+        http = None
+        if isinstance(auth, OAuth2ClientCredentials):
+            http = self.parts.take(
+                ("control", origin_of(auth.token_url)),
+                None,
+                lambda: control_client(auth.token_url),
+                lambda client: client.aclose,
+            )
+        return self.parts.take(
+            ("credentials", upstream),
+            auth,
+            lambda: build_credentials(auth, http=http),
+            lambda credentials: credentials.aclose,
+        )

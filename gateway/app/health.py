@@ -1,0 +1,54 @@
+"""What `/health/systems` asks: IAM and every upstream, each in its own way, with the breakers that stand before it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+
+from gateway.app.clients import HEALTH_TIMEOUTS
+from gateway.forward.health import System, SystemsHealth, Unavailable
+from gateway.iam.client import Iam
+from gateway.iam.decision_point import DecisionPoint
+from gateway.model.settings import Configuration, HealthCheck
+from gateway.resilience.breaker import Breaker
+from gateway.resilience.deadline import Deadline
+from gateway.upstream import Outgoing, Upstream
+
+BAD_STATUS = 400
+
+
+def health_of(
+    configuration: Configuration,
+    upstreams: Mapping[str, Upstream],
+    iam: DecisionPoint,
+    breakers_of: Callable[[str], list[Breaker]],
+) -> SystemsHealth:
+    """The report of one configuration. `breakers_of` gives the breakers of `iam` or of an upstream by its name."""
+    systems = [System("iam", partial(_ask_iam, iam), partial(breakers_of, "iam"), configuration.iam.timeout.total_s)]
+    for name, settings in configuration.upstreams.items():
+        probe = _probe(upstreams[name], settings.health)
+        systems.append(System(name, probe, partial(breakers_of, name), settings.health.timeout_s))
+    return SystemsHealth(systems)
+
+
+async def _ask_iam(iam: DecisionPoint) -> None:
+    """The embedded decision point is always there."""
+    if isinstance(iam, Iam) and (code := await iam.probe()):
+        raise Unavailable(code)
+
+
+def _probe(upstream: Upstream, check: HealthCheck) -> Callable[[], Awaitable[None]]:
+    if check.path is None:
+        return partial(upstream.probe, check.timeout_s)
+    return partial(_get, upstream, check.path.encode("ascii"))
+
+
+async def _get(upstream: Upstream, path: bytes) -> None:
+    outgoing = Outgoing(b"GET", path, [(b"host", upstream.authority)], None, None)
+    deadline = Deadline.after(HEALTH_TIMEOUTS.connect_s + HEALTH_TIMEOUTS.read_s)
+    reply = await upstream.exchange(outgoing, timeouts=HEALTH_TIMEOUTS, deadline=deadline)
+    try:
+        if reply.status >= BAD_STATUS:
+            raise Unavailable(f"status {reply.status}")
+    finally:
+        await reply.aclose()

@@ -1,0 +1,153 @@
+"""One serving process: sockets first, then the gateway, then ready; and the way back, in the order that hurts least.
+
+SIGTERM or SIGINT: not ready any more, answers say `Connection: close`, streams are told, then no new connections, all
+within `drain_timeout`; what still runs then is answered `draining` or broken off. A second signal ends it at once.
+SIGHUP reloads. Telemetry is flushed last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import signal
+import socket
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+
+import uvicorn
+import uvloop
+
+from gateway.admin.app import admin_app
+from gateway.app.listeners import CannotServeError, Server, bind
+from gateway.app.running import Gateway
+from gateway.app.watch import reload_on_change
+from gateway.model.settings import Address, Configuration
+from gateway.server import uvicorn_config
+from gateway.telemetry import Telemetry, build_observer
+
+__all__ = ["CannotServeError", "Overrides", "serve"]
+
+NOTICE_S = 1.0
+"""How long after losing readiness new connections are still taken, for load balancers to notice."""
+EXIT_FORCED = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Overrides:
+    """What the command line says instead of the file."""
+
+    listen: Address | None = None
+    admin: Address | None = None
+
+    @classmethod
+    def parse(cls, listen: str, admin: str) -> Overrides:
+        """From `HOST:PORT` texts, empty for none. Raises ValueError."""
+        return cls(_address(listen), _address(admin))
+
+    def over(self, configuration: Configuration) -> Configuration:
+        """The configuration with what the command line says."""
+        server = configuration.server
+        changed = dataclasses.replace(server, listen=self.listen or server.listen, admin=self.admin or server.admin)
+        return dataclasses.replace(configuration, server=changed)
+
+
+def _address(text: str) -> Address | None:
+    if not text:
+        return None
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit() or not int(port) < 65536:  # noqa: PLR2004 - ports have 16 bits
+        raise ValueError(f"{text!r} is not HOST:PORT")
+    return Address(host.strip("[]") or "0.0.0.0", int(port))  # `:8080` means everywhere, as elsewhere
+
+
+def serve(configuration: Configuration, overrides: Overrides, *, workers: int = 1) -> None:
+    """Serve until told to stop. Raises CannotServeError; ends the process with 1 on a second signal."""
+    configuration = overrides.over(configuration)
+    public, admin = bind(configuration.server.listen), bind(configuration.server.admin)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_Process(configuration, overrides, public, admin).run())
+
+
+class _Process:
+    def __init__(
+        self, configuration: Configuration, overrides: Overrides, public: socket.socket, admin: socket.socket
+    ) -> None:
+        self._configuration = configuration
+        self._overrides = overrides
+        self._sockets = (public, admin)
+
+    async def run(self) -> None:
+        telemetry = build_observer(self._configuration.server, os.environ)
+        gateway = Gateway(self._configuration, telemetry, self._overrides.over)
+        self._take_signals(gateway)
+        public, admin = self._servers(gateway, telemetry)
+        tasks = [
+            asyncio.create_task(public.serve(sockets=[self._sockets[0]])),
+            asyncio.create_task(admin.serve(sockets=[self._sockets[1]])),
+        ]
+        watching = asyncio.create_task(reload_on_change(gateway))
+        gateway.listening = True
+        await self._until_told(gateway, tasks)
+        await self._drain(gateway, public, tasks[0])
+        watching.cancel()
+        admin.should_exit = True
+        await asyncio.gather(watching, *tasks, return_exceptions=True)
+        await gateway.aclose()
+        await telemetry.aclose()
+
+    def _servers(self, gateway: Gateway, telemetry: Telemetry) -> tuple[Server, Server]:
+        settings = self._configuration.server
+        public = Server(uvicorn_config(gateway.pipeline, settings, on_refusal=telemetry.refused))
+        admin = Server(
+            uvicorn.Config(
+                admin_app(gateway, settings),
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                server_header=False,
+                proxy_headers=False,
+                timeout_graceful_shutdown=1,
+                ws="none",
+            )
+        )
+        return public, admin
+
+    def _take_signals(self, gateway: Gateway) -> None:
+        loop = asyncio.get_running_loop()
+
+        def stop() -> None:
+            if gateway.draining.is_set():
+                os._exit(EXIT_FORCED)
+            gateway.draining.set()
+
+        reloads: set[asyncio.Task[object]] = set()
+
+        def reload() -> None:
+            task = loop.create_task(gateway.reload())
+            reloads.add(task)
+            task.add_done_callback(reloads.discard)
+
+        loop.add_signal_handler(signal.SIGTERM, stop)
+        loop.add_signal_handler(signal.SIGINT, stop)
+        loop.add_signal_handler(signal.SIGHUP, reload)
+
+    async def _until_told(self, gateway: Gateway, tasks: list[asyncio.Task[None]]) -> None:
+        """Until a signal or `POST /-/drain`, or until a server ended by itself, which none should."""
+        told = asyncio.create_task(gateway.draining.wait())
+        await asyncio.wait((told, *tasks), return_when=asyncio.FIRST_COMPLETED)
+        told.cancel()
+        gateway.draining.set()
+
+    async def _drain(self, gateway: Gateway, public: Server, serving: asyncio.Task[None]) -> None:
+        timeout_s = self._configuration.server.drain_timeout_s
+        notice_s = min(NOTICE_S, timeout_s / 4)
+        gateway.pipeline.closing = True
+        gateway.composition.streams.drain()
+        await asyncio.sleep(notice_s)
+        public.config.timeout_graceful_shutdown = max(1, round(timeout_s - notice_s))
+        public.should_exit = True
+        with suppress(asyncio.CancelledError):
+            await serving
+        sys.stderr.flush()

@@ -1,0 +1,160 @@
+"""The running gateway: the composition that serves now, how it is replaced, and what operators see and do.
+
+Reload is all or nothing: the new configuration is loaded and constructed beside the old one; only then one reference is
+swapped. Requests in flight end on the composition they began on; what nobody uses any more is closed after the last of
+them. A bad configuration changes nothing but a log line, a metric and the status.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from gateway.app.composition import Composition, compose
+from gateway.app.status import Status
+from gateway.config import ConfigurationError, load, masked, weakened
+from gateway.model.settings import Configuration
+from gateway.pipeline import Pipeline
+from gateway.forwarded import RequestBuilder
+from gateway.telemetry import Telemetry
+
+_LOG: Final = logging.getLogger("gateway")
+
+
+class Gateway:
+    """One process's gateway. Constructed in its event loop. `override` puts command-line settings over a file's."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        telemetry: Telemetry,
+        override: Callable[[Configuration], Configuration],
+    ) -> None:
+        self._telemetry = telemetry
+        self._override = override
+        self._loading = asyncio.Lock()
+        self._closing: set[asyncio.Task[None]] = set()
+        self.composition = compose(configuration, telemetry.observer)
+        self.composition.parts.settle()
+        self.pipeline = Pipeline(self.composition.site, telemetry.observer, RequestBuilder())
+        self.listening = False
+        self.draining = asyncio.Event()
+        self.reload_problems: tuple[str, ...] = ()
+        self.loaded_at_s = time.time()
+
+    @property
+    def ready(self) -> bool:
+        """Listening and not draining."""
+        return self.listening and not self.draining.is_set()
+
+    # What operators see
+
+    async def status(self) -> dict[str, Any]:
+        """Everything on the page."""
+        return Status(self).document()
+
+    async def routes(self) -> list[dict[str, Any]]:
+        """One row per route."""
+        return Status(self).routes()
+
+    async def breakers(self) -> dict[str, dict[str, Any]]:
+        """Every breaker by name."""
+        return {name: breaker.snapshot() for name, breaker in self.composition.breakers.items()}
+
+    async def config(self) -> dict[str, Any]:
+        """The configuration, secrets masked."""
+        return masked(self.composition.configuration)
+
+    async def systems_health(self) -> dict[str, Any]:
+        """IAM and every upstream, asked now."""
+        return await self.composition.health.report()
+
+    async def metrics(self) -> bytes:
+        """Prometheus text."""
+        return self._telemetry.metrics_text()
+
+    # What operators do
+
+    async def reload(self) -> tuple[bool, list[str]]:
+        """Load the file again. Whether it serves now, and the mistakes if not."""
+        async with self._loading:
+            file = self.composition.configuration.file
+            try:
+                configuration = self._override(await asyncio.to_thread(load, file, os.environ))
+                return self._swap(configuration), []
+            except ConfigurationError as error:
+                problems = str(error).splitlines()
+            except (ValueError, OSError) as error:
+                problems = [f"{file}: {error}"]
+            self.reload_problems = tuple(problems)
+            self._telemetry.observer.config_reload("failure", "; ".join(problems))
+            _LOG.error("the configuration was not reloaded, the one before goes on serving:\n%s", "\n".join(problems))
+            return False, problems
+
+    def _swap(self, configuration: Configuration) -> bool:
+        before = self.composition
+        self.reload_problems = ()
+        if configuration.hash == before.configuration.hash:
+            self._telemetry.observer.config_reload("unchanged", configuration.hash)
+            return True
+        after = compose(configuration, self._telemetry.observer, before)
+        after.parts.settle()
+        for line in weakened(before.configuration, configuration):
+            _LOG.warning("reload weakens: %s", line)
+        self.composition = after
+        self.pipeline.site = after.site
+        self.loaded_at_s = time.time()
+        self._retire(before, after)
+        self._telemetry.observer.config_reload("success", configuration.hash)
+        return True
+
+    def _retire(self, before: Composition, after: Composition) -> None:
+        """Close what only the old composition used, once its last request is over."""
+
+        def over() -> None:
+            before.site.retired = None
+            task = asyncio.get_running_loop().create_task(before.parts.close_all_but(after.parts))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+        before.site.retired = over
+        if not before.site.in_flight:
+            over()
+
+    async def drain(self) -> None:
+        """Begin to end."""
+        self.draining.set()
+
+    async def force_breaker(self, name: str, mode: str) -> bool:
+        """Open, close or auto."""
+        breaker = self.composition.breakers.get(name)
+        if breaker is None:
+            return False
+        {"open": breaker.force_open, "close": breaker.force_close, "auto": breaker.auto}[mode]()
+        return True
+
+    async def purge_cache(self) -> int:
+        """Forget every decision and every copy."""
+        known = len(self.composition.cache)
+        self.composition.cache.purge()
+        self.composition.copies.clear()
+        return known
+
+    async def aclose(self) -> None:
+        """Close everything."""
+        await self.composition.parts.close_all_but(None)
+        if self._closing:
+            await asyncio.gather(*self._closing, return_exceptions=True)
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """The folders to watch for changes: of routes.yaml and of every file that it names."""
+        configuration = self.composition.configuration
+        wanted = {configuration.file.parent, *(file.parent for file in configuration.files)}
+        wanted |= {configuration.file.parent / "policies", configuration.file.parent / "policies" / "access"}
+        return tuple(sorted(folder for folder in wanted if folder.is_dir()))
