@@ -114,30 +114,34 @@ class Wire:
         request = httpx.Request(
             method, url, headers=headers, stream=httpx.ByteStream(content), extensions={"timeout": self._timeout}
         )
+        request.read()  # from memory: the transport sees a body that it can send again
         try:
             response = await self._transport.handle_async_request(request)
+            stream = response.stream
+            if not isinstance(stream, httpx.AsyncByteStream):
+                raise invalid("the transport is not asynchronous")
             try:
-                return await self._receive(response)
+                return await self._received(response, stream)
             finally:
-                await response.aclose()
+                await stream.aclose()
         except httpx.HTTPError as error:
             raise _translated(error) from None
 
-    async def _receive(self, response: httpx.Response) -> bytes:
+    async def _received(self, response: httpx.Response, stream: httpx.AsyncByteStream) -> bytes:
+        fields = {name.lower(): value for name, value in response.headers.raw}
         if response.status_code != _OK:
-            await _drain_small(response)
-            value = response.headers.get("retry-after")
-            after_s = None if value is None else retry_after_s(value.encode("latin-1", "replace"), self._wall())
+            await _drain_small(fields.get(b"content-length", b""), stream)
+            after_s = retry_after_s(fields.get(b"retry-after"), self._wall())
             raise of_status(response.status_code, after_s, self._retried)
-        if response.headers.get("content-encoding", "identity").lower() != "identity":
+        if fields.get(b"content-encoding", b"identity").lower() != b"identity":
             raise invalid("the reply is compressed")
-        return await _body(response, MAX_REPLY)
+        return await _body(stream, MAX_REPLY)
 
 
-async def _body(response: httpx.Response, limit: int) -> bytes:
+async def _body(stream: httpx.AsyncByteStream, limit: int) -> bytes:
     parts: list[bytes] = []
     size = 0
-    async for part in response.aiter_raw():
+    async for part in stream:
         size += len(part)
         if size > limit:
             raise invalid(f"the reply is larger than {limit} bytes")
@@ -145,12 +149,11 @@ async def _body(response: httpx.Response, limit: int) -> bytes:
     return b"".join(parts)
 
 
-async def _drain_small(response: httpx.Response) -> None:
+async def _drain_small(length: bytes, stream: httpx.AsyncByteStream) -> None:
     """Read the short body of an error, so that the connection can be kept; what it says is of no interest."""
-    length = response.headers.get("content-length", "")
     if length.isdigit() and len(length) <= len(str(_SMALL)) and int(length) <= _SMALL:
         try:
-            await _body(response, _SMALL)
+            await _body(stream, _SMALL)
         except (httpx.HTTPError, CallFailure):
             return
 

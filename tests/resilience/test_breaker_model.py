@@ -1,0 +1,192 @@
+"""The breaker against a model of a few lines, over random interleavings of everything that can happen to it."""
+
+import hypothesis.strategies as st
+from hypothesis import settings
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+
+from gateway.model.route import BreakerPolicy
+from gateway.resilience.breaker import CLOSED, HALF_OPEN, OPEN, Breaker, CircuitOpen
+from gateway.telemetry.observer import Observer
+
+THRESHOLD, OPEN_S, MAX_S, LIMIT_S = 3, 5.0, 20.0, 4.0
+
+
+class Changes(Observer):
+    def __init__(self):
+        self.pairs = []
+
+    def circuit(self, name, kind, before, after, reason):
+        assert reason
+        self.pairs.append((before, after))
+
+
+class Model(RuleBasedStateMachine):
+    """`era` counts changes of state; what a ticket says counts only in the era that it was given in."""
+
+    tickets = Bundle("tickets")
+
+    def __init__(self):
+        super().__init__()
+        self.now = 0.0
+        self.changes = Changes()
+        self.breaker = Breaker(
+            "x",
+            "upstream",
+            BreakerPolicy(failure_threshold=THRESHOLD, open_for_s=OPEN_S, open_for_max_s=MAX_S),
+            observer=self.changes,
+            clock=lambda: self.now,
+            jitter=lambda: 0.0,
+            trial_limit_s=LIMIT_S,
+        )
+        self.state, self.forced, self.era = CLOSED, None, 0
+        self.failures = self.failed_trials = 0
+        self.open_until = 0.0
+        self.trial, self.trial_until = None, 0.0
+
+    def become(self, state):
+        if state == self.state:
+            return
+        self.state, self.trial, self.era = state, None, self.era + 1
+        if state == OPEN:
+            self.open_until = self.now + min(OPEN_S * 2**self.failed_trials, MAX_S)
+        if state == CLOSED:
+            self.failures = self.failed_trials = 0
+
+    def trial_fails(self):
+        self.trial = None
+        if self.state == HALF_OPEN:
+            self.failed_trials += 1
+            self.become(OPEN)
+
+    def would_admit(self):
+        if self.state == OPEN and (self.forced or self.now < self.open_until):
+            return False
+        if self.trial is not None and self.now >= self.trial_until:
+            self.trial_fails()
+        if self.state == OPEN and self.now < self.open_until:
+            return False
+        return self.trial is None
+
+    @rule(target=tickets)
+    def admit(self):
+        expected = self.would_admit()
+        try:
+            ticket = self.breaker.admit()
+        except CircuitOpen:
+            assert not expected
+            assert self.breaker.refusal_s() > 0
+            return (None, -1)
+        assert expected
+        if self.state != CLOSED:
+            self.become(HALF_OPEN)
+            self.trial, self.trial_until = ticket, self.now + LIMIT_S
+        return (ticket, self.era)
+
+    @rule(target=tickets)
+    def probe(self):
+        if self.state != CLOSED and not self.forced and self.trial is not None and self.now >= self.trial_until:
+            self.trial_fails()
+            overdue = self.state == OPEN and self.now < self.open_until
+        else:
+            overdue = False
+        ticket = self.breaker.probe()
+        allowed = self.state != CLOSED and not self.forced and self.trial is None and not overdue
+        assert (ticket is not None) == allowed
+        if ticket is None:
+            return (None, -1)
+        self.trial, self.trial_until = ticket, self.now + LIMIT_S
+        return (ticket, self.era)
+
+    @rule(given=consumes(tickets))
+    def success(self, given):
+        ticket, era = given
+        if ticket is None:
+            return
+        if ticket is self.trial:
+            self.become(CLOSED)
+        elif era == self.era and self.state == CLOSED:
+            self.failures = 0
+        ticket.success()
+
+    @rule(given=consumes(tickets))
+    def failure(self, given):
+        ticket, era = given
+        if ticket is None:
+            return
+        if ticket is self.trial:
+            self.trial_fails()
+        elif era == self.era and self.state == CLOSED:
+            self.failures += 1
+            if self.failures >= THRESHOLD and not self.forced:
+                self.become(OPEN)
+        ticket.failure("upstream_timeout")
+
+    @rule(given=consumes(tickets))
+    def cancelled(self, given):
+        ticket, _ = given
+        if ticket is None:
+            return
+        if ticket is self.trial:
+            self.trial = None
+        ticket.neutral()
+
+    @rule(given=tickets)
+    def asked_again(self, given):
+        ticket, _ = given
+        if ticket is None:
+            return
+        try:
+            ticket.still_open()
+        except CircuitOpen:
+            assert self.state != CLOSED
+            assert ticket is not self.trial
+        else:
+            assert self.state == CLOSED or ticket is self.trial
+
+    @rule(seconds=st.sampled_from([0.1, 1.0, 4.0, 5.0, 10.0, 20.0]))
+    def time_passes(self, seconds):
+        self.now += seconds
+
+    @rule()
+    def force_open(self):
+        self.forced, self.trial = OPEN, None
+        self.become(OPEN)
+        self.breaker.force_open()
+
+    @rule()
+    def force_close(self):
+        self.forced = CLOSED
+        self.become(CLOSED)
+        self.breaker.force_close()
+
+    @rule()
+    def auto(self):
+        if self.forced == OPEN:
+            self.open_until = self.now
+        self.forced = None
+        self.breaker.auto()
+
+    @rule()
+    def reload(self):
+        self.breaker.update(self.breaker.policy)
+
+    @invariant()
+    def same_state(self):
+        assert self.breaker.state == self.state
+        assert self.breaker.forced == self.forced
+        assert self.breaker._machine.current_state.replace("-", "_") == self.state
+        if self.state == OPEN and not self.forced:
+            assert abs(self.breaker.remaining_s() - max(0.0, self.open_until - self.now)) < 1e-6
+
+    @invariant()
+    def every_change_was_told_once_and_in_order(self):
+        assert len(self.changes.pairs) == self.era
+        last = CLOSED
+        for before, after in self.changes.pairs:
+            assert before == last
+            assert after != before
+            last = after
+
+
+TestModel = Model.TestCase
+TestModel.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

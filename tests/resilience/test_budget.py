@@ -1,0 +1,48 @@
+"""Retries are a share of the requests, and a trickle is always there."""
+
+from gateway.resilience.budget import RetryBudget
+
+
+def spend(budget, wanted=10_000):
+    return next((count for count in range(wanted) if not budget.try_retry()), wanted)
+
+
+def test_a_quiet_gateway_may_retry_three_times_a_second(clock):
+    budget = RetryBudget(clock=clock)
+    assert spend(budget) == 3
+    clock.pass_s(0.9)
+    assert spend(budget) == 0
+    clock.pass_s(0.1)
+    assert spend(budget) == 3
+
+
+def test_a_busy_one_retries_a_fifth_of_its_requests(clock):
+    budget = RetryBudget(clock=clock)
+    for _ in range(1000):
+        budget.request()
+    assert spend(budget) == 200
+
+
+def test_the_share_is_of_the_last_ten_seconds(clock):
+    budget = RetryBudget(clock=clock)
+    for _ in range(1000):
+        budget.request()
+    clock.pass_s(11)
+    assert spend(budget) == 3
+
+
+def test_an_outage_costs_at_most_a_fifth_more(clock):
+    budget = RetryBudget(clock=clock)
+    retries = 0
+    for _ in range(6000):
+        budget.request()
+        retries += budget.try_retry()
+        clock.pass_s(0.01)
+    assert retries <= 6000 * 0.2 + 3
+
+
+def test_looking_takes_nothing(clock):
+    budget = RetryBudget(clock=clock)
+    assert all(budget.available() for _ in range(100))
+    assert spend(budget) == 3
+    assert not budget.available()
