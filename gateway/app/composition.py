@@ -26,7 +26,7 @@ from gateway.iam.decision_point import DecisionPoint
 from gateway.identity import Identifier, build_identifier
 from gateway.model.permit import Permit
 from gateway.model.route import AggregateAction, BreakerPolicy, IamFailureMode, NavigationAction, ProxyAction
-from gateway.model.settings import Configuration, IamApi, JwtIdentity
+from gateway.model.settings import Configuration, IamApi, JwtIdentity, UpstreamSettings
 from gateway.pipeline import Service, Site
 from gateway.resilience.breaker import Breaker
 from gateway.resilience.deadline import Deadline
@@ -69,10 +69,7 @@ class _Composer:
 
     def compose(self) -> Composition:
         configuration, server = self._configuration, self._configuration.server
-        upstreams = {
-            name: self._parts.take(("upstream", name), settings, lambda s=settings: Upstream(s), lambda u: u.aclose)
-            for name, settings in configuration.upstreams.items()
-        }
+        upstreams = {name: self._upstream(settings) for name, settings in configuration.upstreams.items()}
         iam = self._iam()
         cache = self._cache()
         authorizer = Authorizer(iam, configuration.routes, local=self._local(iam), cache=cache, observer=self._observer)
@@ -120,6 +117,10 @@ class _Composer:
     def _breakers_of(self, system: str) -> list[Breaker]:
         """The breakers that stand before a system: IAM's own, or those of every pair with that upstream."""
         return [self._breakers[name] for name in _names_of(self._configuration, system) if name in self._breakers]
+
+    def _upstream(self, settings: UpstreamSettings) -> Upstream:
+        key = ("upstream", settings.name)
+        return self._parts.take(key, settings, lambda: Upstream(settings), lambda upstream: upstream.aclose)
 
     def _limit(self, key: Hashable, limit: int) -> ConcurrencyLimit:
         kept = self._parts.take(("limit", key), None, lambda: ConcurrencyLimit(limit))

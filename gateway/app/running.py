@@ -18,9 +18,9 @@ from typing import Any, Final
 from gateway.app.composition import Composition, compose
 from gateway.app.status import Status
 from gateway.config import ConfigurationError, load, masked, weakened
+from gateway.forwarded import RequestBuilder
 from gateway.model.settings import Configuration
 from gateway.pipeline import Pipeline
-from gateway.forwarded import RequestBuilder
 from gateway.telemetry import Telemetry
 
 _LOG: Final = logging.getLogger("gateway")

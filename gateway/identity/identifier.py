@@ -37,11 +37,13 @@ def build_identifier(
     settings: Identity,
     *,
     max_token: int,
-    http: httpx.AsyncClient,
+    http: httpx.AsyncClient | None,
     clock: Callable[[], float] = time.time,
     realm: str = "edge",
 ) -> Identifier:
-    """The identifier for `settings`. `http` fetches keys; `clock` is Unix time; `realm` is shown in challenges.
+    """The identifier for `settings`. `clock` is Unix time; `realm` is shown in challenges.
+
+    `http` fetches keys; it may be None where there is no `jwks_url`.
 
     Raises ValueError for a key file that cannot be used and for an algorithm that nobody implements.
     """
@@ -56,9 +58,9 @@ def build_identifier(
             return HeaderIdentifier(settings.name, challenge=challenge, max_value=max_token)
 
 
-def _source(settings: JwtIdentity, http: httpx.AsyncClient) -> KeySource:
-    if settings.jwks_url is not None:
+def _source(settings: JwtIdentity, http: httpx.AsyncClient | None) -> KeySource:
+    if settings.jwks_url is not None and http is not None:
         return UrlSource(settings.jwks_url, settings.algorithms, http)
     if settings.jwks_file is not None:
         return FileSource(settings.jwks_file, settings.algorithms)
-    raise ValueError("identity.jwt needs jwks_url or jwks_file")
+    raise ValueError("identity.jwt needs jwks_file, or jwks_url and a client to fetch it")

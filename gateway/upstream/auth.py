@@ -36,9 +36,11 @@ class Credentials(Protocol):
 
 
 def build_credentials(
-    auth: UpstreamAuth, *, http: httpx.AsyncClient, clock: Callable[[], float] = time.monotonic
+    auth: UpstreamAuth, *, http: httpx.AsyncClient | None, clock: Callable[[], float] = time.monotonic
 ) -> Credentials:
-    """The credentials that `auth` describes. `http` asks token servers; `clock` is monotonic.
+    """The credentials that `auth` describes. `clock` is monotonic.
+
+    `http` asks token servers; it may be None where there is none to ask.
 
     Raises ValueError for what cannot stand in a header field (RFC 7617 section 2: no colon in a user name).
     """
@@ -53,6 +55,8 @@ def build_credentials(
             pair = f"{auth.username}:{auth.password}".encode()
             return FixedCredentials(b"Basic " + base64.b64encode(pair))
         case OAuth2ClientCredentials():
+            if http is None:
+                raise ValueError("auth.oauth2_client_credentials: there is no client to ask the token server with")
             return ClientCredentials(auth, http=http, clock=clock)
 
 
