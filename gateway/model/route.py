@@ -124,11 +124,15 @@ class UpstreamFailureRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cors:
-    """The Fetch standard's CORS protocol, answered by the gateway. `origins` exact, lower-case, or `*` alone."""
+    """The Fetch standard's CORS protocol, answered by the gateway. `origins` exact, lower-case, or `*` alone.
+
+    `preflight_only`: OPTIONS is among the route's methods for preflights alone; any other OPTIONS is not allowed.
+    """
 
     origins: frozenset[str]
     max_age_s: float = 600.0
     credentials: bool = False
+    preflight_only: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

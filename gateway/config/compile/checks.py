@@ -1,0 +1,139 @@
+"""Checks and other texts with placeholders → templates, with every placeholder known to have a value to come from.
+
+Rules: the check is taken apart before placeholders are filled in, so that a value can't change its shape; a placeholder
+that could never be filled, or that would carry a credential into a question (and so into keys and logs), is a mistake.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from gateway.config.compile.world import World
+from gateway.config.keys.checks import CheckKeys
+from gateway.config.problems import Mark, near, quoted
+from gateway.model.route import CheckTemplate
+from gateway.template import PLAIN, Placeholder, Template, TemplateError, parse
+
+_WORD: Final = r"(?:\{[^{}]*\}|[^\s{}])+"
+_TYPE: Final = r"(?:\{[^{}]*\}|[^\s{}:])+"
+_CHECK: Final = re.compile(rf"({_WORD})\s+({_TYPE}):({_WORD})\Z")
+_LONE_ITEM: Final = re.compile(r"(?<=\s)\{item\.([^{}:\s]+)\}\Z")
+_HALVES: Final = r"{item.\1:type}:{item.\1:id}"
+"""An item's member like `system:inventory`, alone after the action, is the whole resource: it is taken apart alike."""
+_BRACES: Final = re.compile(r"\{([^{}]*)\}")
+_CREDENTIALS: Final = frozenset({"authorization", "cookie", "proxy-authorization"})
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What placeholders may stand for at one place.
+
+    `path_params` None and `identity` "" are unknown, because something was wrong there: nothing is said about them.
+    """
+
+    path_params: tuple[str, ...] | None
+    identity: str
+    subject: bool = True
+    item: bool = False
+
+    def names(self) -> list[str]:
+        """Placeholders that can be named in a suggestion."""
+        return [*PLAIN, *(f"path.{name}" for name in self.path_params or ()), "claim.NAME", "query.NAME", "header.NAME"]
+
+    def for_items(self) -> Scope:
+        """The same for a document's items."""
+        return replace(self, item=True)
+
+
+def compile_check(check: str | CheckKeys, mark: Mark, scope: Scope, world: World) -> CheckTemplate | None:
+    """One check, or None with what is wrong noted at `mark`."""
+    if isinstance(check, str):
+        return _from_text(str(check), mark, scope, world)
+    fill = filling(mark, scope, world)
+    action, resource = check.action, check.resource
+    return CheckTemplate(
+        action=_without_none(name=fill(action.name), properties=fill(action.properties)),
+        resource=_without_none(type=fill(resource.type), id=fill(resource.id), properties=fill(resource.properties)),
+        context=fill(check.context),
+        source=json.dumps(check.model_dump(exclude_none=True), ensure_ascii=False),
+    )
+
+
+def _without_none(**members: Any) -> dict[str, Any]:
+    return {name: value for name, value in members.items() if value is not None}
+
+
+def _from_text(text: str, mark: Mark, scope: Scope, world: World) -> CheckTemplate | None:
+    found = _CHECK.match(_LONE_ITEM.sub(_HALVES, text.strip()) if scope.item else text.strip())
+    if not found:
+        message = f'{quoted(text)} is not "<action> <type>:<id>", like "read system:inventory"'
+        world.problems.error(mark, "bad-check", message)
+        return None
+    fill = filling(mark, scope, world)
+    action, type_, id_ = (fill(part) for part in found.groups())
+    return CheckTemplate({"name": action}, {"type": type_, "id": id_}, None, text.strip())
+
+
+def filling(mark: Mark, scope: Scope, world: World) -> Callable[[Any], Any]:
+    """A function that turns every text in a JSON tree into a Template; what is wrong is noted at `mark`."""
+
+    def fill(value: Any) -> Any:
+        if isinstance(value, str):
+            return compile_template(value, mark, scope, world)
+        if isinstance(value, dict):
+            return {name: fill(member) for name, member in value.items()}
+        return [fill(item) for item in value] if isinstance(value, list) else value
+
+    return fill
+
+
+def compile_template(text: str, mark: Mark, scope: Scope, world: World) -> Template:
+    """A text with placeholders; what is wrong is noted at `mark`, and the text then stands for itself."""
+    try:
+        template = parse(str(text))
+    except TemplateError as error:
+        world.problems.error(mark, "bad-placeholder", _explained(text, scope, error))
+        return Template((str(text),))
+    for placeholder in template.placeholders:
+        for message in _mistakes(placeholder, scope):
+            world.problems.error(mark, "bad-placeholder", message)
+    return template
+
+
+def _explained(text: str, scope: Scope, error: TemplateError) -> str:
+    for found in _BRACES.finditer(text):
+        try:
+            parse(found.group())
+        except TemplateError:
+            hint = near(found.group(1), scope.names()) or f"; known: {', '.join(scope.names())}"
+            return f"unknown placeholder {found.group()}{hint}"
+    return f"{quoted(text)}: {error}"
+
+
+def _mistakes(placeholder: Placeholder, scope: Scope) -> Iterator[str]:
+    kind, name = placeholder.kind, placeholder.name
+    if kind == "path" and scope.path_params is not None and name not in scope.path_params:
+        names = [f"path.{param}" for param in scope.path_params]
+        yield f"the path has no parameter {{{name}}}{near(f'path.{name}', names)}"
+    if kind == "item" and not scope.item:
+        yield f"{placeholder} is for the check of navigation items only"
+    if kind in ("claim", "subject.id") and not scope.subject:
+        yield f"{placeholder}: nobody is identified on a public route"
+    if kind == "claim" and scope.identity not in ("jwt", ""):
+        yield f"{placeholder}: only tokens of identity.jwt have claims"
+    if kind == "subject.id" and scope.identity == "opaque":
+        yield f"{placeholder}: with opaque identity this is the token itself, which must stay out of questions"
+    if kind == "header":
+        yield from _header_mistakes(name)
+
+
+def _header_mistakes(name: str) -> Iterator[str]:
+    if name in _CREDENTIALS:
+        yield f"{{header.{name}}} holds credentials, which must stay out of questions"
+    if not _HEADER_NAME.match(name):
+        yield f"{quoted(name)} is not a header name"

@@ -1,0 +1,120 @@
+"""`iam` → IamSettings: which keys go with which `api`, and limits that contradict one another."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gateway.config.addresses import Url, parse_base
+from gateway.config.compile.outward import compile_tls, compile_url, warn_plain_http
+from gateway.config.compile.world import World
+from gateway.config.keys.iam import IamCircuitBreakerKeys, IamKeys, IamRetryKeys
+from gateway.config.tree import Step
+from gateway.config.validate import Section
+from gateway.model.route import BreakerPolicy, RetryPolicy
+from gateway.model.settings import CacheSettings, IamApi, IamSettings, IamTimeouts
+
+_ONLY_FOR: Final = {"discovery": "authzen", "batch_path": "json", "single_path": "json", "path": "opa"}
+_SAME_NAME: Final = ("max_concurrency", "max_queue", "token", "discovery", "batch_path", "single_path")
+
+
+def compile_iam(section: Section[IamKeys], world: World) -> IamSettings:
+    """How IAM is asked; what is wrong is noted."""
+    keys = section.keys
+    api = IamApi(keys.api)
+    url = _url(section, world, api)
+    _check_paths(section, world)
+    _check_limits(section, world)
+    cache = keys.cache
+    return IamSettings(
+        api=api,
+        url=None if url is None or api is IamApi.EMBEDDED else url.text,
+        timeout=IamTimeouts(connect_s=keys.timeout.connect, read_s=keys.timeout.read, total_s=keys.timeout.total),
+        retry=_retry(keys.retry),
+        breaker=_breaker(keys.circuit_breaker),
+        batch_max_size=keys.batch.max_size,
+        cache=CacheSettings(
+            ttl_s=cache.ttl,
+            negative_ttl_s=cache.negative_ttl,
+            max_stale_s=cache.max_stale,
+            max_entries=cache.max_entries,
+        ),
+        tls=compile_tls(section, keys.tls, world, https=url is None or url.scheme == "https"),
+        opa_path=(keys.path or "").strip("/"),
+        **{name: getattr(keys, name) for name in _SAME_NAME},
+    )
+
+
+def _retry(keys: IamRetryKeys) -> RetryPolicy:
+    return RetryPolicy(attempts=keys.attempts, backoff_s=keys.backoff, backoff_max_s=keys.backoff_max)
+
+
+def _breaker(keys: IamCircuitBreakerKeys) -> BreakerPolicy:
+    return BreakerPolicy(
+        failure_threshold=keys.failure_threshold,
+        open_for_s=keys.open_for,
+        open_for_max_s=keys.open_for_max,
+        failure_rate=keys.failure_rate,
+        window_s=keys.window,
+        min_calls=keys.min_calls,
+        probe_s=keys.probe,
+    )
+
+
+def _url(section: Section[IamKeys], world: World, api: IamApi) -> Url | None:
+    if not section.sound("api"):
+        return compile_url(section, world, parse_base, "url")
+    if api is IamApi.EMBEDDED:
+        _check_embedded(section, world)
+    elif section.sound("url") and not section.has("url"):
+        world.problems.error(section.at(), "missing-key", f'the key "url" is missing: api: {api} asks a server')
+    url = compile_url(section, world, parse_base, "url")
+    if url is not None:
+        warn_plain_http(section, world, url, "questions and tokens go", "url")
+    return url
+
+
+def _check_embedded(section: Section[IamKeys], world: World) -> None:
+    if not world.access_policies:
+        message = "api: embedded evaluates policies/access/*.cedar, and there are none"
+        world.problems.error(section.at("api"), "no-access-policies", message)
+    if section.has("url"):
+        world.problems.warning(section.key("url"), "unused-key", "url has no effect: api: embedded asks no server")
+
+
+def _check_paths(section: Section[IamKeys], world: World) -> None:
+    api = section.keys.api
+    if not section.sound("api"):
+        return
+    for name, only in _ONLY_FOR.items():
+        if section.has(name) and api != only:
+            message = f"{name} has no effect: it goes with api: {only}, not {api}"
+            world.problems.warning(section.key(name), "unused-key", message)
+    if api == "opa" and not section.has("path"):
+        message = 'the key "path" is missing: api: opa asks for /v1/data/{path}'
+        world.problems.error(section.at(), "missing-key", message)
+    for name in ("batch_path", "single_path"):
+        _check_path(section, world, name)
+
+
+def _check_path(section: Section[IamKeys], world: World, name: str) -> None:
+    value = getattr(section.keys, name)
+    if value is not None and not (
+        value.startswith("/") and value.isascii() and value.isprintable() and " " not in value
+    ):
+        world.problems.error(section.at(name), "bad-path", "a path starts with / and is printable ASCII")
+
+
+def _check_limits(section: Section[IamKeys], world: World) -> None:
+    timeout, breaker = section.keys.timeout, section.keys.circuit_breaker
+    if section.has("timeout", "total") and section.sound("timeout") and timeout.total < timeout.connect:
+        _warn(section, world, "total ends before connect can", "timeout", "total")
+    if section.sound("circuit_breaker") and breaker.open_for_max < breaker.open_for:
+        path = ("circuit_breaker", "open_for_max" if section.has("circuit_breaker", "open_for_max") else "open_for")
+        world.problems.error(section.at(*path), "open-for-max", "open_for_max is less than open_for")
+    cache = section.keys.cache
+    if section.sound("cache") and max(cache.ttl, cache.negative_ttl) > cache.max_stale > 0:
+        _warn(section, world, "decisions are used longer than max_stale remembers them", "cache")
+
+
+def _warn(section: Section[IamKeys], world: World, message: str, *path: Step) -> None:
+    world.problems.warning(section.at(*path), "contradiction", message)

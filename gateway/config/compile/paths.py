@@ -1,0 +1,83 @@
+"""Path templates: `/inventory/switches/{switch}`, `/inventory/*`. ValueError says what is wrong.
+
+Rules: segments are literal text as it reads once percent-decoded, `{name}` for exactly one segment, or a closing `*`;
+one trailing slash means the same as none; what the listener refuses in a target can't be matched and is refused here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from gateway.model.route import Segment
+
+_PARAM: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_-]{0,63})\}\Z")
+_MAX_SEGMENTS: Final = 64
+
+
+def parse_path(text: str) -> tuple[Segment, ...]:
+    """The segments of a path template."""
+    if not text.startswith("/"):
+        raise ValueError("a path starts with /")
+    if found := re.search(r"[?#%\\\x00-\x1f\x7f]", text):
+        raise ValueError(_REASONS.get(found.group(), "control characters are not allowed in a path"))
+    parts = text[1:].removesuffix("/").split("/") if text != "/" else []
+    if len(parts) > _MAX_SEGMENTS:
+        raise ValueError(f"a path has at most {_MAX_SEGMENTS} segments")
+    segments = tuple(_segment(part, last=index == len(parts) - 1) for index, part in enumerate(parts))
+    names = params(segments)
+    if len(set(names)) != len(names):
+        raise ValueError("a path parameter stands twice")
+    return segments
+
+
+_REASONS: Final = {
+    "?": "a path has no query; placeholders in checks read it: {query.NAME}",
+    "#": "a path has no fragment",
+    "%": "write a path as it reads decoded, without percent-encoding",
+    "\\": "a backslash in a target is refused, so it can't be matched",
+}
+
+
+def _segment(part: str, *, last: bool) -> Segment:
+    if part in ("", ".", ".."):
+        raise ValueError("empty and dot segments are refused in a target, so they can't be matched")
+    if found := _PARAM.match(part):
+        return Segment(param=found.group(1))
+    if part == "*" and last:
+        return Segment(rest=True)
+    if part == "*":
+        raise ValueError("* stands at the end of a path only; {name} matches one segment")
+    if "*" in part or "{" in part or "}" in part:
+        raise ValueError(f"{part!r}: * and {{name}} are whole segments, and a name is letters, digits, '_' and '-'")
+    return Segment(literal=part)
+
+
+def params(segments: Sequence[Segment]) -> tuple[str, ...]:
+    """The path parameters in order."""
+    return tuple(segment.param for segment in segments if segment.param is not None)
+
+
+def parse_prefix(text: str, segments: Sequence[Segment]) -> bytes:
+    """`strip_prefix` for a path: a literal beginning of it, by whole segments."""
+    prefix = parse_path(text)
+    if not prefix or text.endswith("/") or any(segment.literal is None for segment in prefix):
+        raise ValueError("a prefix is literal segments like /inventory, without a trailing slash")
+    if tuple(segments[: len(prefix)]) != prefix:
+        raise ValueError("the path does not start with this prefix")
+    return text.encode()
+
+
+def shape(segments: Sequence[Segment]) -> tuple[str | None, ...]:
+    """What two paths have in common when they tie: parameters' names do not matter."""
+    return tuple("*" if segment.rest else segment.literal for segment in segments)
+
+
+def parse_pointer(text: str) -> tuple[str, ...]:
+    """A JSON pointer (RFC 6901), checked; its tokens unescaped."""
+    if text and not text.startswith("/"):
+        raise ValueError('a JSON pointer starts with "/"')
+    if re.search(r"~(?![01])", text):
+        raise ValueError('in a JSON pointer "~" is written ~0 (and "/" within a name ~1)')
+    return tuple(token.replace("~1", "/").replace("~0", "~") for token in text.split("/")[1:])

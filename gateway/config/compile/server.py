@@ -1,0 +1,99 @@
+"""`server` → ServerSettings. The admin listener off loopback needs a token."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from gateway.config.addresses import host_name, is_loopback, parse_address, parse_network
+from gateway.config.compile.world import World
+from gateway.config.keys.server import ServerKeys
+from gateway.config.validate import Section
+from gateway.model.settings import Address, Network, ServerSettings, ServerTls
+
+_NOWHERE: Final = Address("127.0.0.1", 0)
+_SAME_NAME: Final = (
+    "name",
+    "max_concurrency",
+    "max_body",
+    "max_header_bytes",
+    "max_connections",
+    "max_connections_per_client",
+    "max_headers",
+    "max_uri",
+    "min_body_rate",
+    "max_streams",
+    "max_token",
+    "admin_token",
+    "access_log",
+)
+
+
+def compile_server(section: Section[ServerKeys], world: World) -> ServerSettings:
+    """The listeners and limits; what is wrong is noted."""
+    keys = section.keys
+    listen, admin = _address(section, world, "listen"), _address(section, world, "admin")
+    _check_admin(section, world, listen, admin)
+    return ServerSettings(
+        listen=listen or _NOWHERE,
+        admin=admin or _NOWHERE,
+        deadline_s=keys.deadline,
+        header_timeout_s=keys.header_timeout,
+        idle_timeout_s=keys.idle_timeout,
+        drain_timeout_s=keys.drain_timeout,
+        trusted_proxies=_networks(section, world),
+        tls=_tls(section, world),
+        strip_request_headers=frozenset(name.encode() for name in keys.strip_request_headers),
+        admin_hosts=_admin_hosts(section, world),
+        **{name: getattr(keys, name) for name in _SAME_NAME},
+    )
+
+
+def _address(section: Section[ServerKeys], world: World, name: str) -> Address | None:
+    if not section.sound(name):
+        return None
+    text: str = getattr(section.keys, name)
+    return world.attempt(section.at(name), "bad-address", parse_address, text)
+
+
+def _check_admin(section: Section[ServerKeys], world: World, listen: Address | None, admin: Address | None) -> None:
+    if admin is None:
+        return
+    if not is_loopback(admin.host) and not section.keys.admin_token and section.sound("admin_token"):
+        message = f"the admin listener on {admin} is not on loopback: it needs server.admin_token"
+        world.problems.error(section.at("admin"), "admin-token-needed", message)
+    if listen is not None and admin.port and listen == admin:
+        world.problems.error(section.at("admin"), "same-address", f"both listeners can't be on {admin}")
+
+
+def _networks(section: Section[ServerKeys], world: World) -> tuple[Network, ...]:
+    networks = []
+    for index, text in enumerate(section.keys.trusted_proxies):
+        mark = section.at("trusted_proxies", index)
+        network = world.attempt(mark, "bad-network", parse_network, text)
+        if network is not None and network.prefixlen == 0:
+            world.problems.warning(mark, "trusts-everybody", f"{network}: every caller may choose its address and name")
+        if network is not None:
+            networks.append(network)
+    return tuple(networks)
+
+
+def _tls(section: Section[ServerKeys], world: World) -> ServerTls | None:
+    if section.keys.tls is None:
+        return None
+    files = {name: world.file(section.node.get("tls", name)) for name in ("cert_file", "key_file", "client_ca_file")}
+    nowhere = Path()
+    return ServerTls(
+        cert_file=files["cert_file"] or nowhere,
+        key_file=files["key_file"] or nowhere,
+        client_ca_file=files["client_ca_file"],
+    )
+
+
+def _admin_hosts(section: Section[ServerKeys], world: World) -> frozenset[str]:
+    hosts = set()
+    for index, text in enumerate(section.keys.admin_hosts):
+        host, colon, port = text.rpartition(":") if text.rpartition(":")[2].isdigit() else (text, "", "")
+        name = world.attempt(section.at("admin_hosts", index), "bad-host", host_name, host)
+        hosts.add(f"{name}{colon}{port}")
+    return frozenset(hosts)

@@ -1,0 +1,79 @@
+"""What no section can see by itself: routes that tie, names that collide, upstreams that nobody uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from gateway.config.compile.paths import shape
+from gateway.config.problems import Mark, Problems, quoted
+from gateway.model.route import AggregateAction, NavigationAction, ProxyAction, Route
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A compiled route and where its path (or bulk path) stands."""
+
+    route: Route
+    path: Mark
+
+
+def check_ids(ids: Iterable[tuple[str, Mark]], problems: Problems) -> None:
+    """Notes routes with the same id."""
+    first: dict[str, Mark] = {}
+    for id_, mark in ids:
+        if id_ in first:
+            message = f"the route in line {first[id_].line} is called {quoted(id_)} too"
+            problems.error(mark, "duplicate-id", message)
+        first.setdefault(id_, mark)
+
+
+def check_ties(placed: Sequence[Placed], problems: Problems) -> None:
+    """Notes routes between which a target could not choose: the same host, the same path but for parameters' names.
+
+    Methods do not matter: the path chooses the route, and only then the method is looked at.
+    """
+    first: dict[tuple[str | None, tuple[str | None, ...]], Placed] = {}
+    for each in placed:
+        key = (each.route.host, shape(each.route.segments))
+        other = first.setdefault(key, each)
+        if other is not each:
+            message = (
+                f"routes {quoted(other.route.id)} (line {other.path.line}) and {quoted(each.route.id)} "
+                f"(line {each.path.line}) tie: {other.route.path} and {each.route.path} match the same targets"
+            )
+            problems.error(each.path, "tie", message)
+
+
+def check_names(placed: Sequence[Placed], problems: Problems) -> None:
+    """Notes names of routes, parts and IAM that would share a breaker's name, and so its metrics and its controls."""
+    owners = {"iam": "IAM's breaker"}
+    for each in placed:
+        for name, owner in _breaker_names(each.route):
+            if name in owners and owners[name] != owner:
+                message = f"{owner} would be called {quoted(name)}, like {owners[name]}"
+                problems.error(each.path, "same-name", message)
+            owners.setdefault(name, owner)
+
+
+def _breaker_names(route: Route) -> Iterator[tuple[str, str]]:
+    yield route.id, f"the route {quoted(route.id)}"
+    if isinstance(route.action, AggregateAction) and not route.id.endswith(".bulk"):
+        for part in route.action.parts:
+            yield f"{route.id}.{part.name}", f"the system {quoted(part.name)} of {quoted(route.id)}"
+
+
+def warn_unused(upstreams: Iterable[tuple[str, Mark]], routes: Iterable[Route], problems: Problems) -> None:
+    """Warns of upstreams that no route sends anything to."""
+    used = {name for route in routes for name in upstreams_of(route)}
+    for name, mark in upstreams:
+        if name not in used:
+            problems.warning(mark, "unused-upstream", f"no route uses the upstream {quoted(name)}")
+
+
+def upstreams_of(route: Route) -> tuple[str, ...]:
+    """The upstreams that a route sends to."""
+    action = route.action
+    if isinstance(action, AggregateAction):
+        return tuple(part.upstream for part in action.parts)
+    return (action.upstream,) if isinstance(action, ProxyAction | NavigationAction) else ()

@@ -1,0 +1,90 @@
+"""Every file of a configuration, read once: what was read makes the configuration's hash and the list to watch.
+
+A file that can't be read is one mistake at the place that names it. Only regular files are read, so that a pipe or a
+device can't hold up the start.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from pathlib import Path
+from typing import Final
+
+from gateway.config.problems import Mark, Problems
+
+MAX_BYTES: Final = 16 * 1024 * 1024
+_REASONS: Final[dict[type[OSError], str]] = {
+    FileNotFoundError: "there is no such file",
+    NotADirectoryError: "there is no such file",
+    IsADirectoryError: "this is a directory, not a file",
+    PermissionError: "the file may not be read",
+}
+
+
+class Files:
+    """The files read so far. `folder` is where relative paths start."""
+
+    def __init__(self, folder: Path, problems: Problems) -> None:
+        self.folder = folder
+        self._problems = problems
+        self._contents: dict[Path, bytes] = {}
+
+    def resolve(self, name: str) -> Path:
+        """The absolute path of a file that the configuration names."""
+        return Path(os.path.abspath(self.folder / name))  # noqa: PTH100 - resolve() would lose a ConfigMap's symlinks
+
+    def read(self, mark: Mark, name: str) -> bytes | None:
+        """The content, or None with a mistake noted at `mark`."""
+        path = self.resolve(name)
+        if path not in self._contents:
+            try:
+                self._contents[path] = _content(path)
+            except (OSError, ValueError) as error:
+                self._problems.error(mark, "unreadable-file", f"{name}: {_reason(error)}")
+                return None
+        return self._contents[path]
+
+    def read_text(self, mark: Mark, name: str) -> str | None:
+        """The content as text without the line break at its end, or None with a mistake noted."""
+        content = self.read(mark, name)
+        try:
+            return None if content is None else content.decode().rstrip("\r\n")
+        except UnicodeDecodeError:
+            self._problems.error(mark, "not-utf-8", f"{name}: the file is not UTF-8")
+            return None
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files read, in order."""
+        return tuple(sorted(self._contents))
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 over names and contents of all files read."""
+        total = hashlib.sha256()
+        for path in self.paths:
+            name = os.path.relpath(path, self.folder).encode("utf-8", "surrogateescape")
+            total.update(b"%d:%b%d:" % (len(name), name, len(self._contents[path])))
+            total.update(self._contents[path])
+        return total.hexdigest()
+
+
+def _content(path: Path) -> bytes:
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError
+    if not stat.S_ISREG(mode):
+        raise ValueError("this is not a regular file")
+    with path.open("rb") as file:
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"the file is larger than {MAX_BYTES // 1024 // 1024} MiB")
+    return content
+
+
+def _reason(error: OSError | ValueError) -> str:
+    if isinstance(error, OSError):
+        return _REASONS.get(type(error), error.strerror or "the file can't be read")
+    return "there is no such file" if "null byte" in str(error) else str(error)

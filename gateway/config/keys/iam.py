@@ -1,0 +1,84 @@
+"""`iam`: the policy decision point and how it is asked."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from gateway.config.keys.base import Keys, Maybe, group, key, optional
+from gateway.config.keys.types import Count, Duration, DurationOrZero, Flag, Secret, Share, Text, Word
+from gateway.config.keys.upstreams import ClientTlsKeys
+
+
+class IamTimeoutKeys(Keys):
+    """How long asking may take."""
+
+    connect: Duration = key("1s", "Until connected, DNS and TLS included.")
+    read: Duration = key("2s", "The longest silence before and within a reply.")
+    total: Duration = key("2500ms", "One question with its retries, queueing aside.")
+
+
+class IamRetryKeys(Keys):
+    """Repeating a question that failed; a question changes nothing, so that is always safe."""
+
+    attempts: Annotated[Count, Field(le=20)] = key(2, "Attempts in all: 1 means no retry. At most 20.")
+    backoff: DurationOrZero = key("50ms", "The wait before the second attempt; it doubles each time, with jitter.")
+    backoff_max: DurationOrZero = key("10s", "The longest wait between two attempts.")
+
+
+class IamCircuitBreakerKeys(Keys):
+    """When to stop asking IAM, and for how long."""
+
+    failure_threshold: Count = key(5, "Consecutive failures that open the circuit.")
+    open_for: Duration = key("5s", "How long no call is made, until one trial.")
+    open_for_max: Duration = key("60s", "Failed trials double the open time up to this.")
+    failure_rate: Maybe[Share] = optional(
+        "Opens also when this share of the calls within `window` fails. Off when left out."
+    )
+    window: Duration = key("10s", "The time over which failure_rate is measured.")
+    min_calls: Count = key(20, "Calls within `window` below which failure_rate does not count.")
+    probe: Maybe[Duration] = optional("How often the gateway tries an open circuit by itself. Off when left out.")
+
+
+class BatchKeys(Keys):
+    """Sharing calls."""
+
+    max_size: Count = key(50, "Evaluations in one call.")
+
+
+class CacheKeys(Keys):
+    """Remembering decisions, by the whole question."""
+
+    ttl: DurationOrZero = key(
+        "0s", "How long a permit is used without asking again: a right that was taken away still works that long."
+    )
+    negative_ttl: DurationOrZero = key("0s", "How long a denial is used without asking again.")
+    max_stale: DurationOrZero = key("5m", "How long a permit is remembered for `degrade: stale`, whatever the ttl.")
+    max_entries: Count = key(100000, "Decisions remembered; the oldest go first.")
+
+
+class IamKeys(Keys):
+    """The policy decision point and how it is asked."""
+
+    api: Annotated[Literal["authzen", "json", "opa", "embedded"], Word] = key(
+        "authzen",
+        "authzen: OpenID AuthZEN 1.0 · json: a plain batch of checks · opa: OPA's data API · embedded: the policies in "
+        "policies/access, without a server.",
+    )
+    url: Maybe[Text] = optional("Where IAM is; it may end in a path. Required unless `api: embedded`.")
+    token: Maybe[Secret] = optional("The bearer token sent to IAM. None when left out or empty.")
+    timeout: IamTimeoutKeys = group(IamTimeoutKeys, "How long asking may take.")
+    retry: IamRetryKeys = group(IamRetryKeys, "Repeating a question that failed.")
+    circuit_breaker: IamCircuitBreakerKeys = group(IamCircuitBreakerKeys, "When to stop asking.")
+    batch: BatchKeys = group(BatchKeys, "Sharing calls.")
+    max_concurrency: Count = key(8, "Calls in flight to IAM.")
+    max_queue: Count = key(10000, "Checks waiting for a call; more are answered 503 iam_overloaded.")
+    cache: CacheKeys = group(CacheKeys, "Remembering decisions.")
+    tls: ClientTlsKeys = group(ClientTlsKeys, "TLS, for an https:// url.")
+    discovery: Flag = key(False, "authzen: use /.well-known/authzen-configuration.")
+    batch_path: Text | None = key(
+        "/iam/authorize/batch", "json: where many checks are asked; null asks them one by one."
+    )
+    single_path: Text = key("/iam/authorize", "json: where one check is asked.")
+    path: Maybe[Text] = optional("opa: the document asked for, as in /v1/data/{path}. Required with `api: opa`.")

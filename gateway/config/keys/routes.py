@@ -1,0 +1,151 @@
+"""`routes`: paths, what they need and where they go; and the top of the file."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, Tag
+
+from gateway.config.keys.base import Keys, Maybe, by_shape, group, key, optional, required
+from gateway.config.keys.checks import Authorize, Check, Checks
+from gateway.config.keys.iam import IamKeys
+from gateway.config.keys.identity import IdentityKeys
+from gateway.config.keys.resilience import CallKeys, Methods, PolicyKeys
+from gateway.config.keys.server import ServerKeys
+from gateway.config.keys.types import Count, Duration, DurationOrZero, Flag, Json, Name, Text, Word
+from gateway.config.keys.upstreams import UpstreamKeys
+
+
+class CorsKeys(Keys):
+    """Cross-origin requests, answered by the gateway."""
+
+    origins: Annotated[list[Text], Field(min_length=1)] = required("Origins like https://app.example, or `*` alone.")
+    max_age: DurationOrZero = key("10m", "How long a browser may remember a preflight.")
+    credentials: Flag = key(False, "Whether credentials may be sent; not with `*`.")
+
+
+class PartKeys(CallKeys):
+    """One system of an aggregate, with its own instance of the route's timeouts, retries and breaker."""
+
+    upstream: Name = required("The upstream that is asked.")
+    path: Text = required("Path and query; placeholders are filled in, percent-encoded.")
+    method: Annotated[Literal["GET", "POST"], Word] = key("GET", "GET, or POST with `json`.")
+    json_: Json = Field(default=None, alias="json", description="The body of a POST; placeholders are filled in.")
+    found_field: Maybe[Text] = optional("The name of the answer's true-or-false member that says whether it was found.")
+    authorize: Maybe[Checks] = optional("Further checks for this system alone, asked in the same call.")
+
+
+class CompareKeys(Keys):
+    """One field compared pairwise over the systems that answered and found."""
+
+    field: Text = required("The field's name in the answer.")
+    severity: Text = key("medium", "How much a difference matters.")
+    values: Annotated[dict[str, Text], Field(min_length=2)] = required(
+        "For each system the JSON pointer (RFC 6901) of the value in its answer."
+    )
+
+
+class BulkKeys(Keys):
+    """Many items in one request."""
+
+    path: Text = required("Where they are posted.")
+    items: Text = required("The JSON pointer of the list in the body.")
+    param: Text = required("The path parameter that each item stands for.")
+    max_items: Count = key(500, "Items in one request.")
+    concurrency: Count = key(8, "Items asked at the same time.")
+
+
+Require = Annotated[
+    Annotated[Count, Tag("<number>")] | Annotated[Annotated[list[Text], Field(min_length=1)], Tag("<names>")],
+    by_shape("a number or a list of systems is expected", number=(int, str), names=list),
+]
+
+
+class AggregateKeys(Keys):
+    """One answer from several systems, partial when some fail."""
+
+    systems: Annotated[dict[str, PartKeys], Field(min_length=1, max_length=100)] = required(
+        "The systems by name; all are asked at the same time."
+    )
+    require: Require = key(1, "How many must answer, or a list of those that must; otherwise 503.")
+    compare: list[CompareKeys] | tuple[()] = Field(default=(), description="Fields compared between the systems.")
+    include: Maybe[Annotated[Literal["data"], Word]] = optional("`data` adds the systems' bodies to the answer.")
+    bulk: Maybe[BulkKeys] = optional("Many items in one request.")
+
+
+class NavigationKeys(Keys):
+    """A document of the upstream, each item marked with what IAM says."""
+
+    upstream: Name = required("The upstream that has the document, under the same path.")
+    items: Text = required("A JSON pointer to the items, in which `*` stands for all members.")
+    check: Check = required("Asked for each item; `{item.NAME}` is a member of the item.")
+    on_denied: Annotated[Literal["remove", "disable"], Word] = key("remove", "What becomes of a denied item.")
+
+
+class PermissionsKeys(Keys):
+    """Answers the caller's own questions."""
+
+    max_items: Count = key(100, "Questions in one request.")
+
+
+class HealthKeys(Keys):
+    """The health of all systems: `health: {}`."""
+
+
+class RouteKeys(PolicyKeys):
+    """One route. Exactly one of `upstream`, `aggregate`, `navigation`, `permissions` and `health`."""
+
+    id: Name = required("The route's name in logs, metrics and error bodies; unique.")
+    host: Maybe[Text] = optional("Only for this Host. When left out: for any.")
+    path: Text = required("Literal segments, {name} for one segment, a closing /* for everything below.")
+    methods: Maybe[Annotated[Methods, Field(min_length=1)]] = optional(
+        "What is allowed; HEAD is where GET is. When left out: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS; "
+        "of `permissions` POST; of the other kinds GET and HEAD."
+    )
+    authorize: Authorize = required(
+        "public, authenticated, a list of checks that all must be permitted, or one of these by method (for HEAD also "
+        "GET's, `*` for the rest)."
+    )
+    upstream: Maybe[Name] = optional("Forward to this upstream.")
+    aggregate: Maybe[AggregateKeys] = optional("One answer from several systems.")
+    navigation: Maybe[NavigationKeys] = optional("A document whose items are marked with what IAM says.")
+    permissions: Maybe[PermissionsKeys] = optional("Answers the caller's own questions.")
+    health: Maybe[HealthKeys] = optional("The health of all systems: `health: {}`.")
+    strip_prefix: Maybe[Text] = optional("A literal beginning of the path that is removed before forwarding.")
+    preserve_host: Flag = key(False, "Send the caller's Host instead of the upstream's own.")
+    policy: Name = key("fail-closed", "A resilience policy: one of policies/, or a built-in one.")
+    max_concurrency: Maybe[Count] = optional("Requests in flight on this route. When left out: half of the server's.")
+    cors: Maybe[CorsKeys] = optional("Answer cross-origin requests here. When left out OPTIONS is a request like any.")
+    recheck: Maybe[Duration] = optional("How often open streams are checked again. When left out: never.")
+    stream_idle_timeout: Duration = key("5m", "The longest silence of an event stream or WebSocket.")
+    server_timing: Flag = key(False, "Tell the caller the times of IAM and upstream in Server-Timing.")
+    allow_encoded_slashes: Flag = key(False, "Admit %2F and %5C in the target; the bytes go on unchanged.")
+    allow_empty_segments: Flag = key(False, "Admit // in the target; the bytes go on unchanged.")
+    allow_path_parameters: Flag = key(False, "Admit ; in the target; the bytes go on unchanged.")
+
+
+_VERSION = "The version of the file's format: 1."
+
+
+class Outline(Keys):
+    """The top of the file, its sections unread: each is validated by itself, so that every mistake is found."""
+
+    version: Literal[1] = required(_VERSION)
+    server: dict[str, Any] = Field(default_factory=dict)
+    iam: dict[str, Any]
+    identity: dict[str, Any]
+    upstreams: dict[str, Any] = Field(default_factory=dict)
+    routes: Annotated[list[Any], Field(min_length=1)]
+
+
+class RoutesFile(Keys):
+    """routes.yaml: together with the folder policies/ beside it, all of the gateway's configuration."""
+
+    version: Literal[1] = required(_VERSION)
+    server: ServerKeys = group(ServerKeys, "The listeners and the limits of everything that goes through them.")
+    iam: IamKeys = required("The policy decision point and how it is asked.")
+    identity: IdentityKeys = required("How the gateway learns who asks.")
+    upstreams: dict[str, UpstreamKeys] = Field(
+        default_factory=dict, description="The systems behind the gateway, by name."
+    )
+    routes: Annotated[list[RouteKeys], Field(min_length=1)] = required("Paths, what they need and where they go.")

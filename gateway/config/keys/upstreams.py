@@ -1,0 +1,81 @@
+"""`upstreams`: the systems behind the gateway, and how it shows itself to them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, Tag
+
+from gateway.config.keys.base import Keys, Maybe, by_shape, group, key, optional, required
+from gateway.config.keys.types import Count, Duration, FilePath, Flag, RequiredSecret, Text
+
+
+class ClientTlsKeys(Keys):
+    """TLS towards an upstream or IAM."""
+
+    ca_file: Maybe[FilePath] = optional("Authorities to believe, PEM. When left out: the system's.")
+    cert_file: Maybe[FilePath] = optional("The gateway's own certificate chain, PEM.")
+    key_file: Maybe[FilePath] = optional("Its private key, PEM.")
+    server_name: Maybe[Text] = optional(
+        "The name expected in the certificate and sent as SNI. When left out: the URL's."
+    )
+    verify: Flag = key(True, "false believes any certificate. For a test bench only.")
+
+
+class HealthCheckKeys(Keys):
+    """How /health/systems asks the system."""
+
+    path: Maybe[Text] = optional("GET this; a 2xx is healthy. When left out: a TCP connection.")
+    interval: Duration = key("10s", "The time between two checks.")
+    timeout: Duration = key("2s", "The time for one check.")
+
+
+class BearerKeys(Keys):
+    """A fixed bearer token."""
+
+    token: RequiredSecret = required("The token.")
+
+
+class BasicKeys(Keys):
+    """RFC 7617."""
+
+    username: Text = required("The user; it can't hold a colon.")
+    password: RequiredSecret = required("The password.")
+
+
+class OAuth2Keys(Keys):
+    """RFC 6749 section 4.4: fetched once, shared, renewed before it expires."""
+
+    token_url: Text = required("The authorization server's token endpoint.")
+    client_id: Text = required("The gateway's client id.")
+    client_secret: RequiredSecret = required("Its secret.")
+    scope: Maybe[Text] = optional("The scope to ask for.")
+
+
+Bearer = Annotated[
+    Annotated[RequiredSecret, Tag("<token>")] | Annotated[BearerKeys, Tag("<keys>")],
+    by_shape("a token or {token: …} is expected", token=str, keys=dict),
+]
+
+
+class AuthKeys(Keys):
+    """How the gateway authenticates itself, instead of passing on the caller's credentials. Exactly one."""
+
+    bearer: Maybe[Bearer] = optional("A fixed bearer token: the token, or {token: …}.")
+    basic: Maybe[BasicKeys] = optional("User and password.")
+    oauth2_client_credentials: Maybe[OAuth2Keys] = optional("A token from an OAuth 2 authorization server.")
+
+
+class UpstreamKeys(Keys):
+    """One system: one or several origins that share their limits. Exactly one of `url` and `urls`."""
+
+    url: Maybe[Text] = optional("http:// or https://, host and port; nothing after the port.")
+    urls: Maybe[Annotated[list[Text], Field(min_length=1, max_length=256)]] = optional(
+        "Several origins, balanced by least in flight of two at random."
+    )
+    max_connections: Count = key(256, "Connections to the upstream; further requests wait within their deadline.")
+    max_pending: Count = key(1024, "Requests that may wait for a connection; more are answered 503.")
+    idle_timeout: Duration = key("60s", "How long an unused connection is kept.")
+    tls: ClientTlsKeys = group(ClientTlsKeys, "TLS, for https:// origins.")
+    health: HealthCheckKeys = group(HealthCheckKeys, "How /health/systems asks this system.")
+    auth: Maybe[AuthKeys] = optional("The gateway's own credentials. When left out the caller's are passed on.")

@@ -1,0 +1,100 @@
+"""A mistake in the configuration: where it stands, what it is called, and one line that says it.
+
+The form `FILE:LINE:COL: error[id]: message` is a promise to editors and scripts; lines and columns count from 1.
+Problems are collected, not raised: only the loader raises, once, with all of them.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+_NEAR: Final = 0.6
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Mark:
+    """A place in a file, counted from 1. `file` is shown as the user named it."""
+
+    file: str
+    line: int = 1
+    col: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.col}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Problem:
+    """One mistake (`severity` error) or one thing to know (`severity` warning)."""
+
+    file: str
+    line: int
+    col: int
+    severity: str
+    id: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.col}: {self.severity}[{self.id}]: {self.message}"
+
+
+class ConfigurationError(Exception):
+    """The configuration can't serve. `problems` are all mistakes, in file order; the text is one line for each."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+class Problems:
+    """Collects mistakes and warnings; the same one at the same place is kept once."""
+
+    def __init__(self) -> None:
+        self._found: dict[Problem, None] = {}
+
+    def error(self, mark: Mark, id_: str, message: str) -> None:
+        """Note a mistake."""
+        self._note(mark, "error", id_, message)
+
+    def warning(self, mark: Mark, id_: str, message: str) -> None:
+        """Note something that serves but should be known."""
+        self._note(mark, "warning", id_, message)
+
+    @property
+    def errors(self) -> tuple[Problem, ...]:
+        """All mistakes, in file order."""
+        return self._of("error")
+
+    @property
+    def warnings(self) -> tuple[Problem, ...]:
+        """All warnings, in file order."""
+        return self._of("warning")
+
+    def known_at(self, mark: Mark) -> bool:
+        """Whether a mistake was noted at this very place already: what follows from it is not worth a line."""
+        return any(
+            p.severity == "error" and (p.file, p.line, p.col) == (mark.file, mark.line, mark.col) for p in self._found
+        )
+
+    def _note(self, mark: Mark, severity: str, id_: str, message: str) -> None:
+        line = " ".join(message.split())
+        self._found[Problem(mark.file, mark.line, mark.col, severity, id_, line)] = None
+
+    def _of(self, severity: str) -> tuple[Problem, ...]:
+        return tuple(sorted(found for found in self._found if found.severity == severity))
+
+
+def near(word: str, known: Iterable[str]) -> str:
+    """`; did you mean "x"?` where a known word is near, else an empty text."""
+    choices = {choice.lower(): choice for choice in known}
+    found = difflib.get_close_matches(word.lower(), choices, n=1, cutoff=_NEAR)
+    return f'; did you mean "{choices[found[0]]}"?' if found else ""
+
+
+def quoted(value: object) -> str:
+    """A value of the file for a message: quoted, on one line, cut where long."""
+    text = "".join(char if char.isprintable() else "�" for char in str(value))
+    return f'"{text[:57]}…"' if len(text) > 58 else f'"{text}"'  # noqa: PLR2004 - 58 fits beside a message
