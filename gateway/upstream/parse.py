@@ -25,7 +25,10 @@ MAX_INTERIM: Final = 10_000
 _INTERIM: Final = range(100, 200)
 _SWITCHING: Final = 101
 _FINAL: Final = range(200, 600)
-_PREFIX: Final = len(b"HTTP/1.1 ")
+_BODILESS: Final = frozenset({204, 304})
+_HTTP_1_0: Final = b"HTTP/1.0 "
+_HTTP_1_1: Final = b"HTTP/1.1 "
+_PREFIX: Final = len(_HTTP_1_1)
 
 
 class Violation(Exception):
@@ -47,7 +50,6 @@ class ResponseParser:
         "complete",
         "head_done",
         "keep_alive",
-        "received",
         "surplus",
         "until_close",
     )
@@ -55,8 +57,15 @@ class ResponseParser:
     def __init__(self) -> None:
         self._llhttp = httptools.HttpResponseParser(self)
         self._reply = Reply(None)
+        self._prefix = b""
+        self._interim = False
         self.complete = True
         self.surplus = False
+
+    @property
+    def received(self) -> bool:
+        """Whether any byte of the response has come."""
+        return bool(self._prefix)
 
     def start(self, reply: Reply, *, bare: bool) -> None:
         """The next bytes belong to `reply`; `bare`: it answers HEAD, so it has no body whatever it says."""
@@ -64,19 +73,16 @@ class ResponseParser:
         self._bare = bare
         self._head_bytes = 0
         self._interims = 0
-        self._interim = False
         self._prefix = b""
-        self.received = False
         self.head_done = False
         self.complete = False
-        self.keep_alive = False
-        self.until_close = False
 
     def feed(self, data: bytes) -> None:
         """Parse what came. Raises Violation; never for bytes after a complete response, see `surplus`."""
-        if len(self._prefix) < _PREFIX:
+        if not self._prefix and data.startswith(_HTTP_1_1):
+            self._prefix = _HTTP_1_1
+        elif len(self._prefix) < _PREFIX:
             self._check_prefix(data)
-        self.received = True
         self._feeding = len(data)
         buffered = self._reply.buffered
         try:
@@ -98,7 +104,7 @@ class ResponseParser:
     def _check_prefix(self, data: bytes) -> None:
         # llhttp also takes RTSP/, ICE/, HTTP/0.9 and HTTP/2.0, and empty lines before the status line.
         prefix = self._prefix = self._prefix + data[: _PREFIX - len(self._prefix)]
-        if not (b"HTTP/1.1 ".startswith(prefix) or b"HTTP/1.0 ".startswith(prefix)):
+        if not (_HTTP_1_1.startswith(prefix) or _HTTP_1_0.startswith(prefix)):
             raise Violation("not an HTTP/1.x response")
 
     def _count(self, size: int) -> None:
@@ -127,24 +133,21 @@ class ResponseParser:
         """The end of a head."""
         reply = self._reply
         status = self._llhttp.get_status_code()
-        self._check_size(reply)
+        if len(reply.headers) > MAX_HEADERS or self._head_bytes + self._feeding > MAX_HEAD:
+            self._check_size(reply)
         if status not in _FINAL:
             self._on_interim(status)
             return
         if self._interims and self._llhttp.get_http_version() not in ("1.0", "1.1"):
             raise Violation("not an HTTP/1.x response")
-        framed = self._read_framing()
+        framed = self._read_framing(reply)
         reply.status = status
         self.head_done = True
         self._head_bytes = 0
-        if self._bare:
-            self.complete = True
-        elif status in (204, 304):
-            # A body that such a response announces may still come and must not be the next one's answer.
-            self.keep_alive = self._llhttp.should_keep_alive() and not (framed and reply.content_length != 0)
-        else:
-            self.keep_alive = self._llhttp.should_keep_alive()
-            self.until_close = not framed
+        self.until_close = not framed
+        self.keep_alive = self._llhttp.should_keep_alive()
+        if self._bare or status in _BODILESS:
+            self._expect_no_body(reply, framed=framed)
 
     def on_body(self, body: bytes) -> None:
         """A part of the body."""
@@ -161,13 +164,21 @@ class ResponseParser:
             self.complete = True
 
     def _check_size(self, reply: Reply) -> None:
+        # Only a large delivery can hold a large head, so most heads need not be measured.
         if len(reply.headers) > MAX_HEADERS:
             raise Violation(f"more than {MAX_HEADERS} header fields")
-        # Only a large delivery can hold a large head, so most heads need not be measured.
-        if self._head_bytes + self._feeding > MAX_HEAD:
-            size = sum(len(name) + len(value) for name, value in reply.headers) + len(reply.reason)
-            if size > MAX_HEAD:
-                raise Violation(f"more than {MAX_HEAD} bytes of head")
+        size = sum(len(name) + len(value) for name, value in reply.headers) + len(reply.reason)
+        if size > MAX_HEAD:
+            raise Violation(f"more than {MAX_HEAD} bytes of head")
+
+    def _expect_no_body(self, reply: Reply, *, framed: bool) -> None:
+        # A body that such a response announces may still come, and must not become the next one's answer.
+        self.until_close = False
+        if self._bare:
+            self.complete = True
+            self.keep_alive = False
+        elif framed and reply.content_length != 0:
+            self.keep_alive = False
 
     def _on_interim(self, status: int) -> None:
         reply = self._reply
@@ -181,14 +192,14 @@ class ResponseParser:
         self._head_bytes = 0
         self._interim = True
 
-    def _read_framing(self) -> bool:
+    def _read_framing(self, reply: Reply) -> bool:
         """Whether the response says where its body ends; sets the reply's content length."""
-        codings = 0
-        for name, value in self._reply.headers:
+        chunked = False
+        for name, value in reply.headers:
             if name == b"content-length":
-                self._reply.content_length = int(value)  # llhttp checked: digits, once, not with a transfer coding
+                reply.content_length = int(value)  # llhttp checked: digits, once, not with a transfer coding
             elif name == b"transfer-encoding":
-                codings += 1
-                if codings > 1 or value.lower() != b"chunked" or self._prefix.startswith(b"HTTP/1.0"):
+                if chunked or value.lower() != b"chunked" or self._prefix != _HTTP_1_1:
                     raise Violation("unknown transfer coding")
-        return bool(codings) or self._reply.content_length is not None
+                chunked = True
+        return chunked or reply.content_length is not None

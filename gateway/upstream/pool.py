@@ -114,7 +114,11 @@ class Pool:
 
     def on_free(self, connection: Connection) -> None:
         """An exchange is over: the connection goes to who waits, or rests."""
-        self._give(connection, self._first_waiter())
+        if self._queue or self._dialing or self._closed:
+            self._give(connection, self._first_waiter())
+        else:
+            self._idle.append(connection)
+            connection.rest(self._idle_timeout_s)
 
     def on_lost(self, connection: Connection) -> None:
         """A connection will take no more requests: its place is free."""

@@ -114,9 +114,9 @@ class Reply:
 
     # Below: what the connection calls.
 
-    def begin(self) -> asyncio.Future[None]:
-        """The future that the head or a failure resolves."""
-        self._waiter = asyncio.get_running_loop().create_future()
+    def wait(self, loop: asyncio.AbstractEventLoop) -> asyncio.Future[None]:
+        """What the head, a part of the body, the end or a failure resolves."""
+        self._waiter = loop.create_future()
         return self._waiter
 
     def add(self, chunk: bytes) -> None:
@@ -145,11 +145,6 @@ class Reply:
                 waiter.set_result(None)
 
     @property
-    def awaited(self) -> bool:
-        """Whether the caller waits for more."""
-        return self._waiter is not None
-
-    @property
     def error(self) -> Exception | None:
         """Why the response will not be completed."""
         return self._error
@@ -158,7 +153,7 @@ class Reply:
         connection = self._connection
         assert connection is not None  # noqa: S101 - neither complete nor failed, so it is still ours
         connection.watch(connection.read_s)
-        await self.begin()
+        await self.wait(asyncio.get_running_loop())
 
     def _take(self) -> bytes:
         chunks = self._chunks

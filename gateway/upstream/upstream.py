@@ -12,14 +12,14 @@ import asyncio
 import dataclasses
 import random
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
 
 from gateway.errors import GatewayError
 from gateway.model.route import Timeouts
 from gateway.model.settings import UpstreamSettings
 from gateway.resilience.deadline import Deadline
-from gateway.upstream.connect import Connector, Dialer, Origin
+from gateway.upstream.connect import Connector, Dialer, Origin, P
 from gateway.upstream.failures import ConnectFailed, ConnectionLost
 from gateway.upstream.outgoing import Outgoing
 from gateway.upstream.pool import Pool
@@ -66,7 +66,7 @@ class Upstream:
     def __repr__(self) -> str:
         return f"<Upstream {self.name} {[member.pool for member in self._members]}>"
 
-    async def exchange(self, outgoing: Outgoing, *, timeouts: Timeouts, deadline: Deadline) -> Reply:
+    def exchange(self, outgoing: Outgoing, *, timeouts: Timeouts, deadline: Deadline) -> Coroutine[Any, Any, Reply]:
         """Send a request and wait for the response head; 1xx are swallowed.
 
         Raises GatewayError with `sent` False when no byte of the request went out: `upstream_unreachable`,
@@ -75,8 +75,24 @@ class Upstream:
         request body raised. May be cancelled at any time.
         """
         if self._only is not None:
-            return await self._only.exchange(outgoing, timeouts, deadline)
-        return await self._exchange_with_any(outgoing, timeouts, deadline)
+            return self._only.exchange(outgoing, timeouts, deadline)
+        return self._exchange_with_any(outgoing, timeouts, deadline)
+
+    async def dial(self, factory: Callable[[Origin], P], within_s: float) -> P:
+        """A connection of its own to one origin, outside the pool and its limits (WebSocket).
+
+        Chosen as for a request. Raises ConnectFailed, or `upstream_overloaded` when we are out of sockets.
+        """
+        untried = list(self._members)
+        while True:
+            member = self._choose(untried)
+            untried.remove(member)
+            try:
+                return await self._connector(member.pool.origin, partial(factory, member.pool.origin), within_s)
+            except ConnectFailed:
+                member.aside_until_s = self._clock() + SET_ASIDE_S
+                if not untried:
+                    raise
 
     async def probe(self, timeout_s: float) -> None:
         """Connect to every origin, send nothing. Raises the GatewayError of the first if none can be reached."""

@@ -115,9 +115,14 @@ class Connection(asyncio.Protocol):
         `Upstream.exchange`; or what the request body raised.
         """
         head = head_of(outgoing)
-        reply = Reply(self)
-        waiter = reply.begin()
-        self._begin(reply, outgoing, timeouts, deadline)
+        reply = self._reply = Reply(self)
+        waiter = reply.wait(self._loop)
+        self.requests += 1
+        self.read_s = timeouts.read_s
+        self._write_s = timeouts.write_s
+        self._deadline = deadline
+        self._head_done = False
+        self._parser.start(reply, bare=outgoing.method == b"HEAD")
         self._write(head, outgoing)
         try:
             await waiter
@@ -128,33 +133,25 @@ class Connection(asyncio.Protocol):
             raise reply.error
         return reply
 
-    def _begin(self, reply: Reply, outgoing: Outgoing, timeouts: Timeouts, deadline: Deadline) -> None:
-        self.requests += 1
-        self.read_s = timeouts.read_s
-        self._write_s = timeouts.write_s
-        self._deadline = deadline
-        self._head_done = False
-        self._reply = reply
-        self._parser.start(reply, bare=outgoing.method == b"HEAD")
-
     def _write(self, head: bytes, outgoing: Outgoing) -> None:
         body = outgoing.body
         transport = self._transport
         if self.lost or transport.is_closing():
-            self._fail(failures.lost(None, sent=False))
-        elif not body:
+            self._release(failures.lost(None, sent=False))
+            return
+        if not body:
             transport.write(head)
-            self._on_request_sent()
         elif isinstance(body, bytes):
             if len(body) <= JOINED:
                 transport.write(head + body)
             else:
                 transport.writelines((head, body))
-            self._on_request_sent()
         else:
             transport.write(head)
             self.watch(self._write_s if self._writing_paused else inf)
             self._pump = self._loop.create_task(self._send_body(body, outgoing.content_length))
+            return
+        self._on_request_sent()
 
     def _on_request_sent(self) -> None:
         self.watch(self._write_s if self._writing_paused else self.read_s)
@@ -169,7 +166,7 @@ class Connection(asyncio.Protocol):
                 await self._send_sized(body, length)
         except Exception as error:  # noqa: BLE001 - the caller's iterator may raise anything; it gets it back
             self._pump = None
-            self._fail(error)
+            self._release(error)
         else:
             self._pump = None
             if not self._head_done:
@@ -199,8 +196,8 @@ class Connection(asyncio.Protocol):
         while self._writing_paused:
             resumed = self._resumed = self._loop.create_future()
             await resumed
-        while not self._head_done and self._readable():
-            await asyncio.sleep(0)  # noqa: ASYNC110 - what the socket holds is reported by no event but the reading
+        while not self._head_done and self._readable():  # noqa: ASYNC110 - no event tells of it but the reading itself
+            await asyncio.sleep(0)
 
     # --- what the reply calls -----------------------------------------------------------------------------------------
 
@@ -235,7 +232,7 @@ class Connection(asyncio.Protocol):
 
     def usable(self, method: bytes) -> bool:
         """Whether it may take another request. What cannot be repeated costs a look at the socket."""
-        return not (self.lost or self._transport.is_closing() or (method not in IDEMPOTENT and self._readable()))
+        return not self.lost and (method in IDEMPOTENT or not self._readable())
 
     # --- what the event loop calls ------------------------------------------------------------------------------------
 
@@ -255,7 +252,7 @@ class Connection(asyncio.Protocol):
         try:
             parser.feed(data)
         except Violation as error:
-            self._fail(failures.protocol_error(str(error)))
+            self._release(failures.protocol_error(str(error)))
             return
         if parser.complete:
             self._complete(reply)
@@ -320,9 +317,9 @@ class Connection(asyncio.Protocol):
         self._deadline = None
         self._silence_s = inf
         reply.finish()
-        reusable = parser.keep_alive and not parser.surplus and self._pump is None and not self._writing_paused
-        if reusable and not self._transport.is_closing():
-            self.resume()
+        if parser.keep_alive and not parser.surplus and self._pump is None and not self._writing_paused:
+            if self._reading_paused:
+                self.resume()
             self._owner.on_free(self)
         else:
             self._release(None)
@@ -336,12 +333,9 @@ class Connection(asyncio.Protocol):
         if self._reply is None:
             self._release(None)
         elif self._parser.received:
-            self._fail(failures.broken_off(error))
+            self._release(failures.broken_off(error))
         else:
-            self._fail(failures.lost(error, sent=True))
-
-    def _fail(self, error: Exception) -> None:
-        self._release(error)
+            self._release(failures.lost(error, sent=True))
 
     def _release(self, error: Exception | None) -> None:
         """End this connection's life; the reply, if any, learns why."""
@@ -375,7 +369,7 @@ class Connection(asyncio.Protocol):
         deadline = self._deadline
         silent_until = self._silent_since + self._silence_s
         if deadline is not None and deadline.at_s <= now:
-            self._fail(failures.deadline_exceeded(sent=True))
+            self._release(failures.deadline_exceeded(sent=True))
         elif silent_until <= now:
             self._on_silence()
         else:
@@ -385,11 +379,11 @@ class Connection(asyncio.Protocol):
 
     def _on_silence(self) -> None:
         if not self._writing_paused:
-            self._fail(failures.read_timed_out(self._silence_s))
+            self._release(failures.read_timed_out(self._silence_s))
             return
         unwritten = self._transport.get_write_buffer_size()
         if unwritten < self._unwritten:  # slow, but not silent
             self._unwritten = unwritten
             self.watch(self._write_s)
         else:
-            self._fail(failures.write_timed_out(self._write_s))
+            self._release(failures.write_timed_out(self._write_s))
