@@ -13,6 +13,7 @@ import dataclasses
 import random
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Final
 
 from gateway.errors import GatewayError
