@@ -120,7 +120,7 @@ class EmbeddedDecisionPoint:
     ) -> list[Decision]:
         """Decisions on all questions, in order. Never raises; gives way to others every few milliseconds."""
         del deadline, request_id, span  # nothing here waits for anybody
-        keys = [(question.subject.document, question.check.fragment) for question in questions]
+        keys = [_key(question) for question in questions]
         decisions = [self._remembered.get(key) for key in keys]
         missing = [index for index, decision in enumerate(decisions) if decision is None]
         began = time.monotonic()
@@ -186,6 +186,12 @@ class EmbeddedDecisionPoint:
             secret = question.principal.type == OPAQUE_TYPE
             _log.warning("[pdp] policy %s could not be evaluated%s", name, "" if secret else f": {error}")
         return name
+
+
+def _key(question: Question) -> tuple[str, str]:
+    """All that the verdict depends on. An opaque subject's document holds its token; its key holds only a digest."""
+    subject = question.subject
+    return (subject.document if subject.identified else subject.key, question.check.fragment)
 
 
 def _document(question: Question) -> dict[str, Any]:

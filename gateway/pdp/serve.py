@@ -25,7 +25,7 @@ from gateway.pdp.point import EmbeddedDecisionPoint
 from gateway.pdp.problem import PolicyError
 
 KEEP_ALIVE_S: Final = 75
-SHUTDOWN_S: Final = 5
+SHUTDOWN_S: Final = 2
 BACKLOG: Final = 2048
 MAX_PORT: Final = 65535
 

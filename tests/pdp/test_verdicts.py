@@ -213,6 +213,16 @@ async def test_a_subject_with_other_properties_is_another_question(point: MakePo
     assert [d.outcome for d in decisions] == [Outcome.DENY, Outcome.ALLOW, Outcome.DENY]
 
 
+async def test_no_token_is_kept(point: MakePoint):
+    """An opaque subject is remembered by its key, which holds only the token's digest."""
+    loaded = point('permit(principal == Token::"s3cret", action, resource);')
+    opaque = Subject("token", "s3cret", "sha256:1f", '{"type":"token","id":"s3cret"}', identified=False)
+    (decision,) = await decide(loaded, Question(opaque, question().check))
+    assert decision.outcome is Outcome.ALLOW
+    assert loaded._remembered
+    assert "s3cret" not in repr(loaded._remembered)
+
+
 async def test_a_large_batch_lets_others_run(point: MakePoint, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(point_module, "SLICE_S", 0.0)
     loaded = point(PERMIT_ALL)
