@@ -24,15 +24,19 @@ class OpaqueIdentifier:
         raw = bearer_token(request, self._challenge, self._max_token)
         if not well_formed(raw):
             raise self._challenge.invalid("The token is malformed.")
-        token = raw.decode("ascii")
-        return Subject(
-            type="token",
-            id=token,
-            key="token:" + sha256(raw).hexdigest(),
-            # b64token has no character that JSON escapes.
-            document='{"type":"token","id":"' + token + '"}',
-            identified=False,
-        )
+        return token_subject(raw.decode("ascii"))
 
     async def aclose(self) -> None:
         """Nothing runs."""
+
+
+def token_subject(token: str) -> Subject:
+    """The Subject that a well-formed token is."""
+    return Subject(
+        type="token",
+        id=token,
+        key="token:" + sha256(token.encode("ascii")).hexdigest(),
+        # b64token has no character that JSON escapes.
+        document='{"type":"token","id":"' + token + '"}',
+        identified=False,
+    )

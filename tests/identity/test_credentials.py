@@ -6,6 +6,7 @@ import contextlib
 import json
 from hashlib import sha256
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -175,4 +176,4 @@ def test_a_key_file_that_cannot_be_used_is_a_mistake_at_start(tmp_path, content)
 def test_an_unknown_algorithm_is_a_mistake_at_start(tmp_path, algorithms):
     settings = JwtIdentity(issuer="i", audience="a", algorithms=algorithms, jwks_url="https://idp.example/jwks")
     with pytest.raises(ValueError, match=r"identity.jwt.algorithms"):
-        build_identifier(settings, max_token=64, http=None)
+        build_identifier(settings, max_token=64, http=httpx.AsyncClient())
