@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from gateway import __version__
-from gateway.cli import demo, drill, explain, export, health, iam, policy, routes, schema, serve, validate
+from gateway.cli import demo, drill, explain, health, iam, policy, routes, schema, serve, validate
 
 app = typer.Typer(
     name="gateway",
@@ -23,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (serve, validate, routes, explain, schema, health, iam, policy, demo, drill, export):
+for _command in (serve, validate, routes, explain, schema, health, iam, policy, demo, drill):
     _command.register(app)
 
 

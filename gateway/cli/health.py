@@ -45,7 +45,7 @@ def _fetch(admin: str, token: str) -> dict[str, Any]:
             reply.raise_for_status()
             report: dict[str, Any] = reply.json()
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        fail(f"cannot ask {admin}: {error or type(error).__name__}")
+        fail(f"cannot ask {admin}: {str(error) or type(error).__name__}")
     return report
 
 

@@ -21,14 +21,14 @@ def register(app: typer.Typer) -> None:
         workers: Annotated[int, typer.Option(min=1, max=256, help="Processes that serve.")] = 1,
     ) -> None:
         """Serve until SIGTERM or SIGINT."""
-        from gateway.app.run import CannotServeError, Overrides, serve as run  # noqa: PLC0415 - heavy
+        from gateway.app import run  # noqa: PLC0415 - heavy
 
         configuration = load_or_exit(config)
         try:
-            overrides = Overrides.parse(listen, admin)
+            overrides = run.Overrides.parse(listen, admin)
         except ValueError as error:
             raise typer.BadParameter(str(error)) from None
         try:
-            run(configuration, overrides, workers=workers)
-        except CannotServeError as error:
+            run.serve(configuration, overrides, workers=workers)
+        except run.CannotServeError as error:
             fail(str(error), EXIT_CANNOT)

@@ -1,0 +1,219 @@
+"""`gateway explain`: what would become of one request, and what exactly IAM would be asked."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gateway.cli.configuration import DEFAULT_FILE, ConfigFile, load_or_exit
+from gateway.cli.output import EXIT_BAD, EXIT_CANNOT, fail, say
+from gateway.cli.routes import destination, match_or_exit, split_request
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gateway.model.question import Decision, Question
+    from gateway.model.request import Match, Request
+    from gateway.model.route import IamFailureRule
+    from gateway.model.settings import Configuration
+    from gateway.model.subject import Subject
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command()
+    def explain(
+        request: Annotated[str, typer.Argument(metavar="'GET /path'", help="The request.")],
+        config: ConfigFile = DEFAULT_FILE,
+        subject: Annotated[str, typer.Option(help="Who asks; with opaque identity the token.")] = "",
+        header: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A request header.")] = None,
+        claim: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A claim of the token.")] = None,
+        ask: Annotated[bool, typer.Option("--ask", help="Ask IAM and say what it decided.")] = False,  # noqa: FBT002
+    ) -> None:
+        """Show the route, the policy, the exact IAM request and what would happen with IAM down.
+
+        Exit code: 0 allowed, 1 denied, 3 unknown; without --ask 0.
+        """
+        from gateway.errors import GatewayError  # noqa: PLC0415 - heavy
+
+        configuration = load_or_exit(config, warnings=False)
+        method, host, target = split_request(request)
+        match = match_or_exit(configuration, method, host, target)
+        made = _request(method, host, target, match, _pairs(header))
+        _say_route(match, method)
+        try:
+            questions = _questions(configuration, made, match, subject, _pairs(claim))
+        except GatewayError as error:
+            fail(f"refused: {error.code} ({error.kind.status}) {error.detail}")
+        if questions:
+            _say_iam_request(configuration, questions)
+        _say_outage(match.route.on_iam_failure[method], questions)
+        if ask and questions:
+            raise typer.Exit(_say_decisions(questions, asyncio.run(_asked(configuration, questions))))
+
+
+def _pairs(texts: list[str] | None) -> dict[str, str]:
+    pairs = {}
+    for text in texts or []:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"{text!r} is not NAME=VALUE")
+        pairs[name] = value
+    return pairs
+
+
+def _request(method: str, host: str, target: str, match: Match, headers: dict[str, str]) -> Request:
+    from gateway.model.request import Request  # noqa: PLC0415
+    from gateway.routing import parse_target  # noqa: PLC0415
+
+    return Request(
+        method=method,
+        target=parse_target(target.encode()),
+        headers=[(name.lower().encode("latin-1"), value.encode()) for name, value in headers.items()],
+        host=host,
+        scheme="http",
+        peer="127.0.0.1",
+        client="127.0.0.1",
+        trusted=False,
+        request_id="explain",
+        params=match.params,
+    )
+
+
+def _subject(configuration: Configuration, name: str, claims: dict[str, str]) -> Subject:
+    from gateway.identity.opaque import token_subject  # noqa: PLC0415
+    from gateway.identity.subjects import identity  # noqa: PLC0415
+    from gateway.model.settings import JwtIdentity, OpaqueIdentity  # noqa: PLC0415
+
+    settings = configuration.identity
+    if isinstance(settings, OpaqueIdentity):
+        return token_subject(name)
+    shown = settings.claims if isinstance(settings, JwtIdentity) else ()
+    properties = {claim: claims[claim] for claim in shown if claim in claims}
+    return identity(name, properties, {"sub": name, **claims})
+
+
+def _questions(
+    configuration: Configuration, request: Request, match: Match, name: str, claims: dict[str, str]
+) -> list[Question]:
+    from gateway.authorize.plan import plans_of  # noqa: PLC0415
+    from gateway.model.route import AccessKind  # noqa: PLC0415
+
+    plan = plans_of(match.route)[request.method]
+    if plan.kind is AccessKind.PUBLIC and not plan.checks:
+        return []
+    if not name:
+        raise typer.BadParameter("this route needs a subject: --subject NAME")
+    return plan.questions(request, _subject(configuration, name, claims))
+
+
+def _say_route(match: Match, method: str) -> None:
+    route = match.route
+    say(f"route     {route.id}  {route.path}  ({route.location})")
+    for name, value in match.params.items():
+        say(f"          {name} = {value}")
+    say(f"to        {destination(route)}".rstrip())
+    say(f"policy    {route.policy}, deadline {route.deadline_s:g} s")
+    access = route.access[method]
+    say(f"authorize {', '.join(check.source for check in access.checks) or access.kind.value}")
+
+
+def _say_iam_request(configuration: Configuration, questions: Sequence[Question]) -> None:
+    """The exact request, or the evaluations where no request is made."""
+    from gateway.model.settings import IamApi  # noqa: PLC0415
+
+    if configuration.iam.api is IamApi.EMBEDDED:
+        say("IAM       embedded: no request; the policies decide")
+        for question in questions:
+            say(f"          {question.document}")
+        return
+    for sent in asyncio.run(_captured(configuration, questions)):
+        say(f"IAM       {sent.method} {sent.url}")
+        body = json.dumps(json.loads(sent.content), indent=2, ensure_ascii=False)
+        say("          " + body.replace("\n", "\n          "))
+
+
+async def _captured(configuration: Configuration, questions: Sequence[Question]) -> list[Any]:
+    """What the client of IAM would send, caught on its way out."""
+    import httpx  # noqa: PLC0415
+
+    sent: list[httpx.Request] = []
+
+    async def catch(request: httpx.Request) -> httpx.Response:
+        await request.aread()
+        sent.append(request)
+        raise httpx.ConnectError("caught")
+
+    await _decide(configuration, questions, httpx.MockTransport(catch))
+    distinct = {request.content: request for request in sent}
+    return list(distinct.values())
+
+
+async def _decide(configuration: Configuration, questions: Sequence[Question], transport: Any) -> list[Decision]:
+    from gateway.iam.build import build_iam  # noqa: PLC0415
+    from gateway.resilience.breaker import Breaker  # noqa: PLC0415
+    from gateway.resilience.deadline import Deadline  # noqa: PLC0415
+    from gateway.telemetry.observer import NO_SPAN, Observer  # noqa: PLC0415
+
+    settings, observer = configuration.iam, Observer()
+    breaker = Breaker("iam", "iam", settings.breaker, observer=observer)
+    iam = build_iam(settings, http=transport, breaker=breaker, observer=observer)
+    try:
+        deadline = Deadline.after(settings.timeout.total_s + 1)
+        return await iam.decide(questions, deadline=deadline, request_id="explain", span=NO_SPAN)
+    finally:
+        await iam.aclose()
+
+
+async def _asked(configuration: Configuration, questions: Sequence[Question]) -> list[Decision]:
+    """What IAM decides now."""
+    from gateway.app.clients import iam_upstream  # noqa: PLC0415
+    from gateway.model.settings import IamApi  # noqa: PLC0415
+    from gateway.resilience.deadline import Deadline  # noqa: PLC0415
+    from gateway.telemetry.observer import NO_SPAN  # noqa: PLC0415
+    from gateway.upstream import UpstreamTransport  # noqa: PLC0415
+
+    if configuration.iam.api is IamApi.EMBEDDED and configuration.access_policies is not None:
+        from gateway.pdp.point import EmbeddedDecisionPoint  # noqa: PLC0415
+
+        point = EmbeddedDecisionPoint.load(configuration.access_policies)
+        return await point.decide(questions, deadline=Deadline.after(1), request_id="explain", span=NO_SPAN)
+    upstream = iam_upstream(configuration.iam)
+    try:
+        return await _decide(configuration, questions, UpstreamTransport(upstream))
+    finally:
+        await upstream.aclose()
+
+
+def _say_outage(rule: IamFailureRule, questions: Sequence[Question]) -> None:
+    from gateway.model.route import IamFailureMode  # noqa: PLC0415
+
+    if not questions:
+        say("IAM down  nothing changes: IAM is not asked")
+        return
+    limit = f", for permits younger than {rule.max_stale_s:g} s" if rule.mode is IamFailureMode.STALE else ""
+    words = {
+        IamFailureMode.FAIL_CLOSED: "503 with Retry-After",
+        IamFailureMode.STALE: "forwarded, marked degraded",
+        IamFailureMode.LOCAL: "the embedded policies decide, marked degraded",
+        IamFailureMode.FALLBACK: "the route's own response, marked degraded",
+        IamFailureMode.ALLOW: "forwarded without a decision (fails open), marked degraded",
+    }
+    say(f"IAM down  {words[rule.mode]}{limit}")
+
+
+def _say_decisions(questions: Sequence[Question], decisions: Sequence[Decision]) -> int:
+    """Each decision; the exit code of all together: a denial wins over the unknown."""
+    for question, decision in zip(questions, decisions, strict=True):
+        why = f" ({decision.fault.code})" if decision.fault else ""
+        check = question.check
+        asked = f"{check.action['name']} {check.resource['type']}:{check.resource['id']}"
+        say(f"decided   {asked}: {decision.outcome}{why}")
+    outcomes = {decision.outcome.value for decision in decisions}
+    if "deny" in outcomes:
+        return EXIT_BAD
+    return EXIT_CANNOT if "unknown" in outcomes else 0
