@@ -1,0 +1,280 @@
+"""One request and its one response on a connection: ASGI's `receive` and `send`, and what `Edge` promises.
+
+Rules of receiving: `100 Continue` goes out when the app first waits for a body of which nothing has come; a body that
+is malformed or too slow raises GatewayError; only time in which the app waits for the client counts as slow.
+Rules of sending: a response that cannot be completed is aborted (RST), never ended; while the body has not all come,
+the answer says `Connection: close`, because what follows could not be told from a next request.
+Rules of leaving: when the client goes, the app's task is cancelled, and nothing is logged as an error.
+
+Not derived from uvicorn's cycle: nothing of it would be left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import TYPE_CHECKING, Any, Final
+
+from gateway.errors import GatewayError
+from gateway.exchange import Message
+from gateway.server.head import Head
+from gateway.server.response import Framing, response_head
+
+if TYPE_CHECKING:
+    from gateway.server.connection import EdgeProtocol
+
+App = Callable[[MutableMapping[str, Any], Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Any]
+
+BODY_HIGH_WATER: Final = 64 * 1024
+RATE_WINDOW_S: Final = 10.0
+_LARGE: Final = 16 * 1024
+_logger: Final = logging.getLogger("gateway.server")
+
+
+class Cycle:
+    """One request and its response. Is the `Edge` of `scope["extensions"]["gateway.edge"]`."""
+
+    __slots__ = (
+        "_buffered",
+        "_connection",
+        "_delivered",
+        "_fault",
+        "_framing",
+        "_parts",
+        "_sent",
+        "_waited_s",
+        "_waiter",
+        "_window_bytes",
+        "client_left",
+        "closed",
+        "complete",
+        "expects_continue",
+        "head",
+        "keep_alive",
+        "more_body",
+        "task",
+    )
+
+    def __init__(self, connection: EdgeProtocol, head: Head, *, keep_alive: bool) -> None:
+        self._connection = connection
+        self.head = head
+        self.keep_alive = keep_alive
+        self.expects_continue = head.expects_continue
+        self.more_body = head.body != 0
+        self.client_left = False
+        self.closed = False
+        self.complete = False
+        self.task: asyncio.Task[None] | None = None
+        self._parts: list[bytes] = []
+        self._buffered = 0
+        self._delivered = False
+        self._fault: GatewayError | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._waited_s = 0.0
+        self._window_bytes = 0
+        self._framing: Framing | None = None
+        self._sent = 0
+
+    # What the app is told by `Edge`
+
+    @property
+    def raw_target(self) -> bytes:
+        """The request target in origin form, byte for byte as received."""
+        return self.head.target
+
+    @property
+    def host(self) -> str:
+        """The `Host` field as received, "" where HTTP/1.0 sent none."""
+        return self.head.host
+
+    def abort(self) -> None:
+        """Break the connection at once (RST)."""
+        self.closed = True
+        self._connection.reset()
+
+    def close_after_response(self) -> None:
+        """Say `Connection: close` and close when the response is complete."""
+        self.keep_alive = False
+
+    # What the connection tells
+
+    def feed(self, data: bytes) -> bool:
+        """A part of the body arrived. Whether so much waits for the app that reading should pause."""
+        self._parts.append(data)
+        self._buffered += len(data)
+        self._window_bytes += len(data)
+        self._wake()
+        return self._buffered > BODY_HIGH_WATER
+
+    def end_of_body(self) -> None:
+        """The body is complete."""
+        self.more_body = False
+        self._wake()
+
+    def fail(self, fault: GatewayError) -> None:
+        """The body is malformed: the app learns it from `receive`, and nothing more is read."""
+        self._fault = fault
+        self.keep_alive = False
+        self._wake()
+
+    def lost(self, *, client_left: bool) -> None:
+        """The connection is gone. If the client left, the app's task is cancelled."""
+        self.closed = True
+        self._wake()
+        if client_left and not self.complete and not self.client_left:
+            self.client_left = True
+            if self.task is not None:
+                self.task.cancel()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    # The app's life
+
+    async def run(self, app: App, scope: MutableMapping[str, Any]) -> None:
+        """Run the app on this request; whatever it does, the connection ends up in a defined state."""
+        try:
+            await app(scope, self.receive, self.send)
+        except asyncio.CancelledError:
+            self._break_off()
+            raise
+        except Exception:
+            if not self.closed:
+                _logger.exception("the application raised")
+            self._break_off()
+        else:
+            if not self.complete and not self.closed:
+                _logger.error("the application returned without completing its response")
+            self._break_off()
+
+    def _break_off(self) -> None:
+        """End what the app left unfinished: with `internal_error` if nothing was sent, else by a reset."""
+        if self.complete or self.closed:
+            return
+        if self._framing is None:
+            self.closed = True
+            self._connection.refuse(GatewayError("internal_error"))
+        else:
+            self.abort()
+
+    # The request body, by ASGI
+
+    async def receive(self) -> Message:
+        """The next part of the body; after the last, when connection or response are over, `http.disconnect`.
+
+        Raises GatewayError: `bad_request` for a malformed body, `request_timeout` for one that comes too slowly.
+        """
+        if self.expects_continue:
+            self._continue()
+        while not self._parts and self.more_body and self._fault is None and not self._over():
+            await self._wait_for_body()
+        if self._fault is not None:
+            raise self._fault
+        while self._delivered and not self._over():
+            await self._wait()
+        return {"type": "http.disconnect"} if self._over() else self._next_part()
+
+    def _over(self) -> bool:
+        return self.closed or self.complete
+
+    def _continue(self) -> None:
+        """RFC 9110 section 10.1.1: needless once some of the body is here."""
+        self.expects_continue = False
+        if self.more_body and not self._parts and self._framing is None:
+            self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _next_part(self) -> Message:
+        body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        self._parts.clear()
+        self._buffered = 0
+        self._delivered = not self.more_body
+        if self.more_body:
+            self._connection.flow.resume_reading()
+        return {"type": "http.request", "body": body, "more_body": self.more_body}
+
+    async def _wait(self) -> None:
+        self._waiter = self._connection.loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    async def _wait_for_body(self) -> None:
+        """Wait until something arrives, and hold the client to `min_body_rate` over windows of waiting."""
+        loop, rate = self._connection.loop, self._connection.settings.min_body_rate
+        if not rate:
+            await self._wait()
+            return
+        started = loop.time()
+        alarm = loop.call_later(RATE_WINDOW_S - self._waited_s, self._wake)
+        try:
+            await self._wait()
+        finally:
+            alarm.cancel()
+        self._waited_s += loop.time() - started
+        if self._waited_s >= RATE_WINDOW_S:
+            if self._window_bytes < rate * RATE_WINDOW_S and self.more_body and not self._over():
+                self.fail(GatewayError("request_timeout", "The request body arrived too slowly."))
+            self._waited_s, self._window_bytes = 0.0, 0
+
+    # The response, by ASGI
+
+    async def send(self, message: Message) -> None:
+        """The response head, then its content. Waits while the client reads slowly; does nothing once it is gone.
+
+        Raises `upstream_protocol_error` for a head that would not be one well-formed message, before writing it.
+        """
+        if self._connection.flow.write_paused and not self.closed:
+            await self._connection.drain()
+        if self.closed:
+            return
+        if self._framing is None:
+            if message["type"] != "http.response.start":
+                raise RuntimeError(f"expected http.response.start, not {message['type']}")
+            self._start(message)
+        elif self.complete or message["type"] != "http.response.body":
+            raise RuntimeError(f"unexpected {message['type']}")
+        else:
+            self._content(self._framing, message.get("body", b""), more=message.get("more_body", False))
+
+    def _start(self, message: Message) -> None:
+        head, framing = response_head(
+            message["status"],
+            message.get("headers", []),
+            self._connection.server_state.default_headers,
+            head_request=self.head.method == "HEAD",
+            http_1_0=self.head.version == "1.0",
+            keep_alive=self.keep_alive and not self.more_body,
+        )
+        self._framing = framing
+        self.keep_alive = not framing.close
+        self.expects_continue = False
+        self._connection.write(head)
+
+    def _content(self, framing: Framing, data: bytes, *, more: bool) -> None:
+        if framing.bodiless:
+            data = b""
+        elif framing.length is not None:
+            self._sent += len(data)
+            if self._sent > framing.length or (not more and self._sent < framing.length):
+                self.abort()
+                raise RuntimeError("response content does not match its content-length")
+        if framing.chunked:
+            self._chunk(data, more=more)
+        elif data:
+            self._connection.write(data)
+        if not more:
+            self.complete = True
+            self._wake()
+            self._connection.answered(self)
+
+    def _chunk(self, data: bytes, *, more: bool) -> None:
+        end = b"" if more else b"0\r\n\r\n"
+        if len(data) > _LARGE:
+            self._connection.transport.writelines((b"%x\r\n" % len(data), data, b"\r\n" + end))
+        elif data:
+            self._connection.write(b"%x\r\n%b\r\n%b" % (len(data), data, end))
+        elif end:
+            self._connection.write(end)

@@ -1,0 +1,68 @@
+"""The uvicorn configuration of the public listener: uvicorn's server, loop and lifespan, our protocol and limits.
+
+Rules: nothing of uvicorn's decides who a client is (`proxy_headers`), logs a query (`access_log`) or counts idle
+connections as load (`limit_concurrency`); the environment changes nothing. Handling of signals, drain and workers is
+not here.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import ssl
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+
+from gateway.model.settings import ServerSettings, ServerTls
+from gateway.server.connection import EdgeProtocol
+from gateway.server.listener import Listener, OnRefusal
+
+if TYPE_CHECKING:
+    from gateway.server.cycle import App
+
+
+class ListenerConfig(uvicorn.Config):
+    """A uvicorn configuration that knows its listener: what EdgeProtocol is made with."""
+
+    listener: Listener
+
+
+def uvicorn_config(
+    app: App, settings: ServerSettings, *, on_refusal: OnRefusal | None = None, **overrides: Any
+) -> ListenerConfig:
+    """The configuration of a server for `app` on `settings.listen`; `overrides` are uvicorn's own keywords."""
+    options: dict[str, Any] = {
+        "host": settings.listen.host,
+        "port": settings.listen.port,
+        "http": EdgeProtocol,
+        "ws": "none",  # EdgeProtocol hands handshakes to EdgeWebSocket itself
+        "ws_per_message_deflate": False,
+        "loop": "uvloop",
+        "interface": "asgi3",
+        "lifespan": "on",
+        "log_config": None,
+        "log_level": logging.WARNING,  # below that, uvicorn logs WebSocket targets with their query
+        "access_log": False,
+        "proxy_headers": False,
+        "server_header": False,
+        "date_header": True,
+        "forwarded_allow_ips": "",
+        "limit_concurrency": None,
+        "timeout_keep_alive": math.ceil(settings.idle_timeout_s),
+        "timeout_graceful_shutdown": math.ceil(settings.drain_timeout_s),
+        "backlog": 2048,
+        "workers": 1,
+    }
+    if settings.tls is not None:
+        options |= _tls(settings.tls)
+    config = ListenerConfig(app, **(options | overrides))
+    config.listener = Listener(settings) if on_refusal is None else Listener(settings, on_refusal)
+    return config
+
+
+def _tls(tls: ServerTls) -> dict[str, Any]:
+    options: dict[str, Any] = {"ssl_certfile": tls.cert_file, "ssl_keyfile": tls.key_file}
+    if tls.client_ca_file is not None:
+        options |= {"ssl_ca_certs": str(tls.client_ca_file), "ssl_cert_reqs": ssl.CERT_REQUIRED}
+    return options
