@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from gateway.model.question import Check
 from gateway.model.route import CheckTemplate
-from gateway.template import Placeholder, Template
+from gateway.template import Placeholder, Template, fill_tree
 
 Value = Callable[[Placeholder], str]
 _ENCODER: Final = json.JSONEncoder(
@@ -50,11 +50,11 @@ class PreparedCheck:
         return self.static or self._filled({placeholder: value(placeholder) for placeholder in self.placeholders})
 
     def _filled(self, values: Mapping[Placeholder, str]) -> Check:
-        template = self._template
+        template, value = self._template, values.__getitem__
         return Check(
-            _tree(template.action, values),
-            _tree(template.resource, values),
-            None if template.context is None else _tree(template.context, values),
+            fill_tree(template.action, value),
+            fill_tree(template.resource, value),
+            None if template.context is None else fill_tree(template.context, value),
             "".join(piece if isinstance(piece, str) else _inside_string(values[piece]) for piece in self._pieces),
         )
 
@@ -62,16 +62,6 @@ class PreparedCheck:
 def _inside_string(value: str) -> str:
     """The value as it stands between the quotes of a JSON string."""
     return encode_basestring(value)[1:-1]
-
-
-def _tree(tree: Any, values: Mapping[Placeholder, str]) -> Any:
-    if isinstance(tree, Template):
-        return tree.fill(values.__getitem__)
-    if isinstance(tree, Mapping):
-        return {key: _tree(member, values) for key, member in tree.items()}
-    if isinstance(tree, (list, tuple)):
-        return [_tree(member, values) for member in tree]
-    return tree
 
 
 def _fragment(template: CheckTemplate) -> Iterator[str | Placeholder]:

@@ -78,6 +78,7 @@ def _kinds() -> dict[str, Kind]:
         Kind("identity_unavailable", 503, "Identity keys unavailable", internal, g, retry_after=True),
         Kind("draining", 503, "Gateway is shutting down", internal, g, retry_after=True),
         Kind("upstream_circuit_open", 503, "Upstream unavailable", "destination_unavailable", u, retry_after=True),
+        Kind("upstream_error", 503, "Too few systems answered", "destination_unavailable", u, retry_after=True),
         Kind("upstream_overloaded", 503, "Upstream overloaded", busy, u, retry_after=True),
     ]
     return {kind.code: kind for kind in rows}

@@ -39,6 +39,7 @@ _DETAILS: Final = MappingProxyType(
         "overloaded": "The gateway has too much to do.",
         "draining": "The gateway is shutting down.",
         "upstream_circuit_open": "The upstream is failing and is given time to recover.",
+        "upstream_error": "Too few of the systems behind this route answered.",
         "upstream_overloaded": "Too many requests wait for the upstream.",
         "upstream_unreachable": "The upstream could not be reached.",
         "upstream_protocol_error": "The upstream's response was broken.",

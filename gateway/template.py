@@ -105,6 +105,17 @@ def parse_json_text(text: str) -> Template:
     return Template(tuple(parts))
 
 
+def fill_tree(tree: Any, value: Callable[[Placeholder], str]) -> Any:
+    """A tree of str → Template | number | bool | None | list | dict with every template filled in."""
+    if isinstance(tree, Template):
+        return tree.fill(value)
+    if isinstance(tree, Mapping):
+        return {key: fill_tree(member, value) for key, member in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return [fill_tree(member, value) for member in tree]
+    return tree
+
+
 def _literal(parts: list[str | Placeholder], text: str) -> None:
     if "{" in text or "}" in text:
         raise TemplateError("a lone '{' or '}'")
@@ -169,7 +180,17 @@ class RequestValues:
                 return _query_value(self._request.target.query, placeholder.name)
             case "header":
                 return _header_value(self._request.values(placeholder.name.encode("latin-1")))
-        return _scalar(self._item.get(placeholder.name)) if self._item else None
+        return _item_value(self._item, placeholder.name) if self._item else None
+
+
+def _item_value(item: Mapping[str, Any], name: str) -> str | None:
+    """A member of the item; of `NAME:type` and `NAME:id` one half of a member like `system:inventory`."""
+    member, _, half = name.partition(":")
+    value = _scalar(item.get(member))
+    if not half or value is None:
+        return value
+    type_, _, id_ = value.partition(":")
+    return (type_ if half == "type" else id_) or None
 
 
 def _scalar(value: Any) -> str | None:

@@ -9,15 +9,19 @@ from gateway.app.clients import control_client, origin_of
 from gateway.app.shared import Parts
 from gateway.authorize import Authorizer
 from gateway.exchange import Exchange
+from gateway.forward.aggregate import AggregateEndpoint, Gatherer
+from gateway.forward.bulk import BulkEndpoint
 from gateway.forward.copies import Copies
 from gateway.forward.health import HealthEndpoint, SystemsHealth
 from gateway.forward.navigation import NavigationEndpoint
+from gateway.forward.parts import PartCaller
 from gateway.forward.permissions import PermissionsEndpoint
 from gateway.forward.proxy import ProxyEndpoint
 from gateway.forward.streams import Streams
 from gateway.headers import HeaderRules
 from gateway.model.permit import Permit
 from gateway.model.route import (
+    AggregateAction,
     BreakerPolicy,
     HealthAction,
     NavigationAction,
@@ -25,6 +29,7 @@ from gateway.model.route import (
     ProxyAction,
     Resilience,
     Route,
+    bulk_of,
 )
 from gateway.model.settings import Configuration, OAuth2ClientCredentials
 from gateway.pipeline import Endpoint
@@ -78,7 +83,8 @@ class Endpoints:
                 return PermissionsEndpoint(route, decide=self.authorizer.decide, observer=self.observer)
             case HealthAction():
                 return HealthEndpoint(self.health)
-        raise ValueError(f"route {route.id}: nothing serves this kind of route")
+            case AggregateAction() as action:
+                return self._aggregate(route, action)
 
     def guarded(self, name: str, upstream: str, resilience: Resilience) -> GuardedUpstream:
         """One (route or part, upstream) pair, with the breaker of that name."""
@@ -113,6 +119,25 @@ class Endpoints:
             rules=self.rules,
             observer=self.observer,
         )
+
+    def _aggregate(self, route: Route, action: AggregateAction) -> Endpoint:
+        """The bulk path is a route of its own with the same action, and shares the breakers of the single one."""
+        bulk = bulk_of(route)
+        single = route.id if bulk is None else route.id.removesuffix(".bulk")
+        callers = [
+            PartCaller(
+                part,
+                upstream=self.guarded(f"{single}.{part.name}", part.upstream, part.resilience),
+                authority=self.upstreams[part.upstream].authority,
+                rules=self.rules,
+                copies=self.copies,
+            )
+            for part in action.parts
+        ]
+        gatherer = Gatherer(route, callers)
+        if bulk is not None:
+            return BulkEndpoint(route, bulk, gatherer, decide_items=self.authorizer.decide_items)
+        return AggregateEndpoint(route, gatherer, self.observer)
 
     def _credentials(self, upstream: str) -> Credentials | None:
         auth = self.configuration.upstreams[upstream].auth

@@ -6,7 +6,10 @@ configuration and from the table of codes, never from the request.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from gateway.authorize.judge import Refusal
+from gateway.errors import GatewayError
 from gateway.model.permit import Permit
 from gateway.model.record import AccessRecord
 from gateway.telemetry.observer import Observer, Span
@@ -42,3 +45,27 @@ def write_down(
         observer.degraded(route, verdict.degraded)
         span.event("degraded", mode=verdict.degraded, code=code)
     span.end(error=code if verdict.outcome == "unknown" else "")
+
+
+def write_down_items(
+    verdicts: Sequence[Permit | Refusal | GatewayError],
+    route: str,
+    duration_s: float,
+    record: AccessRecord,
+    observer: Observer,
+) -> None:
+    """Account for every item of a bulk request; its access record tells of the first refusal, else of a permit."""
+    record.authz_s += duration_s
+    decided = [verdict for verdict in verdicts if not isinstance(verdict, GatewayError)]
+    for verdict in decided:
+        observer.decided(route, verdict.outcome, verdict.code, verdict.source, duration_s)
+    told = next((verdict for verdict in decided if isinstance(verdict, Refusal)), decided[0] if decided else None)
+    if told is None:
+        return
+    record.authz_outcome, record.authz_source, record.authz_code = told.outcome, told.source, told.code
+    if isinstance(told, Refusal):
+        record.authz_reason = told.error.reason or told.code
+    modes = {verdict.degraded for verdict in decided if verdict.degraded}
+    for mode in sorted(modes):
+        record.degraded = mode
+        observer.degraded(route, mode)

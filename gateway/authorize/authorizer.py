@@ -14,12 +14,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from gateway.authorize.account import write_down
+from gateway.authorize.account import write_down, write_down_items
 from gateway.authorize.cache import DecisionCache
 from gateway.authorize.combine import combine
 from gateway.authorize.degrade import StandIns
 from gateway.authorize.judge import Case, Judge, Refusal, refused
-from gateway.authorize.plan import Plan, item_plan_of, plans_of
+from gateway.authorize.plan import ITEM_METHOD, Plan, item_plan_of, plans_of
 from gateway.errors import GatewayError
 from gateway.model.permit import Permit
 from gateway.model.question import Decision, Outcome, Question
@@ -35,7 +35,11 @@ if TYPE_CHECKING:
 
 
 class Authorizer:
-    """Decides for the routes of one configuration. `cache` may outlive it."""
+    """Decides for the routes of one configuration. `cache` may outlive it.
+
+    `at_a_time`: how many questions of one request wait for IAM at once; a multiple of the batch size, and no more than
+    one subject may have waiting, or a long list would be its own overload.
+    """
 
     def __init__(
         self,
@@ -46,6 +50,7 @@ class Authorizer:
         cache: DecisionCache,
         observer: Observer,
         clock: Callable[[], float] = time.monotonic,
+        at_a_time: int = 500,
     ) -> None:
         self.cache = cache
         self._iam = iam
@@ -53,7 +58,8 @@ class Authorizer:
         self._clock = clock
         self._judge = Judge(StandIns(cache, local, observer))
         self._plans = {route.id: plans_of(route) for route in routes}
-        self._item_plans = {route.id: item_plan_of(route) for route in routes}
+        self._item_plans = {route.id: item_plan_of(route, routes) for route in routes}
+        self._at_a_time = at_a_time
         if local is None and any(_degrades_to_local(plan) for plans in self._plans.values() for plan in plans.values()):
             raise ValueError("a route degrades to the embedded policies, but there are none")
 
@@ -69,11 +75,11 @@ class Authorizer:
         """The permit. Raises `iam_denied`, `unauthenticated`, `bad_request` (placeholders) or why IAM is unknown."""
         plan = self._plans[route.id][request.method]
         if not plan.checks and plan.kind is AccessKind.PUBLIC:
-            return Permit(request, route, subject, "allow", "public")
+            return Permit(request, route, subject, "allow", "public", parts=plan.free_parts)
         if subject is None:
             raise GatewayError("internal_error", reason=f"route {route.id} was to be authorized without a subject")
         if not plan.checks:
-            return Permit(request, route, subject, "allow", "authenticated")
+            return Permit(request, route, subject, "allow", "authenticated", parts=plan.free_parts)
         case = Case(request, plan, subject, plan.questions(request, subject))
         return await self._authorize(case, deadline, record, span)
 
@@ -89,19 +95,34 @@ class Authorizer:
         return [next(asked) if decision is None else decision for decision in known]
 
     async def decide_items(
-        self, permit: Permit, params: Sequence[Mapping[str, str]], *, deadline: Deadline, span: Span
+        self,
+        permit: Permit,
+        items: Sequence[Mapping[str, str]],
+        *,
+        deadline: Deadline,
+        record: AccessRecord,
+        span: Span,
     ) -> list[Permit | GatewayError]:
         """A permit or a refusal for each item of a bulk request, given its path parameters; all are asked together.
 
         `permit` is the bulk request's own: what does not depend on the item was decided with it.
         """
-        plan, subject = self._item_plans[permit.route.id], permit.subject
-        if plan is None or subject is None:
+        plan = self._item_plans[permit.route.id]
+        if plan is None:
             raise GatewayError("internal_error", reason=f"route {permit.route.id} has no items to decide")
-        cases = [_item_case(plan, replace(permit.request, params=item), subject) for item in params]
-        usable = [case for case in cases if isinstance(case, Case)]
-        decisions = await self._decide_cases(usable, permit.request.request_id, deadline, span)
-        return [await self._item_verdict(case, decisions, deadline, span) for case in cases]
+        requests = [
+            replace(permit.request, method=ITEM_METHOD, params={**permit.request.params, **item}) for item in items
+        ]
+        if not plan.checks:
+            return [replace(permit, request=request, route=plan.route, parts=plan.free_parts) for request in requests]
+        if permit.subject is None:
+            raise GatewayError("internal_error", reason=f"items of {permit.route.id} were to be decided for nobody")
+        began_s = self._clock()
+        cases = [_item_case(plan, request, permit.subject) for request in requests]
+        decisions = await self._decide_cases(cases, permit.request.request_id, deadline, span)
+        verdicts = [await self._item_verdict(case, decisions, deadline, span) for case in cases]
+        write_down_items(verdicts, plan.route.id, self._clock() - began_s, record, self._observer)
+        return [verdict.error if isinstance(verdict, Refusal) else verdict for verdict in verdicts]
 
     async def recheck(self, permit: Permit, deadline: Deadline, span: Span = NO_SPAN) -> None:
         """Ask again for an open stream. Raises a denial, or why IAM is unknown where no young enough permit is known.
@@ -151,6 +172,8 @@ class Authorizer:
         self, questions: Sequence[Question], deadline: Deadline, request_id: str, span: Span
     ) -> list[Decision]:
         """Ask IAM, and remember what it said."""
+        if len(questions) > self._at_a_time:
+            return await self._ask_in_turns(questions, deadline, request_id, span)
         stamp = self.cache.stamp()
         decisions = await self._iam.decide(questions, deadline=deadline, request_id=request_id, span=span)
         if len(decisions) != len(questions):
@@ -158,11 +181,20 @@ class Authorizer:
         self.cache.remember(questions, decisions, stamp)
         return decisions
 
+    async def _ask_in_turns(
+        self, questions: Sequence[Question], deadline: Deadline, request_id: str, span: Span
+    ) -> list[Decision]:
+        decisions: list[Decision] = []
+        for start in range(0, len(questions), self._at_a_time):
+            decisions += await self._ask(questions[start : start + self._at_a_time], deadline, request_id, span)
+        return decisions
+
     async def _decide_cases(
-        self, cases: Sequence[Case], request_id: str, deadline: Deadline, span: Span
+        self, cases: Sequence[Case | GatewayError], request_id: str, deadline: Deadline, span: Span
     ) -> dict[tuple[str, str], Decision]:
         """The decisions on the questions of all cases, each distinct one asked once."""
-        distinct = {question.key: question for case in cases for question in case.questions}
+        usable = [case for case in cases if isinstance(case, Case)]
+        distinct = {question.key: question for case in usable for question in case.questions}
         if not distinct:
             return {}
         questions = list(distinct.values())
@@ -175,12 +207,11 @@ class Authorizer:
         decisions: Mapping[tuple[str, str], Decision],
         deadline: Deadline,
         span: Span,
-    ) -> Permit | GatewayError:
+    ) -> Permit | Refusal | GatewayError:
         if isinstance(case, GatewayError):
             return case
         found = [decisions[question.key] for question in case.questions]
-        verdict = await self._judge.judge(case, found, deadline=deadline, span=span)
-        return verdict.error if isinstance(verdict, Refusal) else verdict
+        return await self._judge.judge(case, found, deadline=deadline, span=span)
 
     def _known_permit(self, question: Question, decision: Decision, max_stale_s: float) -> Decision:
         if decision.outcome is not Outcome.UNKNOWN:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gateway.checks import PreparedCheck
-from gateway.model.question import Check, Question
+from gateway.model.question import ALLOW, Check, Question
 from gateway.model.request import Request
 from gateway.model.route import (
     Access,
@@ -22,11 +22,14 @@ from gateway.model.route import (
     IamFailureRule,
     Part,
     Route,
+    bulk_of,
 )
 from gateway.model.subject import Subject
 from gateway.template import Placeholder, RequestValues
 
 FAIL_CLOSED = IamFailureRule()
+ITEM_METHOD = "GET"
+"""What an item of a bulk request is asked about as, whatever the request itself is."""
 _SAFE = frozenset({"GET", "HEAD"})
 
 
@@ -43,10 +46,11 @@ class PartPlan:
 class Plan:
     """The checks of one (route, method): `own` of the route itself, the rest of its parts.
 
-    `at_least`: so many parts must be permitted, or the aggregate cannot answer.
+    `at_least`: so many parts must be permitted, or the aggregate cannot answer. `free_parts`: what a permit says of
+    the parts where nothing is asked at all.
     """
 
-    __slots__ = ("_static", "at_least", "checks", "kind", "own", "parts", "route", "rule")
+    __slots__ = ("_static", "at_least", "checks", "free_parts", "kind", "own", "parts", "route", "rule")
 
     def __init__(self, route: Route, method: str, *, own: Sequence[PreparedCheck], parts: Sequence[Part]) -> None:
         self.route = route
@@ -57,6 +61,7 @@ class Plan:
         self.parts: tuple[PartPlan, ...] = ()
         for part in parts:
             self._add(part)
+        self.free_parts = tuple((part.name, ALLOW) for part in parts) if not self.checks else ()
         self.at_least = route.action.require if isinstance(route.action, AggregateAction) else 0
         static = tuple(check.static for check in self.checks if check.static is not None)
         self._static = static if len(static) == len(self.checks) else None
@@ -85,20 +90,18 @@ def plans_of(route: Route) -> dict[str, Plan]:
     }
 
 
-def item_plan_of(route: Route) -> Plan | None:
-    """What each item of a bulk route asks: the checks that name the item, and those of the parts."""
+def item_plan_of(route: Route, routes: Sequence[Route]) -> Plan | None:
+    """What each item of a bulk route asks: the checks that name the item, and those of the parts.
+
+    An item is asked about as on the single route, which is why the plan is that route's.
+    """
     bulk = bulk_of(route)
     if bulk is None or not isinstance(route.action, AggregateAction):
         return None
+    single = next((one for one in routes if one.action is route.action and one is not route), route)
+    method = ITEM_METHOD if ITEM_METHOD in single.access else min(single.access)
     own = _chosen(route.access["POST"], lambda check: _names(bulk, check))
-    return Plan(route, "POST", own=own, parts=route.action.parts)
-
-
-def bulk_of(route: Route) -> Bulk | None:
-    """The bulk of an aggregate, if this route is the one that takes many items."""
-    action = route.action
-    is_bulk = isinstance(action, AggregateAction) and action.bulk is not None and action.bulk.path == route.path
-    return action.bulk if is_bulk and isinstance(action, AggregateAction) else None
+    return Plan(single, method, own=own, parts=route.action.parts)
 
 
 def _rule(rule: IamFailureRule, method: str) -> IamFailureRule:

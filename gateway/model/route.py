@@ -276,3 +276,11 @@ class Route:
     allow_path_parameters: bool = False
     location: str = ""
     fingerprint: str = ""
+
+
+def bulk_of(route: Route) -> Bulk | None:
+    """The bulk of an aggregate, if this is its second route: the one that takes many items."""
+    action = route.action
+    if isinstance(action, AggregateAction) and action.bulk is not None and action.bulk.path == route.path:
+        return action.bulk
+    return None

@@ -1,0 +1,185 @@
+"""Many items of an aggregate in one request, each answered as by the single route (CONTRACT.md section 7).
+
+Rules: what may be answered is decided for all items at once, before the answer begins; then at most `concurrency` items
+are asked about at the same time, and no more while the caller does not read, so memory stays bounded however many there
+are. The answer begins at once and streams: as one JSON document in the order of the items, or with
+`Accept: application/x-ndjson` one line an item as it is ready. The request's deadline covers the deciding; every item
+then has the route's deadline of its own. When the caller leaves, nothing more is asked.
+An item that fails says so in its place: `"denied": true`, or `"error"` with a code; it takes no other with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from typing import Any, Final, Protocol
+
+from gateway.errors import GatewayError
+from gateway.exchange import Exchange
+from gateway.forward.aggregate import Gatherer
+from gateway.forward.asking import body_of
+from gateway.forward.json_text import read_callers, write
+from gateway.forward.marks import mark_degraded_permit, respond_with
+from gateway.forward.parts import failure_of
+from gateway.forward.pointer import look_up, parse
+from gateway.model.permit import Permit
+from gateway.model.record import AccessRecord
+from gateway.model.request import Request
+from gateway.model.route import Bulk, Route
+from gateway.resilience.deadline import Deadline
+from gateway.telemetry.observer import Span
+
+MAX_BODY: Final = 1024 * 1024
+_LINES: Final = b"application/x-ndjson"
+_UNWANTED: Final = frozenset({b"q=0", b"q=0.0", b"q=0.00", b"q=0.000"})
+_KINDS: Final = ("complete", "partial", "failed", "denied")
+_Result = dict[str, Any]
+_Emit = Callable[[_Result], Awaitable[None]]
+
+
+class DecideItems(Protocol):
+    """A permit or a refusal for each item, all asked together (`Authorizer.decide_items`)."""
+
+    async def __call__(
+        self,
+        permit: Permit,
+        items: Sequence[Mapping[str, str]],
+        *,
+        deadline: Deadline,
+        record: AccessRecord,
+        span: Span,
+    ) -> list[Permit | GatewayError]:
+        """In the order of the items."""
+
+
+class BulkEndpoint:
+    """Serves the bulk path of one aggregate route."""
+
+    def __init__(self, route: Route, bulk: Bulk, gatherer: Gatherer, *, decide_items: DecideItems) -> None:
+        self._route = route
+        self._bulk = bulk
+        self._items_at = parse(bulk.items)
+        self._max_body = min(MAX_BODY, route.max_body or MAX_BODY)
+        self._gatherer = gatherer
+        self._decide_items = decide_items
+
+    async def __call__(self, permit: Permit, exchange: Exchange, deadline: Deadline) -> None:
+        """Answer every item of the body."""
+        mark_degraded_permit(permit, exchange)
+        if permit.fallback is not None:
+            await respond_with(exchange, permit.fallback)
+            return
+        items = self._items(await body_of(exchange, deadline, self._max_body))
+        params = [{self._bulk.param: item} for item in items]
+        verdicts = await self._decide_items(
+            permit, params, deadline=deadline, record=exchange.record, span=exchange.span
+        )
+        deadline.stop()
+        jobs = (
+            self._result({**permit.request.params, **item}, verdict, exchange)
+            for item, verdict in zip(params, verdicts, strict=True)
+        )
+        answer = self._lines if _wants_lines(permit.request) else self._document
+        await answer(exchange, jobs)
+
+    def _items(self, body: bytes) -> list[str]:
+        """The items of the body. Raises `bad_request`."""
+        try:
+            items = look_up(read_callers(body), self._items_at)
+        except ValueError:
+            raise GatewayError("bad_request", "The body is not a JSON document.") from None
+        if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+            raise GatewayError("bad_request", f"The body has no list of texts at {self._bulk.items or 'its top'}.")
+        if len(items) > self._bulk.max_items:
+            raise GatewayError("bad_request", f"More than {self._bulk.max_items} items.")
+        return items
+
+    async def _result(self, params: Mapping[str, str], verdict: Permit | GatewayError, exchange: Exchange) -> _Result:
+        """What stands for one item."""
+        echo = self._gatherer.document.echo(params)
+        if isinstance(verdict, GatewayError):
+            return {**echo, "denied": True} if verdict.code == "iam_denied" else _failed(echo, verdict)
+        if verdict.fallback is not None:
+            return _failed(echo, GatewayError(verdict.code))
+        deadline = Deadline.after(self._route.deadline_s)
+        try:
+            said = await self._gatherer.gather(verdict, deadline=deadline, span=exchange.span, record=exchange.record)
+        except GatewayError as unusable:
+            return _failed(echo, unusable)
+        shortfall = self._gatherer.document.shortfall(said)
+        if shortfall is not None:
+            failures = {name: failure.document for name, failure in said.failures.items()}
+            return {**_failed(echo, shortfall), "systems_failed": list(failures), "failures": failures}
+        document = self._gatherer.document.compose(params, said)
+        return {**document, "degraded": verdict.degraded} if verdict.degraded else document
+
+    async def _lines(self, exchange: Exchange, jobs: Iterator[Coroutine[Any, Any, _Result]]) -> None:
+        async def emit(result: _Result) -> None:
+            await exchange.write(write(result) + b"\n")
+
+        await exchange.start(200, _headers(exchange.request, _LINES))
+        await self._each(jobs, emit, in_order=False)
+        await exchange.finish()
+
+    async def _document(self, exchange: Exchange, jobs: Iterator[Coroutine[Any, Any, _Result]]) -> None:
+        summary: Counter[str] = Counter()
+
+        async def emit(result: _Result) -> None:
+            comma = b"," if summary["total"] else b""
+            summary.update(["total", _kind(result)])
+            summary["discrepancies"] += result.get("discrepancy_count", 0)
+            await exchange.write(comma + write(result))
+
+        await exchange.start(200, _headers(exchange.request, b"application/json"))
+        await exchange.write(b'{"results":[')
+        await self._each(jobs, emit, in_order=True)
+        counts = {name: summary[name] for name in ("total", *_KINDS, "discrepancies")}
+        await exchange.finish(b'],"summary":' + write(counts) + b"}")
+
+    async def _each(self, jobs: Iterator[Coroutine[Any, Any, _Result]], emit: _Emit, *, in_order: bool) -> None:
+        """Do the jobs, a few at a time; none is begun while `emit` waits for the caller to read."""
+        running: deque[asyncio.Task[_Result]] = deque()
+        try:
+            while True:
+                while len(running) < self._bulk.concurrency and (job := next(jobs, None)) is not None:
+                    running.append(asyncio.create_task(job))
+                if not running:
+                    return
+                awaited = [running[0]] if in_order else running
+                done, _ = await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+                for task in [task for task in running if task in done]:
+                    running.remove(task)
+                    await emit(task.result())
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+
+def _failed(echo: _Result, error: GatewayError) -> _Result:
+    return {**echo, "error": failure_of(error).document}
+
+
+def _kind(result: _Result) -> str:
+    if "denied" in result:
+        return "denied"
+    if "error" in result:
+        return "failed"
+    return "complete" if result["complete"] else "partial"
+
+
+def _wants_lines(request: Request) -> bool:
+    """Whether the caller names NDJSON as acceptable (RFC 9110 section 12.5.1); a wildcard means the JSON document."""
+    ranges = (part.split(b";") for value in request.values(b"accept") for part in value.lower().split(b","))
+    return any(
+        parts[0].strip() == _LINES and not any(weight.strip() in _UNWANTED for weight in parts[1:]) for parts in ranges
+    )
+
+
+def _headers(request: Request, content_type: bytes) -> list[tuple[bytes, bytes]]:
+    return [
+        (b"content-type", content_type),
+        (b"cache-control", b"no-store"),
+        (b"x-request-id", request.request_id.encode("ascii")),
+    ]

@@ -1,0 +1,202 @@
+"""One system of an aggregate: asked by itself, failing by itself.
+
+Rules: 2xx and 404 are answers, a 404 says "not found"; anything else is a failure with a code, never an exception. A
+system gets nothing of the caller's but what the route's templates name, and who asks: no credentials, no cookies, no
+header fields. Its answer is JSON of at most `MAX_PART` bytes; what is not JSON, or longer, is a failure of that system
+alone. A part only asks, whatever its method (a query by POST), so it is retried like an idempotent request.
+Where the part keeps last good answers, an outage serves one, with its age, under a permit that IAM gave now.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from gateway.errors import GatewayError
+from gateway.forward.asking import Guarded
+from gateway.forward.copies import Copies, CopyKey, storable
+from gateway.forward.json_text import read_systems, write
+from gateway.forward.marks import iam_mark
+from gateway.forward.outage import OUTAGES, is_outage
+from gateway.headers import HeaderRules, upstream_request_headers
+from gateway.model.permit import Permit
+from gateway.model.record import AccessRecord
+from gateway.model.request import Headers
+from gateway.model.route import Part, UpstreamFailureMode
+from gateway.problem import spread_retry_after
+from gateway.resilience.deadline import Deadline, DeadlineExceeded
+from gateway.resilience.retry import retry_after_s
+from gateway.telemetry.observer import Span
+from gateway.template import RequestValues, fill_tree
+from gateway.upstream.answer import Answer
+from gateway.upstream.outgoing import Outgoing
+
+MAX_PART: Final = 1024 * 1024
+_NOT_FOUND: Final = 404
+_DISCARDED: Final = 64 * 1024  # of a body that nobody wants, so that its connection can be used again
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a system did not answer. `status`: its own, where that is all there is. `retry_after`: spread seconds."""
+
+    code: str
+    status: int | None = None
+    retry_after: int | None = None
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """As it stands in `failures`."""
+        members = {"code": self.code, "status": self.status, "retry_after": self.retry_after}
+        return {name: value for name, value in members.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class PartAnswer:
+    """What became of asking one system. `data` is the body of what was found. `age_s`: of a last good answer."""
+
+    name: str
+    found: bool = False
+    data: Any = None
+    failure: Failure | None = None
+    age_s: float | None = None
+
+
+class PartCaller:
+    """Asks one system for one aggregate. `authority` is the upstream's own `Host`."""
+
+    def __init__(
+        self,
+        part: Part,
+        *,
+        upstream: Guarded,
+        authority: bytes,
+        rules: HeaderRules,
+        copies: Copies,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.part = part
+        self._upstream = upstream
+        self._authority = authority
+        self._rules = rules
+        self._copies = copies
+        self._wall = wall
+        rule = part.on_upstream_failure
+        keeps = rule.mode is UpstreamFailureMode.STALE and part.method == "GET"
+        self._max_stale_s = rule.max_stale_s if keeps else None
+
+    def outgoing(self, permit: Permit) -> Outgoing:
+        """The request, filled in. Raises `bad_request` for a value that cannot stand in it."""
+        part, request = self.part, permit.request
+        value = RequestValues(request, permit.route.id, permit.route.path, permit.subject)
+        target = part.path.fill_url(value).encode()
+        body = None if part.json is None else write(fill_tree(part.json, value))
+        headers = upstream_request_headers(
+            dataclasses.replace(request, headers=[]),
+            rules=self._rules,
+            host=self._authority,
+            subject=permit.subject,
+            degraded=iam_mark(permit),
+        )
+        headers += [(b"accept", b"application/json"), (b"accept-encoding", b"identity")]
+        if body is not None:
+            headers.append((b"content-type", b"application/json"))
+        return Outgoing(part.method.encode("ascii"), target, headers, body)
+
+    async def ask(
+        self, outgoing: Outgoing, permit: Permit, *, deadline: Deadline, span: Span, record: AccessRecord
+    ) -> PartAnswer:
+        """Ask, within the deadline, which this enforces. Never raises for what the system does."""
+        key = self._key(outgoing, permit)
+        try:
+            async with deadline.enforced():
+                answer = await self._upstream.exchange(
+                    outgoing, deadline=deadline, span=span, replayable=True, record=record
+                )
+                result = await self._read(answer, outgoing, key)
+        except DeadlineExceeded:
+            return self._last_good(key, outgoing, Failure("deadline_exceeded"))
+        except GatewayError as error:
+            failure = failure_of(error)
+            return self._last_good(key, outgoing, failure) if is_outage(error) else self._failed(failure)
+        return result
+
+    async def _read(self, answer: Answer, outgoing: Outgoing, key: CopyKey | None) -> PartAnswer:
+        status = answer.status
+        if 200 <= status <= 299:  # noqa: PLR2004 - the class of successes
+            body = await answer.read(MAX_PART)
+            data = _parsed(body)
+            self._keep(key, outgoing, answer, body)
+            return PartAnswer(self.part.name, found=True, data=data)
+        if key is not None:
+            self._copies.learn(key, outgoing.method, status)
+        await _discard(answer)
+        if status == _NOT_FOUND:
+            return PartAnswer(self.part.name)
+        wait_s = retry_after_s(_field(answer.headers, b"retry-after"), self._wall())
+        failure = Failure("upstream_error", status, None if wait_s is None else spread_retry_after(wait_s))
+        return self._last_good(key, outgoing, failure) if status in OUTAGES else self._failed(failure)
+
+    def _key(self, outgoing: Outgoing, permit: Permit) -> CopyKey | None:
+        """Where this answer is kept: nowhere without a rule, for nobody, or under a permit that IAM did not give."""
+        if self._max_stale_s is None or permit.subject is None or permit.degraded is not None:
+            return None
+        place = f"{permit.route.id}.{self.part.name} {self.part.upstream}"
+        return CopyKey(place, permit.subject.key, "", outgoing.target)
+
+    def _keep(self, key: CopyKey | None, outgoing: Outgoing, answer: Answer, body: bytes) -> None:
+        if key is None:
+            return
+        if storable(outgoing.headers, answer.status, answer.headers):
+            self._copies.keep(key, outgoing.headers, answer.headers, body)
+        else:
+            self._copies.evict(key)
+
+    def _last_good(self, key: CopyKey | None, outgoing: Outgoing, failure: Failure) -> PartAnswer:
+        """The last good answer in place of the failure, where there is one."""
+        if key is None or self._max_stale_s is None:
+            return self._failed(failure)
+        copy = self._copies.find(key, outgoing.headers, self._max_stale_s)
+        if copy is None:
+            return self._failed(failure)
+        age_s = self._copies.age_s(copy)
+        return PartAnswer(self.part.name, found=True, data=_parsed(copy.body), age_s=age_s)
+
+    def _failed(self, failure: Failure) -> PartAnswer:
+        return PartAnswer(self.part.name, failure=failure)
+
+
+def unanswered(name: str, fault: GatewayError | None) -> PartAnswer:
+    """A system that was not asked, because IAM could not say whether it may be."""
+    return PartAnswer(name, failure=Failure("internal_error") if fault is None else failure_of(fault))
+
+
+def failure_of(error: GatewayError) -> Failure:
+    """A refusal as the reason of a failure."""
+    wait_s = error.retry_after_s if error.kind.retry_after else None
+    return Failure(error.code, retry_after=None if wait_s is None else spread_retry_after(wait_s))
+
+
+def _parsed(body: bytes) -> Any:
+    """The body as JSON; nothing at all is null (RFC 9110 section 15.3.5)."""
+    if not body:
+        return None
+    try:
+        return read_systems(body)
+    except ValueError as malformed:
+        raise GatewayError("upstream_protocol_error", reason=f"not JSON: {malformed}"[:200]) from None
+
+
+async def _discard(answer: Answer) -> None:
+    """Let go of a body that nobody wants."""
+    try:
+        await answer.read(_DISCARDED)
+    except GatewayError:
+        await answer.aclose()
+
+
+def _field(headers: Headers, name: bytes) -> bytes | None:
+    return next((value for key, value in headers if key == name), None)
