@@ -58,7 +58,7 @@ def check_names(placed: Sequence[Placed], problems: Problems) -> None:
 
 def _breaker_names(route: Route) -> Iterator[tuple[str, str]]:
     yield route.id, f"the route {quoted(route.id)}"
-    if isinstance(route.action, AggregateAction) and not route.id.endswith(".bulk"):
+    if isinstance(route.action, AggregateAction) and not is_bulk(route):
         for part in route.action.parts:
             yield f"{route.id}.{part.name}", f"the system {quoted(part.name)} of {quoted(route.id)}"
 
@@ -69,6 +69,15 @@ def warn_unused(upstreams: Iterable[tuple[str, Mark]], routes: Iterable[Route], 
     for name, mark in upstreams:
         if name not in used:
             problems.warning(mark, "unused-upstream", f"no route uses the upstream {quoted(name)}")
+
+
+def is_bulk(route: Route) -> bool:
+    """Whether this is the bulk path of an aggregate, not its own."""
+    return (
+        isinstance(route.action, AggregateAction)
+        and route.action.bulk is not None
+        and (route.segments == route.action.bulk.segments)
+    )
 
 
 def upstreams_of(route: Route) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final
 
 _NEAR: Final = 0.6
@@ -39,6 +39,10 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}:{self.col}: {self.severity}[{self.id}]: {self.message}"
+
+    def as_json(self) -> dict[str, str | int]:
+        """The same as a JSON object."""
+        return asdict(self)
 
 
 class ConfigurationError(Exception):

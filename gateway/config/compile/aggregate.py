@@ -34,7 +34,7 @@ from gateway.model.route import (
     UpstreamFailureMode,
     UpstreamFailureRule,
 )
-from gateway.template import Template
+from gateway.template import Template, parse_json_text
 
 M = TypeVar("M", bound=CallKeys)
 _TOP: Final = "aggregate"
@@ -127,7 +127,7 @@ def _part(
         upstream=keys.upstream,
         path=_target(section, (*path, "path"), keys.path, scope, world),
         method=str(keys.method),
-        json=filling(section.at(*path, "json"), scope, world)(keys.json_),
+        json=filling(section.at(*path, "json"), scope, world, parse_json_text)(keys.json_),
         found_field=keys.found_field,
         access=_part_access(section, path, keys, scope, world),
         required=required,

@@ -79,12 +79,12 @@ def _from_text(text: str, mark: Mark, scope: Scope, world: World) -> CheckTempla
     return CheckTemplate({"name": action}, {"type": type_, "id": id_}, None, text.strip())
 
 
-def filling(mark: Mark, scope: Scope, world: World) -> Callable[[Any], Any]:
+def filling(mark: Mark, scope: Scope, world: World, read: Callable[[str], Template] = parse) -> Callable[[Any], Any]:
     """A function that turns every text in a JSON tree into a Template; what is wrong is noted at `mark`."""
 
     def fill(value: Any) -> Any:
         if isinstance(value, str):
-            return compile_template(value, mark, scope, world)
+            return compile_template(value, mark, scope, world, read)
         if isinstance(value, dict):
             return {name: fill(member) for name, member in value.items()}
         return [fill(item) for item in value] if isinstance(value, list) else value
@@ -92,10 +92,12 @@ def filling(mark: Mark, scope: Scope, world: World) -> Callable[[Any], Any]:
     return fill
 
 
-def compile_template(text: str, mark: Mark, scope: Scope, world: World) -> Template:
+def compile_template(
+    text: str, mark: Mark, scope: Scope, world: World, read: Callable[[str], Template] = parse
+) -> Template:
     """A text with placeholders; what is wrong is noted at `mark`, and the text then stands for itself."""
     try:
-        template = parse(str(text))
+        template = read(str(text))
     except TemplateError as error:
         world.problems.error(mark, "bad-placeholder", _explained(text, scope, error))
         return Template((str(text),))

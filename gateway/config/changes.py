@@ -1,0 +1,119 @@
+"""What a new configuration weakens: routes that ask less, or answer more when IAM can't, than before.
+
+A route that is gone or new is compared with the one that its path now belongs to, or belonged to: taking a strict route
+out of the way of a looser one weakens too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from gateway.config.units import format_duration
+from gateway.model.route import Access, AccessKind, AggregateAction, IamFailureMode, IamFailureRule, Route, Segment
+from gateway.model.settings import Configuration, HeaderIdentity, Identity, JwtIdentity
+
+_STRICT: Final = (AccessKind.PUBLIC, AccessKind.AUTHENTICATED, AccessKind.CHECKS)
+_GRANTS: Final = (
+    IamFailureMode.FAIL_CLOSED,
+    IamFailureMode.STALE,
+    IamFailureMode.LOCAL,
+    IamFailureMode.FALLBACK,
+    IamFailureMode.ALLOW,
+)
+_ADMITTED: Final = ("allow_encoded_slashes", "allow_empty_segments", "allow_path_parameters")
+
+
+def weakened(old: Configuration, new: Configuration) -> list[str]:
+    """One line for each way in which a route became weaker: `inventory: GET is public, was checks`."""
+    before = {route.id: route for route in old.routes}
+    after = {route.id for route in new.routes}
+    lines = [f"every route: {line}" for line in _identity(old.identity, new.identity)]
+    for route in new.routes:
+        was = before.get(route.id) or covering(old.routes, route)
+        lines += [f"{route.id}: {line}" for line in (_route(was, route) if was else ())]
+    for gone in (route for route in old.routes if route.id not in after):
+        heir = covering(new.routes, gone)
+        if heir is not None:
+            lines += [f"{gone.id}: is gone, {heir.id} takes its path: {line}" for line in _route(gone, heir)]
+    return list(dict.fromkeys(lines))
+
+
+def _identity(old: Identity, new: Identity) -> Iterator[str]:
+    if isinstance(new, HeaderIdentity) and not isinstance(old, HeaderIdentity):
+        yield "the subject comes from a header now"
+    if isinstance(old, JwtIdentity) and isinstance(new, JwtIdentity):
+        for name in ("issuer", "audience"):
+            if getattr(old, name) != getattr(new, name):
+                yield f"tokens of another {name} are accepted"
+        if more := sorted(set(new.algorithms) - set(old.algorithms)):
+            yield f"tokens signed with {', '.join(more)} are accepted"
+        if new.leeway_s > old.leeway_s:
+            yield f"expired tokens are accepted for {format_duration(new.leeway_s)}"
+
+
+def _route(old: Route, new: Route) -> Iterator[str]:
+    for method in sorted(new.methods):
+        was = old.access.get(method)
+        if was is None:
+            yield f"{method} is allowed"
+            continue
+        yield from _access(method, was, new.access[method])
+        yield from _rule(method, old.on_iam_failure[method], new.on_iam_failure[method])
+    yield from _parts(old, new)
+    for name in _ADMITTED:
+        if getattr(new, name) and not getattr(old, name):
+            yield f"{name} is on"
+    if old.recheck_s and (new.recheck_s or float("inf")) > old.recheck_s:
+        yield "open streams are checked less often"
+
+
+def _access(method: str, old: Access, new: Access) -> Iterator[str]:
+    if _STRICT.index(new.kind) < _STRICT.index(old.kind):
+        yield f"{method} is {new.kind}, was {old.kind}"
+    elif lost := _lost(old, new):
+        yield f"{method} no longer asks {', '.join(lost)}"
+
+
+def _lost(old: Access, new: Access) -> list[str]:
+    kept = {check.source for check in new.checks}
+    return [check.source for check in old.checks if check.source not in kept]
+
+
+def _rule(method: str, old: IamFailureRule, new: IamFailureRule) -> Iterator[str]:
+    if _GRANTS.index(new.mode) > _GRANTS.index(old.mode):
+        yield f"{method} is {new.mode} while IAM can't answer, was {old.mode}"
+    elif new.mode is old.mode and new.max_stale_s > old.max_stale_s:
+        yield f"{method} is stale for up to {format_duration(new.max_stale_s)}, was {format_duration(old.max_stale_s)}"
+
+
+def _parts(old: Route, new: Route) -> Iterator[str]:
+    if not isinstance(old.action, AggregateAction) or not isinstance(new.action, AggregateAction):
+        return
+    before = {part.name: part.access for part in old.action.parts}
+    for part in new.action.parts:
+        was = before.get(part.name)
+        lost = _lost(was, part.access or Access(AccessKind.AUTHENTICATED)) if was else []
+        if lost:
+            yield f"{part.name} no longer asks {', '.join(lost)}"
+
+
+def covering(routes: tuple[Route, ...], route: Route) -> Route | None:
+    """Of `routes` the most specific one that a target of `route` would belong to."""
+    found = [other for other in routes if other.host in (None, route.host) and _covers(other.segments, route.segments)]
+    return max(found, key=lambda other: (other.host is not None, _rank(other.segments)), default=None)
+
+
+def _covers(wide: tuple[Segment, ...], narrow: tuple[Segment, ...]) -> bool:
+    for index, segment in enumerate(wide):
+        if segment.rest:
+            return True
+        if index >= len(narrow) or narrow[index].rest:
+            return False
+        if segment.literal is not None and segment.literal != narrow[index].literal:
+            return False
+    return len(wide) == len(narrow)
+
+
+def _rank(segments: tuple[Segment, ...]) -> list[int]:
+    return [2 if segment.literal is not None else 1 if segment.param else 0 for segment in segments] + [1]
