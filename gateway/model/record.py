@@ -36,4 +36,5 @@ class AccessRecord:
     retries: int = 0
     degraded: str = ""
     client_left: bool = False
+    scheme: str = "http"
     reason: str = ""

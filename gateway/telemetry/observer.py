@@ -15,9 +15,14 @@ if TYPE_CHECKING:
 
 
 class Span:
-    """A span that nobody records. `traceparent` is what to send on (W3C Trace Context), None for nothing."""
+    """A span that nobody records. `traceparent` is what to send on (W3C Trace Context), None for nothing.
+
+    `sampled`: somebody records it, so a log line or a metric may point to it.
+    """
 
     __slots__ = ("traceparent",)
+
+    sampled = False
 
     def __init__(self, traceparent: bytes | None = None) -> None:
         self.traceparent = traceparent
@@ -55,8 +60,10 @@ class Observer:
     def cache(self, result: str) -> None:
         """The decision cache was asked: hit | miss | stale."""
 
-    def iam_call_started(self, size: int, links: Sequence[Span]) -> Span:
-        """One call to IAM with `size` questions begins, on behalf of `links`."""
+    def iam_call_started(
+        self, size: int, links: Sequence[Span], operation: str = "POST /access/v1/evaluations"
+    ) -> Span:
+        """One call to IAM with `size` questions begins, on behalf of `links`. `operation`: its method and path."""
         return NO_SPAN
 
     def iam_call_ended(self, span: Span, size: int, code: str, duration_s: float) -> None:
@@ -74,6 +81,12 @@ class Observer:
 
     def retry(self, target: str, attempt: int, attempts: int, code: str) -> None:
         """Attempt number `attempt` of `attempts` begins because the one before failed with `code`."""
+
+    def breaker_added(self, name: str, kind: str, state: str) -> None:
+        """There is a breaker of this name, in this state; said again after a reload changes nothing."""
+
+    def breaker_removed(self, name: str, kind: str) -> None:
+        """There is no breaker of this name any more."""
 
     def circuit(self, name: str, kind: str, before: str, after: str, reason: str) -> None:
         """A breaker changed state. `kind`: iam | upstream; states: closed | open | half_open."""

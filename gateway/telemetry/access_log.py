@@ -1,0 +1,128 @@
+"""One line a request on stdout: JSON for machines, text for a terminal (CONTRACT.md section 12).
+
+Rules: exactly the fields of the contract; a refusal also has `code` and `reason`. Denials and unknowns are written even
+where the access log is off. No query, no header, no subject. Everything outside printable ASCII is escaped, so that
+nothing a client sends can begin a new line or move a cursor.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from json.encoder import encode_basestring_ascii as quoted
+from typing import Final
+
+from gateway.model.record import AccessRecord
+from gateway.telemetry.metrics import status_of
+from gateway.telemetry.observer import Observer, Span
+
+_UNANSWERED: Final = frozenset({"deny", "unknown"})
+_SERVER_ERRORS_FROM: Final = 500
+_BUG: Final = "internal_error"
+
+
+class AccessLog(Observer):
+    """Writes `form` of every record, or only of denials and unknowns."""
+
+    def __init__(
+        self,
+        write: Callable[[str], None],
+        form: Callable[[AccessRecord, str, float], str],
+        *,
+        everything: bool,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._write = write
+        self._form = form
+        self._everything = everything
+        self._clock = clock
+        self._monotonic = monotonic
+        self._second = -1
+        self._date = ""
+
+    def request_ended(self, record: AccessRecord, span: Span) -> None:
+        """See Observer."""
+        if self._everything or record.authz_outcome in _UNANSWERED:
+            self._write(self._form(record, self._timestamp(), self._monotonic() - record.started_s))
+
+    def _timestamp(self) -> str:
+        now_s = self._clock()
+        second = int(now_s)
+        if second != self._second:
+            self._second = second
+            self._date = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        return f"{self._date}.{int((now_s - second) * 1000):03d}Z"
+
+
+def json_line(record: AccessRecord, timestamp: str, duration_s: float) -> str:
+    """The record as one line of JSON."""
+    return (
+        f'{{"timestamp":"{timestamp}","level":"{_level(record)}","event":"request",'
+        f'"request_id":{quoted(record.request_id)},"trace_id":"{record.trace_id}","span_id":"{record.span_id}",'
+        f'"method":{quoted(record.method)},"path":{quoted(record.path)},"route":{_text(record.route)},'
+        f'"status":{status_of(record)},"duration_ms":{_ms(duration_s)},"authz":{_authz(record)},'
+        f'"upstream":{_text(record.upstream)},"upstream_ms":{_ms(record.upstream_s) if record.upstream else "null"},'
+        f'"retries":{record.retries},"degraded":{_text(record.degraded)},"client":{_text(record.client)}'
+        f"{_refusal(record)}}}"
+    )
+
+
+def text_line(record: AccessRecord, timestamp: str, duration_s: float) -> str:
+    """The record for people."""
+    parts = [timestamp[11:23], str(status_of(record)), _bare(record.method), _bare(record.path), f"{_ms(duration_s)}ms"]
+    if record.authz_outcome:
+        parts.append(f"authz={record.authz_outcome}/{record.authz_source} {_ms(record.authz_s)}ms")
+    if record.upstream:
+        parts.append(f"upstream={record.upstream} {_ms(record.upstream_s)}ms")
+    if record.retries:
+        parts.append(f"retries={record.retries}")
+    if record.degraded:
+        parts.append(f"degraded={record.degraded}")
+    if record.code:
+        parts.append(f"code={record.code}")
+    reason = _reason(record)
+    if reason:
+        parts.append(f"({_bare(reason)})")
+    parts.append(f"id={_bare(record.request_id)}")
+    return " ".join(parts)
+
+
+def _level(record: AccessRecord) -> str:
+    if record.code == _BUG:
+        return "error"
+    refused = record.authz_outcome in _UNANSWERED or record.status >= _SERVER_ERRORS_FROM
+    return "warning" if refused else "info"
+
+
+def _authz(record: AccessRecord) -> str:
+    if not record.authz_outcome:
+        return "null"
+    return (
+        f'{{"outcome":"{record.authz_outcome}","source":{_text(record.authz_source)},'
+        f'"code":{_text(record.authz_code)},"duration_ms":{_ms(record.authz_s)}}}'
+    )
+
+
+def _refusal(record: AccessRecord) -> str:
+    code = f',"code":"{record.code}"' if record.code else ""
+    reason = _reason(record)
+    return f'{code},"reason":{quoted(reason)}' if reason else code
+
+
+def _reason(record: AccessRecord) -> str:
+    if record.client_left:
+        return record.reason or "the client left"
+    return record.authz_reason or record.reason
+
+
+def _text(value: str) -> str:
+    return quoted(value) if value else "null"
+
+
+def _bare(value: str) -> str:
+    return quoted(value)[1:-1]
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1000:.3f}"

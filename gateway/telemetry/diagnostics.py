@@ -1,0 +1,91 @@
+"""What is not a request: changes of circuits, retries, reloads, bugs, on stderr in lines that people know how to read.
+
+Rules: the wording of circuits and retries is fixed, as runbooks search for it; nothing that a peer or a client sent can
+begin a new line or move a cursor; a library's own debug chatter is not shown, and httpx's lines with whole URLs never.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from gateway.telemetry.observer import Observer
+
+_log: Final = logging.getLogger("gateway")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_FORMAT: Final = "%(asctime)s.%(msecs)03dZ %(levelname)s %(message)s"
+_QUIET: Final = ("httpx", "httpcore", "urllib3", "asyncio")
+
+
+class Diagnostics(Observer):
+    """Hooks → log lines."""
+
+    def retry(self, target: str, attempt: int, attempts: int, code: str) -> None:
+        """See Observer. A part of an aggregate is named without its route."""
+        name = target.rpartition(".")[2]
+        _log.warning("[resilience] [%s] Retry attempt %d/%d (%s)", name, attempt, attempts, code)
+
+    def circuit(self, name: str, kind: str, before: str, after: str, reason: str) -> None:
+        """See Observer."""
+        level = logging.INFO if after == "closed" else logging.WARNING
+        _log.log(level, "[resilience] [%s] Circuit %s → %s (%s)", name, before.upper(), after.upper(), reason)
+
+    def config_reload(self, result: str, detail: str) -> None:
+        """See Observer. Mistakes are told in full by who found them."""
+        _log.info("[config] Reload: %s", result)
+
+    def bug(self, where: str, error: BaseException) -> None:
+        """See Observer."""
+        _log.error("[%s] Bug: %s", where, type(error).__name__, exc_info=error)
+
+
+class LineHandler(logging.Handler):
+    """Hands every record as one line (and its traceback) to `write`, which does not wait."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        super().__init__()
+        self._write = write
+        self.setFormatter(_Utc(_FORMAT, "%Y-%m-%dT%H:%M:%S"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See logging.Handler."""
+        try:
+            self._write(self.format(record))
+        except Exception:  # noqa: BLE001 - logging's own contract: a line that cannot be made is told and passed over
+            self.handleError(record)
+
+
+class _Utc(logging.Formatter):
+    converter = staticmethod(time.gmtime)
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is logging's
+        """The line without traceback, its control characters escaped."""
+        return _shown(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - as above
+        """The traceback, escaped and indented: no line of it can be taken for one of ours."""
+        return "\n".join("  " + _shown(line) for line in super().formatException(ei).split("\n"))
+
+
+def _shown(text: str) -> str:
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def install(write: Callable[[str], None]) -> Callable[[], None]:
+    """Send Python's logging to `write`; gives back what undoes it."""
+    root, handler = logging.getLogger(), LineHandler(write)
+    levels = {name: logging.getLogger(name).level for name in ("gateway", *_QUIET)}
+    logging.getLogger("gateway").setLevel(logging.INFO)
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    root.addHandler(handler)
+
+    def undo() -> None:
+        root.removeHandler(handler)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+    return undo

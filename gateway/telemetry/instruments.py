@@ -1,0 +1,150 @@
+"""Every metric by name: the one table that code, `/metrics`, OTLP and the documentation are made from.
+
+Rules: names and units are OpenTelemetry's (semantic conventions for HTTP; `gateway.*` for what is ours); label values
+come from the configuration and from closed lists (methods, status codes, codes of errors), never from what a client
+sent.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Final
+
+
+class InstrumentKind(enum.StrEnum):
+    """How values of an instrument are put together."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+@dataclass(frozen=True, slots=True)
+class Instrument:
+    """One metric. `unit` as in UCUM (`{request}` is a count of requests). `bounds`: upper bounds of the buckets."""
+
+    name: str
+    kind: InstrumentKind
+    unit: str
+    description: str
+    labels: tuple[str, ...] = ()
+    bounds: tuple[float, ...] = ()
+
+
+_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+"""What the semantic conventions advise for HTTP durations."""
+_SIZES: Final = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0)
+
+_COUNTER, _GAUGE, _HISTOGRAM = InstrumentKind.COUNTER, InstrumentKind.GAUGE, InstrumentKind.HISTOGRAM
+
+REQUEST_DURATION: Final = Instrument(
+    "http.server.request.duration",
+    _HISTOGRAM,
+    "s",
+    "Duration of requests, from the accepted head to the end of the answer.",
+    ("http.request.method", "url.scheme", "http.route", "http.response.status_code", "error.type"),
+    _SECONDS,
+)
+CALL_DURATION: Final = Instrument(
+    "http.client.request.duration",
+    _HISTOGRAM,
+    "s",
+    "Duration of single attempts at an upstream, and of calls to IAM (upstream `iam`).",
+    ("http.request.method", "upstream", "http.response.status_code", "error.type"),
+    _SECONDS,
+)
+DECISIONS: Final = Instrument(
+    "gateway.authz.decisions",
+    _COUNTER,
+    "{decision}",
+    "Requests by what was decided about them; `deny` and `unknown` are never the same.",
+    ("route", "outcome", "code"),
+)
+DECISION_DURATION: Final = Instrument(
+    "gateway.authz.duration",
+    _HISTOGRAM,
+    "s",
+    "Time in which a request waited for its decision.",
+    (),
+    _SECONDS,
+)
+BATCH_SIZE: Final = Instrument(
+    "gateway.iam.batch.size",
+    _HISTOGRAM,
+    "{evaluation}",
+    "Questions in one call to IAM.",
+    (),
+    _SIZES,
+)
+IAM_QUEUE: Final = Instrument(
+    "gateway.iam.queue",
+    _GAUGE,
+    "{evaluation}",
+    "Questions that wait for a call to IAM.",
+)
+CACHE: Final = Instrument(
+    "gateway.authz.cache",
+    _COUNTER,
+    "{lookup}",
+    "Questions looked up in the decision cache.",
+    ("result",),
+)
+CIRCUIT_STATE: Final = Instrument(
+    "gateway.circuit.state",
+    _GAUGE,
+    "",
+    "1 for the state that a circuit is in, 0 for the others; summed over workers.",
+    ("name", "kind", "state"),
+)
+CIRCUIT_TRANSITIONS: Final = Instrument(
+    "gateway.circuit.transitions",
+    _COUNTER,
+    "{transition}",
+    "Changes of state of a circuit.",
+    ("name", "from", "to"),
+)
+DEGRADED: Final = Instrument(
+    "gateway.degraded",
+    _COUNTER,
+    "{response}",
+    "Answers that were degraded.",
+    ("route", "mode"),
+)
+RETRIES: Final = Instrument(
+    "gateway.retries",
+    _COUNTER,
+    "{attempt}",
+    "Further attempts, by what was asked again.",
+    ("target",),
+)
+RELOADS: Final = Instrument(
+    "gateway.config.reloads",
+    _COUNTER,
+    "{reload}",
+    "Reloads of the configuration.",
+    ("result",),
+)
+DROPPED: Final = Instrument(
+    "gateway.telemetry.dropped",
+    _COUNTER,
+    "{item}",
+    "Log lines, spans and metrics that were given up because nobody took them in time.",
+    ("signal",),
+)
+
+INSTRUMENTS: Final = (
+    REQUEST_DURATION,
+    CALL_DURATION,
+    DECISIONS,
+    DECISION_DURATION,
+    BATCH_SIZE,
+    IAM_QUEUE,
+    CACHE,
+    CIRCUIT_STATE,
+    CIRCUIT_TRANSITIONS,
+    DEGRADED,
+    RETRIES,
+    RELOADS,
+    DROPPED,
+)

@@ -1,0 +1,57 @@
+"""The exporters of both signals, and the resource that all of it belongs to.
+
+The exporters read endpoints, headers, certificates, compression and timeouts from the environment by themselves.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import uuid
+from typing import cast
+
+from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, MetricExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SpanExporter
+
+from gateway import __version__
+from gateway.telemetry.otlp.choice import Transport
+
+_PACKAGES = {
+    Transport.HTTP: "opentelemetry.exporter.otlp.proto.http",
+    Transport.GRPC: "opentelemetry.exporter.otlp.proto.grpc",
+}
+
+
+class ExporterMissing(Exception):
+    """The transport needs a package that is not installed."""
+
+
+def resource() -> Resource:
+    """Who we are: `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` over our defaults. One instance a process."""
+    named = "OTEL_SERVICE_NAME" in os.environ or "service.name=" in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
+    made = Resource.create({"service.version": __version__, "service.instance.id": str(uuid.uuid4())})
+    return made if named else made.merge(Resource({"service.name": "gateway"}))
+
+
+def span_exporter(transport: Transport) -> SpanExporter:
+    """Raises ExporterMissing."""
+    if transport is Transport.CONSOLE:
+        return ConsoleSpanExporter()
+    return cast("SpanExporter", _load(transport, "trace_exporter", "OTLPSpanExporter"))
+
+
+def metric_exporter(transport: Transport) -> MetricExporter:
+    """Raises ExporterMissing."""
+    if transport is Transport.CONSOLE:
+        return ConsoleMetricExporter()
+    return cast("MetricExporter", _load(transport, "metric_exporter", "OTLPMetricExporter"))
+
+
+def _load(transport: Transport, module: str, name: str) -> object:
+    try:
+        found = importlib.import_module(f"{_PACKAGES[transport]}.{module}")
+    except ImportError as error:
+        raise ExporterMissing(f"OTEL_EXPORTER_OTLP_PROTOCOL={transport} needs the extra otlp-grpc ({error})") from None
+    made: object = getattr(found, name)()
+    return made

@@ -1,0 +1,179 @@
+"""Puts the observers together: what is logged, counted and traced, by `server.access_log` and the `OTEL_*` variables.
+
+Rules: nothing here makes a request wait: lines, spans and metrics leave from threads of their own, over bounded queues;
+`aclose` flushes them for a bounded time. The SDK of OpenTelemetry is imported only when something is to be exported.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import IO, Any, Final
+
+from gateway.errors import GatewayError
+from gateway.model.record import AccessRecord
+from gateway.model.settings import ServerSettings
+from gateway.telemetry.access_log import AccessLog, json_line, text_line
+from gateway.telemetry.diagnostics import Diagnostics, install
+from gateway.telemetry.fanout import Fanout
+from gateway.telemetry.instruments import DROPPED
+from gateway.telemetry.metrics import MetricsObserver
+from gateway.telemetry.observer import NO_SPAN, Observer
+from gateway.telemetry.otlp.choice import Choice, choose
+from gateway.telemetry.propagation import PropagatingObserver
+from gateway.telemetry.sampling import sampler_of
+from gateway.telemetry.store import Snapshot, Store, merge
+from gateway.telemetry.trace_context import new_span_id, new_trace_id
+from gateway.telemetry.writer import LineWriter
+
+_log = logging.getLogger("gateway.telemetry")
+
+Closing = list[Callable[[], None]]
+
+_FLUSH_S: Final = 5.0
+_LINES_FLUSH_S: Final = 2.0
+
+
+class Telemetry:
+    """The observer of a process and what reads its values."""
+
+    def __init__(self, observer: Observer, store: Store, exporting: Closing, writing: Closing) -> None:
+        """`exporting` and `writing` are what to call at the end, in this order."""
+        self.observer = observer
+        self._store = store
+        self._exporting = exporting
+        self._writing = writing
+
+    def metrics_text(self, others: Iterable[Snapshot] = ()) -> bytes:
+        """All metrics in Prometheus text format; `others` are the snapshots of other workers, added up."""
+        from gateway.telemetry import prometheus  # noqa: PLC0415 - only a serving process needs the library
+
+        return prometheus.text(merge([self._store.snapshot(), *others]))
+
+    def openmetrics(self, others: Iterable[Snapshot] = ()) -> bytes:
+        """The same as OpenMetrics, with this worker's exemplars."""
+        from gateway.telemetry import prometheus  # noqa: PLC0415 - as above
+
+        return prometheus.openmetrics(merge([self._store.snapshot(), *others]), self._store.exemplars())
+
+    def snapshot(self) -> Snapshot:
+        """The values of this worker, as JSON data for another one."""
+        return self._store.snapshot()
+
+    def refused(self, error: GatewayError, peer: str, request_id: str, target: bytes) -> None:
+        """The listener refused bytes that never became a request: counted and logged like one, without a route."""
+        record = AccessRecord(
+            started_s=time.monotonic(),
+            request_id=request_id,
+            trace_id=f"{new_trace_id():032x}",
+            span_id=f"{new_span_id():016x}",
+            path=target.partition(b"?")[0].decode("latin-1"),
+            status=error.kind.status,
+            code=error.code,
+            client=peer,
+            reason=error.reason or error.detail,
+        )
+        self.observer.request_ended(record, NO_SPAN)
+
+    async def aclose(self) -> None:
+        """Flush and end, in a bounded time, also with a collector that hangs."""
+        await asyncio.gather(*(_in_time(close, _FLUSH_S) for close in self._exporting))
+        await asyncio.gather(*(_in_time(close, _LINES_FLUSH_S) for close in self._writing))
+
+
+def build_observer(
+    settings: ServerSettings,
+    environ: Mapping[str, str],
+    *,
+    stdout: IO[bytes] | None = None,
+    stderr: IO[bytes] | None = None,
+) -> Telemetry:
+    """The telemetry of this process. `environ` must be the process's own for exporters to see all of it.
+
+    `stdout`, `stderr`: other unbuffered binary files than the process's own.
+    """
+    choice, store = choose(environ), Store()
+    dropped = _counter_of_drops(store)
+    lines = LineWriter(stdout or _raw(sys.stdout), dropped("logs"))
+    notes = LineWriter(stderr or _raw(sys.stderr), dropped("logs"))
+    undo = install(notes.write)
+    spans, exporting = _exporting(choice, store, environ, dropped)
+    observers = [spans, Diagnostics(), *_access_log(settings, lines)]
+    if choice.collect:
+        observers.append(MetricsObserver(store))
+
+    def close_notes() -> None:
+        undo()
+        notes.close(_LINES_FLUSH_S)
+
+    return Telemetry(Fanout(observers), store, exporting, [lambda: lines.close(_LINES_FLUSH_S), close_notes])
+
+
+def _raw(stream: Any) -> IO[bytes]:
+    """The stream's file without Python's buffer, whose lock a thread that hangs would hold at exit."""
+    return open(stream.fileno(), "wb", buffering=0, closefd=False)
+
+
+def _access_log(settings: ServerSettings, lines: LineWriter) -> list[Observer]:
+    mode = settings.access_log or ("text" if sys.stdout.isatty() else "json")
+    as_text = mode == "text" or (mode == "off" and sys.stdout.isatty())
+    return [AccessLog(lines.write, text_line if as_text else json_line, everything=mode != "off")]
+
+
+def _counter_of_drops(store: Store) -> Callable[[str], Callable[[int], None]]:
+    values = store.values(DROPPED)
+    return lambda signal: lambda count: values.add((signal,), count)
+
+
+def _exporting(
+    choice: Choice,
+    store: Store,
+    environ: Mapping[str, str],
+    dropped: Callable[[str], Callable[[int], None]],
+) -> tuple[Observer, Closing]:
+    """The observer that makes spans, or only trace ids; and what ends the exporting."""
+    if choice.traces is None and choice.metrics is None:
+        return PropagatingObserver(), []
+    # Costs 0.2 s and 20 MB: only where it is used.
+    from gateway.telemetry.otlp import exporters, metrics, traces  # noqa: PLC0415
+    from gateway.telemetry.spans import SpansObserver  # noqa: PLC0415
+
+    spans: Observer = PropagatingObserver()
+    closing: Closing = []
+    resource = exporters.resource()
+    try:
+        if choice.traces is not None:
+            pipe = traces.TracePipe(exporters.span_exporter(choice.traces), resource, dropped("traces"))
+            spans = SpansObserver(pipe.tracer, sampler_of(environ), pipe.ids)
+            closing.append(pipe.shutdown)
+        if choice.metrics is not None:
+            exporter, interval_s = exporters.metric_exporter(choice.metrics), metrics.interval_s(environ)
+            closing.append(metrics.MetricPump(exporter, store, resource, interval_s, dropped("metrics")).shutdown)
+    except exporters.ExporterMissing as error:
+        _log.error("[telemetry] %s", error)
+    return spans, closing
+
+
+async def _in_time(close: Callable[[], None], seconds: float) -> None:
+    """Run `close` in a thread that nobody has to wait for when it hangs."""
+    loop = asyncio.get_running_loop()
+    done = asyncio.Event()
+
+    def run() -> None:
+        try:
+            close()
+        finally:
+            # The loop is gone when this took too long.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(done.set)
+
+    threading.Thread(target=run, name="gateway-flush", daemon=True).start()
+    try:
+        await asyncio.wait_for(done.wait(), seconds)
+    except TimeoutError:
+        _log.warning("[telemetry] Not everything could be flushed within %g s", seconds)

@@ -1,0 +1,149 @@
+"""The values of all metrics, kept once: `/metrics` and OTLP are two ways of reading them, so they never differ.
+
+Why not the SDK's instruments: recording one value costs 6 to 7 µs there and 0.3 µs here, and a request records six.
+
+Rules: written by the event loop alone; read by any thread, from copies that are made in one step. Values are cumulative
+since the start of the process. A snapshot is plain JSON data, so that workers can send theirs to each other, and
+snapshots of several workers add up.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.telemetry.instruments import INSTRUMENTS, Instrument, InstrumentKind
+
+Labels = tuple[str, ...]
+Snapshot = dict[str, list[list[Any]]]
+"""Metric name → `[labels, value]` pairs; the value of a histogram is `[counts by bucket, sum]`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exemplar:
+    """One measured value and the trace that it belongs to. `at_s` is Unix time."""
+
+    value: float
+    trace_id: str
+    span_id: str
+    at_s: float
+
+
+class Values:
+    """A counter or a gauge: a number by label values."""
+
+    __slots__ = ("cells",)
+
+    def __init__(self) -> None:
+        self.cells: dict[Labels, float] = {}
+
+    def add(self, labels: Labels, amount: float = 1) -> None:
+        """Count."""
+        self.cells[labels] = self.cells.get(labels, 0) + amount
+
+    def set(self, labels: Labels, value: float) -> None:
+        """Be this number now."""
+        self.cells[labels] = value
+
+    def forget(self, labels: Labels) -> None:
+        """Drop a series whose subject is gone."""
+        self.cells.pop(labels, None)
+
+
+class Cell:
+    """One series of a histogram. `counts[i]` is not cumulative; the last one is above all bounds."""
+
+    __slots__ = ("counts", "exemplars", "total")
+
+    def __init__(self, buckets: int) -> None:
+        self.counts = [0] * buckets
+        self.total = 0.0
+        self.exemplars: dict[int, Exemplar] = {}
+
+
+class Distribution:
+    """A histogram: counts by bucket and the sum, by label values."""
+
+    __slots__ = ("bounds", "cells")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.cells: dict[Labels, Cell] = {}
+
+    def record(self, labels: Labels, value: float) -> Cell:
+        """Count `value` in its bucket (upper bounds are inclusive)."""
+        cell = self.cells.get(labels)
+        if cell is None:
+            cell = self.cells[labels] = Cell(len(self.bounds) + 1)
+        cell.counts[bisect_left(self.bounds, value)] += 1
+        cell.total += value
+        return cell
+
+    def record_of_trace(self, labels: Labels, value: float, trace_id: str, span_id: str) -> None:
+        """The same, and remember the trace as the exemplar of its bucket."""
+        cell = self.record(labels, value)
+        cell.exemplars[bisect_left(self.bounds, value)] = Exemplar(value, trace_id, span_id, time.time())
+
+
+class Store:
+    """All instruments of the table. `started_s`: since when the values count (Unix time)."""
+
+    def __init__(self) -> None:
+        self.started_s = time.time()
+        self._values: dict[str, Values] = {}
+        self._distributions: dict[str, Distribution] = {}
+        for instrument in INSTRUMENTS:
+            if instrument.kind is InstrumentKind.HISTOGRAM:
+                self._distributions[instrument.name] = Distribution(instrument.bounds)
+            else:
+                self._values[instrument.name] = Values()
+
+    def values(self, instrument: Instrument) -> Values:
+        """Where a counter or gauge is written."""
+        return self._values[instrument.name]
+
+    def distribution(self, instrument: Instrument) -> Distribution:
+        """Where a histogram is written."""
+        return self._distributions[instrument.name]
+
+    def exemplars(self) -> dict[str, dict[Labels, dict[int, Exemplar]]]:
+        """The exemplars of this process: metric name → label values → bucket."""
+        return {
+            name: {labels: dict(cell.exemplars) for labels, cell in list(kept.cells.items()) if cell.exemplars}
+            for name, kept in self._distributions.items()
+        }
+
+    def snapshot(self) -> Snapshot:
+        """A copy of all values, as JSON data."""
+        taken: Snapshot = {
+            name: [[list(labels), value] for labels, value in list(kept.cells.items())]
+            for name, kept in self._values.items()
+        }
+        for name, kept in self._distributions.items():
+            taken[name] = [[list(labels), [list(cell.counts), cell.total]] for labels, cell in list(kept.cells.items())]
+        return taken
+
+
+def merge(snapshots: Iterable[Mapping[str, list[list[Any]]]]) -> Snapshot:
+    """The sum of several workers' snapshots."""
+    merged: Snapshot = {}
+    for instrument in INSTRUMENTS:
+        add = _add_distributions if instrument.kind is InstrumentKind.HISTOGRAM else _add_numbers
+        cells: dict[Labels, Any] = {}
+        for snapshot in snapshots:
+            for labels, value in snapshot.get(instrument.name, ()):
+                key = tuple(labels)
+                cells[key] = add(cells[key], value) if key in cells else value
+        merged[instrument.name] = [[list(labels), value] for labels, value in cells.items()]
+    return merged
+
+
+def _add_numbers(one: float, other: float) -> float:
+    return one + other
+
+
+def _add_distributions(one: list[Any], other: list[Any]) -> list[Any]:
+    return [[a + b for a, b in zip(one[0], other[0], strict=True)], one[1] + other[1]]

@@ -1,0 +1,72 @@
+"""Writes log lines without ever making a request wait: a bounded queue and one thread for each stream.
+
+Rules: what the reader of the stream does not take in time is dropped and counted; lines keep their order; the thread
+gathers for 20 ms, so that many lines are one write; `close` waits for what is left, for a bounded time.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final, Protocol
+
+_MAX_LINES: Final = 20_000
+_GATHER_S: Final = 0.02
+
+
+class Stream(Protocol):
+    """What is written to: an unbuffered binary file, so that a reader who hangs holds up nothing but the thread."""
+
+    def write(self, data: memoryview, /) -> int | None:
+        """Write what fits; how many bytes that was, None for nothing now."""
+
+
+class LineWriter:
+    """Writes lines to `stream` from a thread. `dropped` is told how many lines were given up."""
+
+    def __init__(self, stream: Stream, dropped: Callable[[int], None], max_lines: int = _MAX_LINES) -> None:
+        self._stream = stream
+        self._dropped = dropped
+        self._max_lines = max_lines
+        self._lines: deque[str] = deque()
+        self._filled = threading.Event()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="gateway-log", daemon=True)
+        self._thread.start()
+
+    def write(self, line: str) -> None:
+        """Queue a line, without its end. Never waits."""
+        if len(self._lines) >= self._max_lines:
+            self._dropped(1)
+            return
+        self._lines.append(line)
+        if not self._filled.is_set():
+            self._filled.set()
+
+    def close(self, seconds: float) -> None:
+        """Write what is left, for at most `seconds`."""
+        self._closing = True
+        self._filled.set()
+        self._thread.join(seconds)
+
+    def _run(self) -> None:
+        while not self._closing:
+            self._filled.wait()
+            if not self._closing:
+                time.sleep(_GATHER_S)
+            self._filled.clear()
+            self._write_all()
+
+    def _write_all(self) -> None:
+        lines = [self._lines.popleft() for _ in range(len(self._lines))]
+        if not lines:
+            return
+        rest = memoryview(("\n".join(lines) + "\n").encode("utf-8", "backslashreplace"))
+        try:
+            while rest:
+                rest = rest[self._stream.write(rest) or 0 :]
+        except (OSError, ValueError):
+            # Nobody reads the stream any more (EPIPE) or it is closed: there is nobody to tell.
+            self._dropped(len(lines))
