@@ -3,7 +3,8 @@
 Parsed once. A question without properties uses the whole set as it is. A question with properties needs a set in which
 its principal and resource have more attributes, and Cedar's sets cannot change an entity, only gain one. So the
 *core*, entities that others point to (parents, values of attributes, names in policies), is kept apart from the
-*leaves*, which nothing points to: core plus two leaves is built in microseconds however many leaves there are.
+*leaves*, which nothing points to: core plus the leaves that are asked about is built in microseconds
+however many other leaves there are.
 Only properties of a core entity make a set anew, at a cost that grows with entities.json.
 """
 
@@ -36,20 +37,13 @@ class EntityStore:
     def __len__(self) -> int:
         return len(self._known)
 
-    def with_attributes(
-        self, attributes: Mapping[Uid, Mapping[str, Any]], principal: Uid, resource: Uid
-    ) -> cedarpy.Entities:
-        """The entities for a question whose principal or resource brings `attributes` of its own."""
+    def with_attributes(self, attributes: Mapping[Uid, Mapping[str, Any]], asked: Iterable[Uid]) -> cedarpy.Entities:
+        """The entities for questions that bring `attributes`; `asked` are their principals and resources."""
         if not self._core_uids.isdisjoint(attributes):
             merged = {**self._known, **{uid: self._merged(uid, own) for uid, own in attributes.items()}}
             return _parsed(merged.values())
-        leaves = {
-            uid: self._merged(uid, attributes.get(uid, {})) for uid in (principal, resource) if self._is_leaf(uid)
-        }
-        return self._core.with_added_json_str(json.dumps(list(leaves.values())))
-
-    def _is_leaf(self, uid: Uid) -> bool:
-        return uid not in self._core_uids
+        leaves = [self._merged(uid, attributes.get(uid, {})) for uid in asked if uid not in self._core_uids]
+        return self._core.with_added_json_str(json.dumps(leaves))
 
     def _merged(self, uid: Uid, own: Mapping[str, Any]) -> dict[str, Any]:
         known = self._known.get(uid)

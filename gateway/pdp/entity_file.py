@@ -2,14 +2,14 @@
 
 Rules: `attrs` and `parents` may be left out; unknown members are mistakes; an entity stands once; parents form no
 cycle. Cedar's own message for a bad entity names neither entity nor member, so what it would refuse is looked for
-here first; what is left is laid before Cedar entity by entity, and its refusal is placed at the entity.
+here first; then Cedar reads all of them, and if it refuses, each one by itself, so that its refusal has a place.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,9 +38,13 @@ def load_entities(folder: Path, problems: list[Problem]) -> Entities:
     if text is None:
         return {}
     found: list[Problem] = []
-    entities = _Reader(JsonFile(file, text, found), found).entities()
-    problems += found
-    return entities
+    try:
+        return _Reader(JsonFile(file, text, found), found).entities()
+    except RecursionError:
+        found = [Problem(str(file), 1, 1, "json_syntax", "nested too deeply")]
+        return {}
+    finally:
+        problems += found
 
 
 class _Reader:
@@ -59,7 +63,9 @@ class _Reader:
         for index, item in enumerate(value):
             self._read_entity(index, item, entities)
         if not self._problems:
-            self._refuse_cycles(entities, [Uid(**entity["uid"]) for entity in entities.values()])
+            self._refuse_cycles(entities, list(entities))
+        if not self._problems and not _accepted(entities.values()):
+            self._refuse_each(entities)
         return entities
 
     def _add(self, path: Path_, problem_id: str, message: str) -> None:
@@ -81,16 +87,15 @@ class _Reader:
         entity = {"uid": _uid_json(uid), "attrs": attrs, "tags": tags, "parents": [_uid_json(p) for p in parents]}
         if uid in entities:
             self._add((index, "uid"), "duplicate_entity", f'{uid.type}::"{uid.id}" stands here a second time')
-        elif self._accepted(index, entity):
+        else:
             entities[uid] = entity
 
-    def _accepted(self, index: int, entity: Mapping[str, Any]) -> bool:
-        try:
-            cedarpy.Entities.from_json_str(json.dumps([{**entity, "parents": []}]))
-        except ValueError as error:
-            self._add((index,), "entity_value", f"Cedar cannot read this entity ({error})")
-            return False
-        return True
+    def _refuse_each(self, entities: Entities) -> None:
+        for index, entity in enumerate(entities.values()):
+            if not _accepted([{**entity, "parents": []}]):
+                self._add(
+                    (index,), "entity_value", "Cedar cannot read this entity: is an __extn or __entity malformed?"
+                )
 
     def _uid(self, value: Any, path: Path_) -> Uid | None:
         if isinstance(value, dict) and value.keys() == {"__entity"}:
@@ -153,6 +158,14 @@ class _Reader:
             names = ", ".join(f'{uid.type}::"{uid.id}"' for uid in order if uid in left)
             index = next(place for place, uid in enumerate(order) if uid in left)
             self._add((index, "parents"), "entity_cycle", f"the parents of {names} form a cycle")
+
+
+def _accepted(entities: Iterable[Mapping[str, Any]]) -> bool:
+    try:
+        cedarpy.Entities.from_json_str(json.dumps(list(entities)))
+    except ValueError:
+        return False
+    return True
 
 
 def _uid_json(uid: Uid) -> dict[str, str]:

@@ -1,7 +1,8 @@
 """JSON with the place of every value, for messages about a file that a person writes.
 
-The standard library says where JSON is broken but not where a value stood; here a second walk over text that is known
-to be valid notes both. Rules: duplicate keys are a mistake, `NaN` and `Infinity` too.
+The standard library says where JSON is broken but not where a value stood. So a second walk, over text that is known to
+be valid, notes places; it is made only when something has to be said. Rules: duplicate keys are a mistake, `NaN` and
+`Infinity` too.
 """
 
 from __future__ import annotations
@@ -20,27 +21,34 @@ _SCALAR: Final = re.compile(r"[^\s,\]}]+")
 
 
 class JsonFile:
-    """A parsed file. `value` is its content; `place` makes a problem at a path of keys and indexes."""
+    """A parsed file. `value` is its content; `problem` makes a problem at a path of keys and indexes."""
 
     def __init__(self, file: Path, text: str, problems: list[Problem]) -> None:
-        """Parse, adding to `problems`; `value` is None if nothing could be parsed."""
+        """Parse, adding to `problems`; `value` is None if nothing could be parsed. Raises RecursionError."""
         self._file = file
         self._text = text
         self._offsets: dict[Path_, int] = {}
+        self._duplicates = False
         self.value: Any = None
         try:
-            json.loads(text, parse_constant=_refuse_constant)
-            self.value, _ = self._read(0, (), problems)
+            self.value = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=self._object)
         except json.JSONDecodeError as error:
             problems.append(problem_at(file, text, error.pos, "json_syntax", error.msg[0].lower() + error.msg[1:]))
         except _ConstantError as error:
             problems.append(problem_at(file, text, text.find(str(error)), "json_syntax", f"{error} is not JSON"))
-        except RecursionError:
-            problems.append(problem_at(file, text, 0, "json_syntax", "nested too deeply"))
+        if self._duplicates and self.value is not None:
+            self._read(0, (), problems)
 
     def problem(self, path: Path_, problem_id: str, message: str) -> Problem:
         """A problem at the value (or, for a member, at its key) that `path` leads to."""
+        if not self._offsets:
+            self._read(0, (), [])
         return problem_at(self._file, self._text, self._offsets.get(path, 0), problem_id, message)
+
+    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        members = dict(pairs)
+        self._duplicates |= len(members) != len(pairs)
+        return members
 
     def _read(self, at: int, path: Path_, problems: list[Problem]) -> tuple[Any, int]:
         at = self._skip(at)

@@ -149,16 +149,22 @@ class EmbeddedDecisionPoint:
         return decision
 
     def _judge(self, asked: Sequence[Asked]) -> list[Verdict]:
-        plain = [(index, question) for index, question in enumerate(asked) if not question.attributes]
-        verdicts: dict[int, Verdict] = {}
-        if plain:
-            results = self._ask([question for _, question in plain], self._entities.whole)
-            verdicts.update(zip((index for index, _ in plain), results, strict=True))
+        """One call to Cedar for all questions that bring the same properties, or none."""
+        groups: dict[str, list[int]] = {}
         for index, question in enumerate(asked):
-            if question.attributes:
-                entities = self._entities.with_attributes(question.attributes, question.principal, question.resource)
-                (verdicts[index],) = self._ask([question], entities)
+            groups.setdefault(question.attributes_text, []).append(index)
+        verdicts: dict[int, Verdict] = {}
+        for indexes in groups.values():
+            group = [asked[index] for index in indexes]
+            verdicts.update(zip(indexes, self._ask(group, self._entities_for(group)), strict=True))
         return [verdicts[index] for index in range(len(asked))]
+
+    def _entities_for(self, group: Sequence[Asked]) -> cedarpy.Entities:
+        attributes = group[0].attributes
+        if not attributes:
+            return self._entities.whole
+        uids = {uid for question in group for uid in (question.principal, question.resource)}
+        return self._entities.with_attributes(attributes, uids)
 
     def _ask(self, asked: Sequence[Asked], entities: cedarpy.Entities) -> list[Verdict]:
         requests = [question.request for question in asked]

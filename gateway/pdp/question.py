@@ -58,6 +58,11 @@ class Asked:
     attributes: Mapping[Uid, Mapping[str, Any]]
 
     @property
+    def attributes_text(self) -> str:
+        """The same for questions that bring the same properties; empty for none."""
+        return json.dumps([[*uid, own] for uid, own in self.attributes.items()]) if self.attributes else ""
+
+    @property
     def request(self) -> dict[str, Any]:
         """The request as cedarpy takes it."""
         return {

@@ -129,9 +129,10 @@ def test_mistakes_in_entities(folder: MakeFolder, text: str, place: str, problem
     assert words in line
 
 
-def test_deeply_nested_entities_are_a_problem_not_a_crash(folder: MakeFolder):
-    (line,) = problems(folder(FINE, "[" * 100_000))
-    assert line.startswith("entities.json:1:1: error[json_syntax]: nested too deeply")
+@pytest.mark.parametrize("depth", [150, 400, 700, 100_000])
+def test_deeply_nested_entities_are_a_problem_not_a_crash(folder: MakeFolder, depth: int):
+    (line, *_) = problems(folder(FINE, f'[{A}, "attrs": {{"a": {"[" * depth}1.5{"]" * depth}}}}}]'))
+    assert line.startswith("entities.json:1:")
 
 
 def test_strings_that_look_like_json_do_not_shift_places(folder: MakeFolder):
