@@ -107,7 +107,7 @@ class UrlSource:
 
 async def _read_limited(response: httpx.Response) -> bytes:
     document = bytearray()
-    async for chunk in response.aiter_raw():
+    async for chunk in response.aiter_bytes():
         document += chunk
         if len(document) > MAX_DOCUMENT_BYTES:
             raise KeysUnusable("the JWK Set is larger than 1 MiB")

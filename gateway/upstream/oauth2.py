@@ -198,7 +198,9 @@ class _TokenServer:
         async with self._http.stream(
             "POST", self._url, data=self._form, headers=self._headers, timeout=_TIMEOUT_S, follow_redirects=False
         ) as response:
-            async for chunk in response.aiter_raw():
+            if response.headers.get("content-encoding", "identity").lower() != "identity":
+                raise _garbled("its answer has a content coding that was not asked for")
+            async for chunk in response.aiter_bytes():
                 body += chunk
                 if len(body) > _MAX_ANSWER_BYTES:
                     raise _garbled("its answer is too large")
