@@ -111,6 +111,7 @@ class _Composer:
             ("breaker", name), kind, lambda: Breaker(name, kind, policy, observer=self._observer)
         )
         self._parts.when_settled(lambda: breaker.update(policy))
+        self._parts.when_settled(lambda: self._observer.breaker_added(name, kind, breaker.state))
         self._breakers[name] = breaker
         return breaker
 

@@ -104,6 +104,8 @@ class Gateway:
             return True
         after = compose(configuration, self._telemetry.observer, before)
         after.parts.settle()
+        for name in before.breakers.keys() - after.breakers.keys():
+            self._telemetry.observer.breaker_removed(name, before.breakers[name].kind)
         for line in weakened(before.configuration, configuration):
             _LOG.warning("reload weakens: %s", line)
         self.composition = after
