@@ -99,7 +99,7 @@ class _Process:
 
     def _servers(self, gateway: Gateway, telemetry: Telemetry) -> tuple[Server, Server]:
         settings = self._configuration.server
-        public = Server(uvicorn_config(gateway.pipeline, settings, on_refusal=telemetry.refused))
+        public = Server(uvicorn_config(gateway.pipeline, settings, on_refusal=telemetry.refused, lifespan="off"))
         admin = Server(
             uvicorn.Config(
                 admin_app(gateway, settings),
