@@ -20,11 +20,14 @@ DEFAULT_FILE = Path("routes.yaml")
 def load_or_exit(file: Path, *, warnings: bool = True) -> Configuration:
     """The configuration, or its mistakes on stderr and exit code 1."""
     from gateway.config import ConfigurationError, load  # noqa: PLC0415 - heavy
+    from gateway.pdp.check import access_problems, needs_access_policies  # noqa: PLC0415
 
     try:
         configuration = load(file, os.environ)
     except ConfigurationError as error:
         fail(str(error))
+    if needs_access_policies(configuration) and (mistakes := access_problems(configuration)):
+        fail("\n".join(map(str, mistakes)))
     if warnings:
         for warning in configuration.warnings:
             note(warning)

@@ -31,14 +31,18 @@ def register(app: typer.Typer) -> None:
         from gateway.demo import state  # noqa: PLC0415 - heavy
         from gateway.demo.shipped import shipped_folder  # noqa: PLC0415
         from gateway.demo.supervisor import CannotStartError, Supervisor  # noqa: PLC0415
+        from gateway.demo.tokens import Issuer  # noqa: PLC0415
 
         running = state.read()
         if running is not None:
             fail(f"cannot start: a demo is running already (process {running.pid})", EXIT_CANNOT)
         file = config or shipped_folder() / "routes.yaml"
-        os.environ.setdefault("GATEWAY_JWKS_FILE", str(state.runtime_folder() / "jwks.json"))
+        issuer, jwks_file = Issuer(), state.runtime_folder() / "jwks.json"
+        issuer.write_jwks(jwks_file)
+        os.environ["GATEWAY_JWKS_FILE"] = str(jwks_file)
+        configuration = load_or_exit(file.resolve(), warnings=False)
         try:
-            supervisor = Supervisor(load_or_exit(file.resolve(), warnings=False), quiet=quiet)
+            supervisor = Supervisor(configuration, issuer, jwks_file, quiet=quiet)
             asyncio.run(_run(supervisor))
         except CannotStartError as error:
             fail(str(error), EXIT_CANNOT)

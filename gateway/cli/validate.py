@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn, Protocol
 
 import typer
 
 from gateway.cli.configuration import DEFAULT_FILE
-from gateway.cli.output import Format, note, say, say_json
+from gateway.cli.output import EXIT_BAD, Format, note, say, say_json
+
+
+class _Problem(Protocol):
+    def as_json(self) -> dict[str, str | int]: ...
 
 
 def register(app: typer.Typer) -> None:
@@ -23,15 +28,14 @@ def register(app: typer.Typer) -> None:
         """Check a configuration and show its failure matrix."""
         from gateway.config import ConfigurationError, load  # noqa: PLC0415 - heavy
         from gateway.config.matrix import failure_matrix  # noqa: PLC0415
+        from gateway.pdp.check import access_problems  # noqa: PLC0415
 
         try:
             configuration = load(file, os.environ)
         except ConfigurationError as error:
-            if output is Format.JSON:
-                say_json({"valid": False, "problems": [problem.as_json() for problem in error.problems]})
-            else:
-                note(str(error))
-            raise typer.Exit(1) from None
+            _refuse(error.problems, output)
+        if mistakes := access_problems(configuration):
+            _refuse(mistakes, output)
         matrix = failure_matrix(configuration)
         if output is Format.JSON:
             say_json({"valid": True, "warnings": list(configuration.warnings), **matrix.as_json()})
@@ -40,3 +44,11 @@ def register(app: typer.Typer) -> None:
             note(warning)
         say(f"{file}: {len(configuration.routes)} routes, {len(configuration.upstreams)} upstreams: valid")
         say(matrix.as_text())
+
+
+def _refuse(problems: Sequence[_Problem], output: Format) -> NoReturn:
+    if output is Format.JSON:
+        say_json({"valid": False, "problems": [problem.as_json() for problem in problems]})
+    else:
+        note("\n".join(map(str, problems)))
+    raise typer.Exit(EXIT_BAD)

@@ -18,6 +18,8 @@ from gateway.demo.state import DemoState
 
 PERIOD_S: Final = 1.0
 PATIENCE_S: Final = 30.0
+RECOVERY_S: Final = 75.0
+"""Longer than the longest time that a circuit of the shipped configuration stays open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +81,15 @@ class Drill:
         finally:
             await self._break("ok")
             self._say("-- mended")
-        await self._watch(8 * PERIOD_S)
+        await self._watch(RECOVERY_S, until_closed=True)
         await self._client.aclose()
 
-    async def _watch(self, seconds: float) -> None:
+    async def _watch(self, seconds: float, *, until_closed: bool = False) -> None:
+        """A line each second, for so long or until every circuit is closed again."""
         end = time.monotonic() + seconds
-        while (now := time.monotonic()) < end:
+        closed = False
+        while (now := time.monotonic()) < end and not (until_closed and closed):
+            closed = await self._all_closed()
             answers = await asyncio.gather(self._circuits(), *(self._ask(probe) for probe in PROBES))
             self._say("  ".join((time.strftime("%H:%M:%S"), *answers)))
             await asyncio.sleep(max(0.0, min(PERIOD_S, end - now) - (time.monotonic() - now)))
@@ -99,9 +104,15 @@ class Drill:
             return f"{probe.name} {type(error).__name__}"
         return f"{probe.name} {in_words(reply)} {(time.monotonic() - begun) * 1000:.0f}ms"
 
+    async def _all_closed(self) -> bool:
+        return all(breaker["state"] == "closed" for breaker in (await self._breakers()).values())
+
+    async def _breakers(self) -> dict[str, Any]:
+        breakers: dict[str, Any] = (await self._client.get(f"{self._state.admin}/breakers")).json()["breakers"]
+        return breakers
+
     async def _circuits(self) -> str:
-        reply = await self._client.get(f"{self._state.admin}/breakers")
-        breakers: dict[str, Any] = reply.json()["breakers"]
+        breakers = await self._breakers()
         iam = breakers["iam"]
         remaining = f" {iam['remaining_s']:.0f}s" if iam["state"] == "open" else ""
         others = [name for name, breaker in breakers.items() if name != "iam" and breaker["state"] != "closed"]

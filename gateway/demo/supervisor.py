@@ -115,13 +115,11 @@ class Child:
 class Supervisor:
     """All parts of one run."""
 
-    def __init__(self, configuration: Configuration, *, quiet: bool) -> None:
+    def __init__(self, configuration: Configuration, issuer: Issuer, jwks_file: Path, *, quiet: bool) -> None:
         if configuration.iam.url is None:
             raise CannotStartError("the demo needs an IAM with a url")
         self._configuration = configuration
         self._iam_address = _address(configuration.iam.url)
-        self._folder = demo_state.runtime_folder()
-        self._issuer = Issuer()
         self._secret = secrets.token_urlsafe(24)
         self.toys = {
             name: ToySystem(name, _address(upstream.urls[0]))
@@ -133,19 +131,13 @@ class Supervisor:
             ["iam", "--policies", str(policies), "--listen", str(self._iam_address), "--control"], {}, quiet=True
         )
         self._gateway = Child(
-            ["serve", "-c", str(configuration.file)], {"GATEWAY_JWKS_FILE": str(self.jwks_file)}, quiet=quiet
+            ["serve", "-c", str(configuration.file)], {"GATEWAY_JWKS_FILE": str(jwks_file)}, quiet=quiet
         )
-        self.tokens = {person: self._issuer.token(person) for person in PEOPLE}
-
-    @property
-    def jwks_file(self) -> Path:
-        """The public key of this run."""
-        return self._folder / "jwks.json"
+        self.tokens = {person: issuer.token(person) for person in PEOPLE}
 
     async def run(self, until: asyncio.Event, announce: asyncio.Event) -> None:
         """Start everything, set `announce`, and end everything when `until` is set or the gateway has ended."""
         self._check_ports()
-        self._issuer.write_jwks(self.jwks_file)
         async with AsyncExitStack() as stack:
             for toy in self.toys.values():
                 await toy.start()
