@@ -22,6 +22,7 @@ from gateway.model.permit import Permit
 from gateway.resilience.deadline import Deadline
 
 _SHARED_S: Final = 1.0
+_CONNECT_TIMEOUT: Final = "connection_timeout"
 _WORST: Final = ("open", "half_open", "closed")
 _HEADERS: Final = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
 
@@ -104,7 +105,8 @@ class HealthEndpoint:
     async def __call__(self, permit: Permit, exchange: Exchange, deadline: Deadline) -> None:  # noqa: ARG002 - Endpoint
         """Answer with the report."""
         body = json.dumps(await self._health.report(), separators=(",", ":")).encode()
-        await exchange.respond(200, _HEADERS, body)
+        request_id = exchange.request.request_id.encode("ascii")
+        await exchange.respond(200, [*_HEADERS, (b"x-request-id", request_id)], body)
 
 
 async def _error(system: System) -> str:
@@ -117,6 +119,8 @@ async def _error(system: System) -> str:
     except Unavailable as failure:
         return str(failure)
     except GatewayError as failure:
+        if failure.proxy_error == _CONNECT_TIMEOUT:
+            return f"connect timeout after {system.timeout_s:g}s"
         return failure.proxy_error.replace("_", " ")
     return ""
 
