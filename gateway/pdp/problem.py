@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 
@@ -22,11 +22,15 @@ class Problem:
     id: str
     message: str
 
+    def as_json(self) -> dict[str, str | int]:
+        """The same as a JSON object."""
+        return {**asdict(self), "severity": "error"}
+
     def __str__(self) -> str:
         return f"{self.file}:{self.line}:{self.col}: error[{self.id}]: {self.message}"
 
 
-class PolicyError(Exception):
+class PolicyError(ValueError):
     """A folder that cannot be used. `str()` is one line per problem, in the order of files and lines."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:

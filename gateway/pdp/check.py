@@ -1,0 +1,33 @@
+"""Whether the access policies that stand beside a configuration can be used: for commands, before anything serves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gateway.model.route import IamFailureMode
+from gateway.model.settings import Configuration, IamApi
+from gateway.pdp.problem import PolicyError, Problem
+
+
+def needs_access_policies(configuration: Configuration) -> bool:
+    """Whether they decide anything here: as IAM itself, or where a route degrades to them."""
+    rules = (rule for route in configuration.routes for rule in route.on_iam_failure.values())
+    return configuration.iam.api is IamApi.EMBEDDED or any(rule.mode is IamFailureMode.LOCAL for rule in rules)
+
+
+def access_problems(configuration: Configuration) -> tuple[Problem, ...]:
+    """The mistakes in its folder of access policies; none where there is no folder."""
+    from gateway.pdp.point import EmbeddedDecisionPoint  # noqa: PLC0415 - Cedar, only where there is something to read
+
+    if configuration.access_policies is None:
+        return ()
+    try:
+        EmbeddedDecisionPoint.load(_as_seen_from_here(configuration.access_policies))
+    except PolicyError as error:
+        return error.problems
+    return ()
+
+
+def _as_seen_from_here(folder: Path) -> Path:
+    here = Path.cwd()
+    return folder.relative_to(here) if folder.is_relative_to(here) else folder
