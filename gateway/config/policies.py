@@ -28,9 +28,13 @@ C = TypeVar("C", bound=CallKeys)
 
 def built_in_policies() -> dict[str, Node]:
     """The built-in policies by name."""
-    folder = resources.files("gateway.config") / FOLDER
-    found = {name: read_yaml(BUILT_IN, (folder / f"{name}.yaml").read_bytes(), Problems()) for name in BUILT_IN_NAMES}
+    found = {name: read_yaml(BUILT_IN, built_in_text(name).encode(), Problems()) for name in BUILT_IN_NAMES}
     return {name: node for name, node in found.items() if node is not None}
+
+
+def built_in_text(name: str) -> str:
+    """A built-in policy as the file that would replace it."""
+    return (resources.files("gateway.config") / FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def read_policies(shown: Path, files: Files, interpolate: Interpolation, problems: Problems) -> dict[str, Node]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from gateway.config.keys.routes import RoutesFile
+from gateway.config.keys.base import Keys
+from gateway.config.keys.routes import PartKeys, RouteKeys, RoutesFile
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _NULLABLE: Final = frozenset({"batch_path", "json"})
@@ -16,10 +17,24 @@ _VARIABLE: Final = {"type": "string", "pattern": r"\$\{[^{}]+\}"}
 
 
 def json_schema() -> dict[str, Any]:
-    """The schema as a JSON document."""
-    schema = _smoothed(RoutesFile.model_json_schema(by_alias=True), "")
-    title = "routes.yaml of the gateway"
-    return {"$schema": DIALECT, "title": title} | {key: value for key, value in schema.items() if key != "title"}
+    """The schema of routes.yaml as a JSON document."""
+    schema = schema_of(RoutesFile)
+    for model in (RouteKeys, PartKeys):
+        _own_keys_first(schema["$defs"][model.__name__], model)
+    return {"$schema": DIALECT, "title": "routes.yaml of the gateway"} | schema
+
+
+def schema_of(model: type[Keys]) -> dict[str, Any]:
+    """The schema of one mapping."""
+    schema: dict[str, Any] = _smoothed(model.model_json_schema(by_alias=True), "")
+    return schema
+
+
+def _own_keys_first(schema: dict[str, Any], model: type[Keys]) -> None:
+    """A model's own keys before those of the models that it extends: the order in which they are written."""
+    properties = schema["properties"]
+    inherited = {name for base in model.__mro__[1:] for name in vars(base).get("__annotations__", ())}
+    schema["properties"] = dict(sorted(properties.items(), key=lambda item: item[0] in inherited))
 
 
 def _smoothed(value: Any, name: str) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Final
 
 from gateway.config.addresses import parse_resource
@@ -63,11 +65,28 @@ def _jwt(section: Section[IdentityKeys], keys: JwtKeys, world: World) -> JwtIden
         audience=keys.audience,
         algorithms=tuple(dict.fromkeys(keys.algorithms)),
         jwks_url=url.text if url else None,
-        jwks_file=world.file(section.node.get("jwt", "jwks_file")),
+        jwks_file=_jwks_file(section, world),
         claims=tuple(dict.fromkeys(keys.claims)),
         leeway_s=keys.leeway,
         jwks_refresh_s=keys.jwks_refresh,
     )
+
+
+def _jwks_file(section: Section[IdentityKeys], world: World) -> Path | None:
+    mark = section.at("jwt", "jwks_file")
+    path = world.file(section.node.get("jwt", "jwks_file"))
+    text = None if path is None else world.files.read_text(mark, str(path))
+    if text is not None and not _is_key_set(text):
+        world.problems.error(mark, "bad-key-set", 'the file is not a JSON Web Key Set: {"keys": […]}')
+    return path
+
+
+def _is_key_set(text: str) -> bool:
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(document, dict) and isinstance(document.get("keys"), list)
 
 
 def _check_algorithm(section: Section[IdentityKeys], world: World, index: int, algorithm: str) -> None:

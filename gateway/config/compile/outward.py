@@ -10,6 +10,7 @@ from gateway.config.addresses import Url, is_loopback
 from gateway.config.compile.world import World
 from gateway.config.keys.base import Keys
 from gateway.config.keys.upstreams import ClientTlsKeys
+from gateway.config.tls_files import check_authorities, check_pair
 from gateway.config.tree import Step
 from gateway.config.validate import Section
 from gateway.model.settings import ClientTls
@@ -37,6 +38,8 @@ def compile_tls(section: Section[M], keys: ClientTlsKeys, world: World, *, https
     if (keys.cert_file is None) != (keys.key_file is None) and section.sound("tls"):
         message = "cert_file and key_file belong together"
         world.problems.error(section.key("tls"), "tls-pair", message)
+    check_pair(section.key("tls"), files["cert_file"], files["key_file"], world.problems)
+    check_authorities(section.at("tls", "ca_file"), files["ca_file"], world.problems)
     if not keys.verify:
         message = "any certificate is believed: whoever stands in between can answer"
         world.problems.warning(section.key("tls", "verify"), "tls-unverified", message)

@@ -8,6 +8,7 @@ from typing import Final
 from gateway.config.addresses import host_name, is_loopback, parse_address, parse_network
 from gateway.config.compile.world import World
 from gateway.config.keys.server import ServerKeys
+from gateway.config.tls_files import check_authorities, check_pair
 from gateway.config.validate import Section
 from gateway.model.settings import Address, Network, ServerSettings, ServerTls
 
@@ -82,6 +83,8 @@ def _tls(section: Section[ServerKeys], world: World) -> ServerTls | None:
     if section.keys.tls is None:
         return None
     files = {name: world.file(section.node.get("tls", name)) for name in ("cert_file", "key_file", "client_ca_file")}
+    check_pair(section.key("tls"), files["cert_file"], files["key_file"], world.problems)
+    check_authorities(section.at("tls", "client_ca_file"), files["client_ca_file"], world.problems)
     nowhere = Path()
     return ServerTls(
         cert_file=files["cert_file"] or nowhere,

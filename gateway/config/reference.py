@@ -1,0 +1,188 @@
+"""`docs/configuration.md`, from the JSON Schema: every key with its type, default and meaning.
+
+Run as `python -m gateway.config.reference docs/configuration.md`; a test holds the file to what this says.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from gateway.config.keys.resilience import PolicyKeys
+from gateway.config.policies import BUILT_IN_NAMES, built_in_text
+from gateway.config.schema import json_schema, schema_of
+
+_SECTIONS: Final = ("server", "iam", "identity", "upstreams", "routes")
+_HEAD: Final = """# Configuration
+
+`routes.yaml` and the folder `policies/` beside it are all of the configuration. This page is generated from the schema
+that the gateway validates with (`gateway schema` prints it; editors take it from `routes.schema.json`).
+
+**YAML** is read as version 1.2: `true` and `false` are the only truth values; `on`, `yes`, `017`, `1:30` and `1_000`
+are text. Duplicate keys, unknown keys, tags and several documents in one file are mistakes. Anchors and aliases are
+read within one file; merge keys (`<<`) are not part of YAML 1.2: what routes share is a policy.
+
+**Variables** stand in values: `${VAR}` (must be set), `${VAR:-default}` (also when it is empty), `${file:/path}` (the
+file's text without the line break at its end); `$$` is a dollar sign. They are replaced after the file was parsed, so
+a value can't change its shape; inside `{ }` and `[ ]` they must be quoted. Where a key takes a number or a truth
+value, text that came from a variable is read as one.
+
+**Durations** have a unit: `250ms`, `2s`, `1m30s`, `1h`. **Sizes** too: `512B`, `64KiB`, `10MiB`, `1GiB`; `0` alone
+needs none and means no limit where it is allowed. **Shares** are written `50%`. Relative paths of files start at the
+folder of `routes.yaml`.
+
+**Placeholders** in checks and in the paths of aggregates: `{method}`, `{path.NAME}`, `{route.id}`, `{route.path}` (the
+template), `{subject.id}`, `{claim.NAME}`, `{query.NAME}`, `{header.NAME}`, and `{item.NAME}` in the check of a
+navigation. They are filled in after the check was parsed; a value that is missing, repeated or over 1 KiB is 400.
+
+Every mistake is reported, all at once, as `FILE:LINE:COL: error[id]: message`; `gateway validate` shows them and, for
+a file without any, what every route does when IAM is down.
+"""
+_POLICIES: Final = """
+## policies/NAME.yaml
+
+A resilience policy: a named set of the keys below. A route says `policy: NAME` and may override any key; the route's
+keys go over the policy's, those over the server's. Mappings merge by key, lists replace. A failure rule that names
+another `degrade` than the policy's replaces it whole. A file with the name of a built-in policy replaces that one.
+"""
+Schema = dict[str, Any]
+
+
+def reference() -> str:
+    """The whole page."""
+    schema = json_schema()
+    page = _Page(schema)
+    parts = [_HEAD, *_table("The top of the file", schema, schema)]
+    for name in _SECTIONS:
+        parts += page.section(name)
+    policy = schema_of(PolicyKeys)
+    parts += [_POLICIES, *_rows(policy, policy)]
+    parts += [f"\nThe built-in policy `{name}`:\n\n```yaml\n{built_in_text(name)}```" for name in BUILT_IN_NAMES]
+    parts += ["\n## Types\n", *_types(schema)]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+class _Page:
+    """Tables of a section's mappings, each told once and referred to afterwards."""
+
+    def __init__(self, schema: Schema) -> None:
+        self._schema = schema
+        self._told: dict[str, str] = {}
+
+    def section(self, name: str) -> Iterator[str]:
+        label = name + {"upstreams": ".NAME", "routes": "[]"}.get(name, "")
+        member = _resolved(self._schema["properties"][name], self._schema)
+        yield from self._mapping(label, _resolved(_inner(member), self._schema))
+
+    def _mapping(self, label: str, model: Schema) -> Iterator[str]:
+        text = json.dumps(model, sort_keys=True)
+        first = self._told.setdefault(text, label)
+        if first != label:
+            yield f"\n## `{label}`\n\nThe same keys as `{first}`."
+            return
+        yield from _table(f"`{label}`", model, self._schema)
+        for key, member in model["properties"].items():
+            for inner, nested in _models(f"{label}.{key}", member, self._schema):
+                yield from self._mapping(inner, nested)
+
+
+def _models(path: str, member: Schema, schema: Schema) -> Iterator[tuple[str, Schema]]:
+    """The mappings with known keys that may stand at a key, with how they are reached."""
+    target = _resolved(member, schema)
+    if "properties" in target:
+        yield path, target
+    elif target.get("type") == "array":
+        yield from _models(f"{path}[]", target["items"], schema)
+    elif isinstance(target.get("additionalProperties"), dict):
+        yield from _models(f"{path}.NAME", target["additionalProperties"], schema)
+    else:
+        found: dict[str, tuple[str, Schema]] = {}
+        for choice in (*target.get("oneOf", ()), *target.get("anyOf", ())):
+            for label, model in _models(path, choice, schema):
+                found.setdefault(json.dumps(model, sort_keys=True), (label, model))
+        yield from found.values()
+
+
+def _table(title: str, model: Schema, schema: Schema) -> Iterator[str]:
+    yield f"\n## {title}\n"
+    if model.get("description"):
+        yield f"{model['description']}\n"
+    yield from _rows(model, schema)
+
+
+def _rows(model: Schema, schema: Schema) -> Iterator[str]:
+    if not model["properties"]:
+        yield "It has no keys."
+        return
+    yield "| key | type | default | meaning |"
+    yield "|---|---|---|---|"
+    needed = model.get("required", ())
+    for key, member in model["properties"].items():
+        default = "**required**" if key in needed else _default(member)
+        meaning = member.get("description") or _resolved(member, schema).get("description", "")
+        yield f"| `{key}` | {_cell(_type(member, schema))} | {default} | {_cell(meaning)} |"
+
+
+def _default(member: Schema) -> str:
+    value = member.get("default")
+    if value is None or value == []:
+        return ""
+    return f"`{value}`" if isinstance(value, str) else f"`{json.dumps(value)}`"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _type(member: Schema, schema: Schema) -> str:
+    if "$ref" in member:
+        name = member["$ref"].rsplit("/", 1)[1]
+        return "mapping" if "properties" in schema["$defs"][name] else name
+    if "const" in member or "enum" in member:
+        return " or ".join(f"`{value}`" for value in member.get("enum", [member.get("const")]))
+    choices = [*member.get("oneOf", ()), *member.get("anyOf", ())]
+    if choices:
+        return " or ".join(dict.fromkeys(_type(each, schema) for each in choices if not _variable(each)))
+    return _plain_type(member, schema)
+
+
+def _plain_type(member: Schema, schema: Schema) -> str:
+    if member.get("type") == "array":
+        return f"list of {_type(member['items'], schema)}"
+    if member.get("type") == "object":
+        return "mapping"
+    return {"string": "Text", "null": "`null`", "integer": "whole number"}.get(member.get("type", ""), "any value")
+
+
+def _variable(member: Schema) -> bool:
+    return set(member) == {"type", "pattern"} and member["pattern"].startswith(r"\$")
+
+
+def _inner(member: Schema) -> Schema:
+    inner = member.get("items") or member.get("additionalProperties")
+    return inner if isinstance(inner, dict) else member
+
+
+def _resolved(member: Schema, schema: Schema) -> Schema:
+    target: Schema = schema["$defs"][member["$ref"].rsplit("/", 1)[1]] if "$ref" in member else member
+    return target
+
+
+def _types(schema: Schema) -> Iterator[str]:
+    yield "| type | what it is |"
+    yield "|---|---|"
+    for name, model in sorted(schema["$defs"].items()):
+        if "properties" not in model and "description" in model:
+            yield f"| {name} | {_cell(model['description'])} |"
+
+
+def main(arguments: list[str]) -> None:
+    """Writes the page to the file that is named."""
+    Path(arguments[0]).write_text(reference(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
