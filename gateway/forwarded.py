@@ -14,6 +14,7 @@ import ipaddress
 import os
 import re
 from collections.abc import MutableMapping
+from functools import lru_cache
 from typing import Any, Final, Protocol
 
 from gateway.model.request import Headers, Request, Target
@@ -21,6 +22,7 @@ from gateway.model.settings import Network, ServerSettings
 
 _SANE_ID: Final = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:/+=@~-]{0,127}")
 _REMEMBERED: Final = 4096
+_SHORT: Final = 256
 _SCHEMES: Final = {"ws": "http", "wss": "https"}
 
 
@@ -95,6 +97,13 @@ def _address(entry: bytes) -> str | None:
         return None
 
 
+def _unparsed(raw: bytes) -> Target:
+    return Target(raw, raw.partition(b"?")[0], b"", ())
+
+
+_remembered = lru_cache(maxsize=4096)(_unparsed)
+
+
 class RequestBuilder:
     """ASGI scope of the listener → Request. Compiles the trust list once per settings."""
 
@@ -114,7 +123,7 @@ class RequestBuilder:
         scheme = scope["scheme"]
         request = Request(
             method=scope.get("method", "GET"),
-            target=Target(raw, raw.partition(b"?")[0], b"", ()),
+            target=_remembered(raw) if len(raw) <= _SHORT else _unparsed(raw),
             headers=scope["headers"],
             host=edge.host,
             scheme=_SCHEMES.get(scheme, scheme),

@@ -19,6 +19,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
@@ -38,11 +39,16 @@ _PATH: Final = re.compile(rb"/(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/]|%[0-9A-Fa-f]{2})
 _QUERY: Final = re.compile(rb"[!\"$-~]*")
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f]")
 _STILL_ENCODED: Final = re.compile("%[0-9A-Fa-f]{2}")
+_SHORT: Final = 256
 _DELIMITERS: Final = frozenset("/\\%;?#")
 
 
 def parse_target(raw: bytes) -> Target:
     """The target of the request line in origin form → Target. Raises `bad_request` for all that is ambiguous."""
+    return _remembered(raw) if len(raw) <= _SHORT else _parse(raw)
+
+
+def _parse(raw: bytes) -> Target:
     path, _, query = raw.partition(b"?")
     if not _QUERY.fullmatch(query):
         raise _ambiguous("a fragment, or a byte in the query that is not visible ASCII")
@@ -51,6 +57,10 @@ def parse_target(raw: bytes) -> Target:
     if not _PATH.fullmatch(path):
         raise _ambiguous("a path outside RFC 3986, or not in origin form")
     return _decoded_target(raw, path, query)
+
+
+# Callers ask for the same targets again and again; a Target depends on nothing but its bytes. At most some MB.
+_remembered = lru_cache(maxsize=4096)(_parse)
 
 
 def _decoded_target(raw: bytes, path: bytes, query: bytes) -> Target:

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from gateway.server.factory import ListenerConfig
 
 _HEAD, _LENGTH, _CHUNKED, _ANSWERING, _OVER, _TAKEN = range(6)
+_EMPTY_LINE: Final = b"\r\n"  # RFC 9112 section 2.2: ignored before a request line
 _HELD_HIGH_WATER: Final = 64 * 1024
 LINGER_S: Final = 2.0
 _RESET: Final = struct.pack("ii", 1, 0)
@@ -63,6 +64,7 @@ class EdgeProtocol(asyncio.Protocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self.config = config
+        self._app = cast("App", config.loaded_app)
         self.listener = config.listener
         self.settings = config.listener.settings
         self.server_state = server_state
@@ -78,7 +80,7 @@ class EdgeProtocol(asyncio.Protocol):
         self._alarm = Alarm(self.loop, self._too_slow)
         self._boundary = Boundary()
         self._phase = _HEAD
-        self._raw: bytes | bytearray = b""
+        self._raw = b""
         self._headers: Headers = []
         self._left = 0
         self._overhead = 0
@@ -152,8 +154,9 @@ class EdgeProtocol(asyncio.Protocol):
 
     def _consume(self, data: bytes, at: int) -> None:
         while at < len(data) and self._phase < _ANSWERING:
-            if self._phase == _HEAD and not self._raw:
-                at = _skip_empty_lines(data, at)
+            if data[at] in _EMPTY_LINE and not self._raw and self._phase == _HEAD:
+                at += 1
+                continue
             end = self._reach(data, at)
             self._parse(data[at:end])
             at = end
@@ -175,9 +178,10 @@ class EdgeProtocol(asyncio.Protocol):
     def _parse(self, piece: bytes) -> None:
         if self._phase == _HEAD:
             self._raw = self._raw + piece if self._raw else piece
+            size = len(self._raw)
         else:
-            self._overhead += len(piece)
-        if max(len(self._raw), self._overhead) > self.settings.max_header_bytes and self._phase != _LENGTH:
+            size = self._overhead = self._overhead + len(piece)
+        if size > self.settings.max_header_bytes and self._phase != _LENGTH:
             self._wrong(self._too_large())
             return
         try:
@@ -212,9 +216,8 @@ class EdgeProtocol(asyncio.Protocol):
     # The parser's callbacks
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A field of the head. Trailer fields are discarded (RFC 9110 section 6.5.1)."""
-        if self._phase == _HEAD:
-            self._headers.append((name.lower(), value.rstrip()))
+        """A field of the head, or a trailer field: those are discarded with this list (RFC 9110 section 6.5.1)."""
+        self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """The head is complete: accept it and start the app, or raise the refusal."""
@@ -223,13 +226,17 @@ class EdgeProtocol(asyncio.Protocol):
         if self._phase != _HEAD:
             raise GatewayError("bad_request")
         self._alarm.clear()
-        head = read_head(bytes(self._raw), self._headers, self._scheme, self.settings)
+        headers, self._headers = self._headers, []
+        if b" \r\n" in self._raw or b"\t\r\n" in self._raw:
+            headers = [(name, value.rstrip(b" \t")) for name, value in headers]
+        head = read_head(self._raw, headers, self._scheme, self.settings)
         if self._parser.should_upgrade():
             self._upgrading = head
             if head.upgrade == b"websocket":
-                check_handshake(head, self._headers)
+                check_handshake(head, headers)
+                self._headers = headers
                 return
-        self._begin(head)
+        self._begin(head, headers)
 
     def on_body(self, data: bytes) -> None:
         """A part of the body."""
@@ -245,24 +252,17 @@ class EdgeProtocol(asyncio.Protocol):
 
     # A request begins
 
-    def _begin(self, head: Head) -> None:
+    def _begin(self, head: Head, headers: Headers) -> None:
         self._phase = _CHUNKED if head.body is None else _LENGTH
         self._left = head.body or 0
         self._overhead = 0
         cycle = Cycle(self, head, keep_alive=head.version == "1.1" and self._parser.should_keep_alive())
         self._cycle = cycle
-        app = cast("App", self.config.loaded_app) if head.target != b"*" else _what_is_served
-        task = self.loop.create_task(cycle.run(app, self._scope(head, cycle)))
-        cycle.task = task
-        self.server_state.tasks.add(task)
-        task.add_done_callback(self.server_state.tasks.discard)
-
-    def _scope(self, head: Head, cycle: Cycle) -> dict[str, Any]:
-        scope = http_scope(head, self._headers)
+        scope = http_scope(head, headers)
         scope["server"], scope["client"], scope["scheme"] = self._local, self._client, self._scheme
         scope["state"] = self.app_state.copy()
         scope["extensions"] = {"gateway.edge": cycle}
-        return scope
+        cycle.begin(self._app if head.target != b"*" else _what_is_served, scope)
 
     def _upgrade(self) -> None:
         """The parser stops at an upgrade. A WebSocket is handed over; of any other, the body's framing is fed anew."""
@@ -320,7 +320,7 @@ class EdgeProtocol(asyncio.Protocol):
             )
         )
         self._finish()
-        self.listener.on_refusal(error, self.peer, request_id, _target(bytes(self._raw)))
+        self.listener.on_refusal(error, self.peer, request_id, _target(self._raw))
 
     def _wrong(self, error: GatewayError) -> None:
         """The client's bytes make no sense from here on."""
@@ -370,13 +370,6 @@ async def _what_is_served(_scope: Any, _receive: Receive, send: Send) -> None:
     """`OPTIONS *` (RFC 9110 section 9.3.7): asks about the server, so the server answers."""
     await send({"type": "http.response.start", "status": 204, "headers": _WHAT_IS_SERVED})
     await send({"type": "http.response.body", "body": b""})
-
-
-def _skip_empty_lines(data: bytes, at: int) -> int:
-    """RFC 9112 section 2.2: empty lines before a request line are ignored."""
-    while at < len(data) and data[at] in b"\r\n":
-        at += 1
-    return at
 
 
 def _refusal_of(error: httptools.HttpParserError) -> GatewayError:

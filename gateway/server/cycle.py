@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from gateway.errors import GatewayError
 from gateway.exchange import Message
 from gateway.server.head import Head
-from gateway.server.response import Framing, response_head
+from gateway.server.response import CHUNKED, NOTHING, UNTIL_CLOSE, response_head
 
 if TYPE_CHECKING:
     from gateway.server.connection import EdgeProtocol
@@ -39,10 +39,11 @@ class Cycle:
         "_buffered",
         "_connection",
         "_delivered",
+        "_expected",
         "_fault",
-        "_framing",
         "_parts",
-        "_sent",
+        "_started",
+        "_tasks",
         "_waited_s",
         "_waiter",
         "_window_bytes",
@@ -58,6 +59,7 @@ class Cycle:
 
     def __init__(self, connection: EdgeProtocol, head: Head, *, keep_alive: bool) -> None:
         self._connection = connection
+        self._tasks = connection.server_state.tasks
         self.head = head
         self.keep_alive = keep_alive
         self.expects_continue = head.expects_continue
@@ -73,8 +75,8 @@ class Cycle:
         self._waiter: asyncio.Future[None] | None = None
         self._waited_s = 0.0
         self._window_bytes = 0
-        self._framing: Framing | None = None
-        self._sent = 0
+        self._started = False
+        self._expected = UNTIL_CLOSE
 
     # What the app is told by `Edge`
 
@@ -126,6 +128,7 @@ class Cycle:
             self.client_left = True
             if self.task is not None:
                 self.task.cancel()
+                self.task.add_done_callback(self._tasks.discard)
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -133,8 +136,13 @@ class Cycle:
 
     # The app's life
 
-    async def run(self, app: App, scope: MutableMapping[str, Any]) -> None:
-        """Run the app on this request; whatever it does, the connection ends up in a defined state."""
+    def begin(self, app: App, scope: MutableMapping[str, Any]) -> None:
+        """Start the app in a task of its own."""
+        self.task = self._connection.loop.create_task(self._run(app, scope))
+        self._tasks.add(self.task)
+
+    async def _run(self, app: App, scope: MutableMapping[str, Any]) -> None:
+        """Whatever the app does, the connection ends up in a defined state."""
         try:
             await app(scope, self.receive, self.send)
         except asyncio.CancelledError:
@@ -148,12 +156,15 @@ class Cycle:
             if not self.complete and not self.closed:
                 _logger.error("the application returned without completing its response")
             self._break_off()
+        finally:
+            if self.task is not None:
+                self._tasks.discard(self.task)
 
     def _break_off(self) -> None:
         """End what the app left unfinished: with `internal_error` if nothing was sent, else by a reset."""
         if self.complete or self.closed:
             return
-        if self._framing is None:
+        if not self._started:
             self.closed = True
             self._connection.refuse(GatewayError("internal_error"))
         else:
@@ -182,7 +193,7 @@ class Cycle:
     def _continue(self) -> None:
         """RFC 9110 section 10.1.1: needless once some of the body is here."""
         self.expects_continue = False
-        if self.more_body and not self._parts and self._framing is None:
+        if self.more_body and not self._parts and not self._started:
             self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _next_part(self) -> Message:
@@ -226,44 +237,44 @@ class Cycle:
 
         Raises `upstream_protocol_error` for a head that would not be one well-formed message, before writing it.
         """
-        if self._connection.flow.write_paused and not self.closed:
-            await self._connection.drain()
+        connection = self._connection
+        if connection.flow.write_paused and not self.closed:
+            await connection.drain()
         if self.closed:
             return
-        if self._framing is None:
+        if not self._started:
             if message["type"] != "http.response.start":
                 raise RuntimeError(f"expected http.response.start, not {message['type']}")
             self._start(message)
         elif self.complete or message["type"] != "http.response.body":
             raise RuntimeError(f"unexpected {message['type']}")
         else:
-            self._content(self._framing, message.get("body", b""), more=message.get("more_body", False))
+            self._content(message.get("body", b""), more=message.get("more_body", False))
 
     def _start(self, message: Message) -> None:
-        head, framing = response_head(
+        connection = self._connection
+        head, self._expected, self.keep_alive = response_head(
             message["status"],
             message.get("headers", []),
-            self._connection.server_state.default_headers,
+            connection.server_state.default_headers,
             head_request=self.head.method == "HEAD",
             http_1_0=self.head.version == "1.0",
             keep_alive=self.keep_alive and not self.more_body,
         )
-        self._framing = framing
-        self.keep_alive = not framing.close
+        self._started = True
         self.expects_continue = False
-        self._connection.write(head)
+        connection.write(head)
 
-    def _content(self, framing: Framing, data: bytes, *, more: bool) -> None:
-        if framing.bodiless:
-            data = b""
-        elif framing.length is not None:
-            self._sent += len(data)
-            if self._sent > framing.length or (not more and self._sent < framing.length):
+    def _content(self, data: bytes, *, more: bool) -> None:
+        if self._expected >= 0:
+            self._expected -= len(data)
+            if self._expected < 0 or (self._expected and not more):
                 self.abort()
                 raise RuntimeError("response content does not match its content-length")
-        if framing.chunked:
+            self._connection.write(data)
+        elif self._expected == CHUNKED:
             self._chunk(data, more=more)
-        elif data:
+        elif self._expected != NOTHING:
             self._connection.write(data)
         if not more:
             self.complete = True
@@ -276,5 +287,5 @@ class Cycle:
             self._connection.transport.writelines((b"%x\r\n" % len(data), data, b"\r\n" + end))
         elif data:
             self._connection.write(b"%x\r\n%b\r\n%b" % (len(data), data, end))
-        elif end:
+        else:
             self._connection.write(end)

@@ -78,15 +78,12 @@ def read_head(raw: bytes, headers: Headers, scheme: str, settings: ServerSetting
         raise GatewayError("bad_request", "A header field holds a control character.")
     fields, options = _fields(headers)
     host = _host(fields, version)
-    return Head(
-        method=_method(line[0]),
-        target=_origin_form(line[0], line[1], host, scheme),
-        version=version,
-        host=host,
-        body=_body(fields, version),
-        expects_continue=version == "1.1" and b"expect" in fields and _expects_continue(fields[b"expect"]),
-        upgrade=fields.get(b"upgrade", b"").lower() if b"upgrade" in options else b"",
-    )
+    method, target = line[0], line[1]
+    if target[:1] != b"/" or method == b"CONNECT":
+        target = _origin_form(method, target, host, scheme)
+    expects = version == "1.1" and b"expect" in fields and _expects_continue(fields[b"expect"])
+    upgrade = fields[b"upgrade"].lower() if b"upgrade" in options and b"upgrade" in fields else b""
+    return Head(method.decode("ascii"), target, version, host, _body(fields, version), expects, upgrade)
 
 
 def _fields(headers: Headers) -> tuple[dict[bytes, bytes], frozenset[bytes]]:
@@ -101,12 +98,6 @@ def _fields(headers: Headers) -> tuple[dict[bytes, bytes], frozenset[bytes]]:
         elif name == b"connection" and value not in _PLAIN_CONNECTION:
             connection.append(value)
     return fields, connection_options(connection) if connection else frozenset()
-
-
-def _method(method: bytes) -> str:
-    if method == b"CONNECT":
-        raise GatewayError("bad_request", "CONNECT is not served here.")
-    return method.decode("ascii")
 
 
 def _host(fields: dict[bytes, bytes], version: str) -> str:
@@ -126,8 +117,8 @@ def _valid_host(value: bytes) -> str | None:
 
 
 def _origin_form(method: bytes, target: bytes, host: str, scheme: str) -> bytes:
-    if target[:1] == b"/":
-        return target
+    if method == b"CONNECT":
+        raise GatewayError("bad_request", "CONNECT is not served here.")
     if target == b"*" and method == b"OPTIONS":
         return target
     absolute = _ABSOLUTE.fullmatch(target)

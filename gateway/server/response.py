@@ -8,7 +8,6 @@ well-formed HTTP message is refused before a byte of it is written. `Date` is ad
 from __future__ import annotations
 
 import http
-from types import MappingProxyType
 from typing import Final
 
 from gateway.errors import GatewayError
@@ -16,81 +15,77 @@ from gateway.model.request import Headers
 from gateway.problem import render
 
 BODILESS: Final = frozenset({204, 304})
+NOTHING, CHUNKED, UNTIL_CLOSE = -1, -2, -3
 _PHRASES: Final = {status.value: status.phrase for status in http.HTTPStatus}
-_STATUS_LINES: Final = MappingProxyType(
-    {code: f"HTTP/1.1 {code} {_PHRASES.get(code, '')}".encode("ascii") for code in range(200, 600)}
-)
-_FRAMING: Final = frozenset({b"content-length", b"transfer-encoding", b"connection", b"keep-alive", b"date"})
-
-
-class Framing:
-    """How the content of one response ends: after `length` bytes, else chunked, else with the connection."""
-
-    __slots__ = ("bodiless", "chunked", "close", "dated", "length")
-
-    def __init__(self, *, bodiless: bool) -> None:
-        self.bodiless = bodiless
-        self.chunked = False
-        self.close = False
-        self.dated = False
-        self.length: int | None = None
-
-    def take(self, name: bytes, value: bytes, lines: list[bytes]) -> None:
-        """A field of the app's that concerns framing."""
-        if name == b"content-length":
-            if not value.isdigit() or (self.length is not None and self.length != int(value)):
-                raise GatewayError("upstream_protocol_error", reason="content-length of a response")
-            self.length = int(value)
-        elif name == b"connection":
-            self.close = self.close or b"close" in value.lower()
-        elif name == b"date":
-            self.dated = True
-            lines.append(b"date: " + value)
+_STATUS_LINES: Final = {code: f"HTTP/1.1 {code} {_PHRASES.get(code, '')}".encode("ascii") for code in range(200, 600)}
+_FRAMING: Final = frozenset({b"content-length", b"transfer-encoding", b"connection", b"keep-alive"})
 
 
 def response_head(
     status: int, headers: Headers, defaults: Headers, *, head_request: bool, http_1_0: bool, keep_alive: bool
-) -> tuple[bytes, Framing]:
-    """The bytes up to and including the empty line, and how the content is framed. `framing.close`: closes after it.
+) -> tuple[bytes, int, bool]:
+    """The bytes up to and including the empty line; how much content follows; whether the connection goes on.
 
-    Raises `upstream_protocol_error` for a status outside 200-599 or a field that could split the message.
+    The content is a number of bytes, or NOTHING, CHUNKED, UNTIL_CLOSE. Raises `upstream_protocol_error` for a status
+    outside 200-599 or a field that could split the message.
     """
     first = _STATUS_LINES.get(status)
     if first is None:
         raise GatewayError("upstream_protocol_error", reason=f"response status {status}")
-    framing = Framing(bodiless=head_request or status in BODILESS)
-    framing.close = not keep_alive
     lines = [first]
-    for name, value in headers:
-        if name in _FRAMING:
-            framing.take(name, value, lines)
-        else:
-            lines.append(name + b": " + value)
-    if not framing.dated:
-        lines += [name + b": " + value for name, value in defaults]
-    _settle(framing, lines, status, http_1_0=http_1_0)
-    head = b"\r\n".join(lines)
-    if head.count(b"\n") != len(lines) - 1 or head.count(b"\r") != len(lines) - 1 or b"\0" in head:
-        raise GatewayError("upstream_protocol_error", reason="a control character in a response field")
-    return head + b"\r\n\r\n", framing
-
-
-def _settle(framing: Framing, lines: list[bytes], status: int, *, http_1_0: bool) -> None:
-    if framing.length is not None:
-        if status not in BODILESS:
-            lines.append(b"content-length: %d" % framing.length)
-    elif not framing.bodiless:
-        framing.chunked = not http_1_0
-        framing.close = framing.close or http_1_0
-        if framing.chunked:
-            lines.append(b"transfer-encoding: chunked")
-    if framing.close:
+    length, keep = _collect(headers, defaults, lines)
+    keep = keep and keep_alive
+    if head_request or status in BODILESS:
+        if length >= 0 and status not in BODILESS:
+            lines.append(b"content-length: %d" % length)
+        length = NOTHING
+    elif length >= 0:
+        lines.append(b"content-length: %d" % length)
+    elif http_1_0:
+        keep = False
+    else:
+        length = CHUNKED
+        lines.append(b"transfer-encoding: chunked")
+    if not keep:
         lines.append(b"connection: close")
+    return _whole(lines), length, keep
+
+
+def _collect(headers: Headers, defaults: Headers, lines: list[bytes]) -> tuple[int, bool]:
+    """Add the fields that pass as they are; the length that the app states, and whether the connection may go on."""
+    dated, length, keep = False, UNTIL_CLOSE, True
+    for name, value in headers:
+        if name not in _FRAMING:
+            lines.append(name + b": " + value)
+            dated = dated or name == b"date"
+        elif name == b"content-length":
+            length = _length(value, length)
+        elif name == b"connection":
+            keep = keep and b"close" not in value.lower()
+    if not dated:
+        for name, value in defaults:
+            lines.append(name + b": " + value)
+    return length, keep
+
+
+def _length(value: bytes, before: int) -> int:
+    if not value.isdigit() or before not in (UNTIL_CLOSE, int(value)):
+        raise GatewayError("upstream_protocol_error", reason="content-length of a response")
+    return int(value)
+
+
+def _whole(lines: list[bytes]) -> bytes:
+    """The lines as a head, if that many lines is what a reader will see."""
+    head = b"\r\n".join(lines)
+    breaks = len(lines) - 1
+    if head.count(b"\n") != breaks or head.count(b"\r") != breaks or b"\0" in head:
+        raise GatewayError("upstream_protocol_error", reason="a control character in a response field")
+    return head + b"\r\n\r\n"
 
 
 def refusal(error: GatewayError, *, server_name: str, request_id: str, defaults: Headers, head_request: bool) -> bytes:
     """A whole response for what the app does not answer; the connection closes after it."""
     status, headers, body = render(error, server_name=server_name, request_id=request_id)
     headers.append((b"content-length", b"%d" % len(body)))
-    head, _ = response_head(status, headers, defaults, head_request=head_request, http_1_0=False, keep_alive=False)
+    head, _, _ = response_head(status, headers, defaults, head_request=head_request, http_1_0=False, keep_alive=False)
     return head if head_request else head + body

@@ -13,14 +13,14 @@ _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 
 def http_scope(head: Head, headers: Headers) -> dict[str, Any]:
     """What the head says; the connection adds who talks to whom."""
-    return {
-        "type": "http",
-        "asgi": _ASGI,
-        "http_version": head.version,
-        "method": head.method,
-        "root_path": "",
-        "headers": headers,
-    } | target_keys(head.target)
+    scope = target_keys(head.target)
+    scope["type"] = "http"
+    scope["asgi"] = _ASGI
+    scope["http_version"] = head.version
+    scope["method"] = head.method
+    scope["root_path"] = ""
+    scope["headers"] = headers
+    return scope
 
 
 def target_keys(target: bytes) -> dict[str, Any]:
