@@ -16,7 +16,7 @@ from gateway.app.clients import control_client, iam_upstream, origin_of
 from gateway.app.endpoints import Endpoints
 from gateway.app.health import health_of
 from gateway.app.shared import Parts
-from gateway.authorize import Authorizer, DecisionCache
+from gateway.authorize import Authorizer, DecisionCache, questions_at_a_time
 from gateway.forward.copies import Copies
 from gateway.forward.health import SystemsHealth
 from gateway.forward.streams import Streams
@@ -72,7 +72,14 @@ class _Composer:
         upstreams = {name: self._upstream(settings) for name, settings in configuration.upstreams.items()}
         iam = self._iam()
         cache = self._cache()
-        authorizer = Authorizer(iam, configuration.routes, local=self._local(iam), cache=cache, observer=self._observer)
+        authorizer = Authorizer(
+            iam,
+            configuration.routes,
+            local=self._local(iam),
+            cache=cache,
+            observer=self._observer,
+            at_a_time=questions_at_a_time(configuration.iam.max_queue, configuration.iam.batch_max_size),
+        )
         streams = self._streams(authorizer)
         copies = self._parts.take("copies", None, Copies)
         health = health_of(configuration, upstreams, iam, self._breakers_of)

@@ -7,7 +7,7 @@ degrade   what stands in for an answer when IAM cannot give one
 authorizer  the order of all that
 """
 
-from gateway.authorize.authorizer import Authorizer
+from gateway.authorize.authorizer import Authorizer, questions_at_a_time
 from gateway.authorize.cache import DecisionCache
 
-__all__ = ["Authorizer", "DecisionCache"]
+__all__ = ["Authorizer", "DecisionCache", "questions_at_a_time"]

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gateway.authorize.account import write_down, write_down_items
-from gateway.authorize.cache import DecisionCache
+from gateway.authorize.cache import SUBJECT_SHARE, DecisionCache
 from gateway.authorize.combine import combine
 from gateway.authorize.degrade import StandIns
 from gateway.authorize.judge import Case, Judge, Refusal, refused
@@ -218,6 +218,11 @@ class Authorizer:
             return decision
         age_s = self.cache.permit_age_s(question)
         return decision if age_s is None or age_s >= max_stale_s else Decision(Outcome.ALLOW, "stale", age_s=age_s)
+
+
+def questions_at_a_time(max_queue: int, max_size: int) -> int:
+    """How many questions of one request may wait for IAM together: whole batches within one subject's share."""
+    return max(1, max_queue // SUBJECT_SHARE // max_size) * max_size
 
 
 def _degrades_to_local(plan: Plan) -> bool:

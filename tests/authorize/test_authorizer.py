@@ -365,3 +365,15 @@ class TestRecheck:
         permit = await bench.ask(route)
         await self.recheck(bench, route, permit)
         assert bench.iam.asked == []
+
+
+async def test_a_long_list_is_asked_in_turns_of_whole_batches(bench, kit):
+    """One subject may hold a share of IAM's queue: its own long list must not overflow it."""
+    authorizer = bench.authorizer(kit.route(kit.PUBLIC))
+    authorizer._at_a_time = 100
+    bench.iam.answers = {"read system:207": kit.DENIED}
+    questions = kit.route(kit.checks(*(f"read system:{number}" for number in range(250))))
+    asked = bench.authorizer(questions)._plans["inventory"]["GET"].questions(kit.request(), kit.subject())
+    decisions = await authorizer.decide(asked, deadline=Deadline.after(5), request_id="r", span=NO_SPAN)
+    assert [len(call) for call in bench.iam.asked] == [100, 100, 50]
+    assert [index for index, decision in enumerate(decisions) if decision.outcome is Outcome.DENY] == [207]
