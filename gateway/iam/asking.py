@@ -56,12 +56,16 @@ class Ask:
 
 
 class Pending:
-    """One distinct question on its way, known in `registry` until it has its answer. `call` is None while it waits."""
+    """One distinct question on its way, known in `registry` until it has its answer. `call` is None while it waits.
 
-    __slots__ = ("call", "key", "question", "registry", "waiters")
+    `asker` is who asked it first.
+    """
 
-    def __init__(self, question: Question, key: Key, registry: dict[Key, Pending]) -> None:
+    __slots__ = ("asker", "call", "key", "question", "registry", "waiters")
+
+    def __init__(self, question: Question, key: Key, registry: dict[Key, Pending], asker: Ask) -> None:
         self.question = question
+        self.asker = asker
         self.key = key
         self.registry = registry
         self.call: Call | None = None

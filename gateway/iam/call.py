@@ -5,6 +5,7 @@ Rules: everything ends within `timeout.total`. An attempt that may help is repea
 batch fails and one of its questions may be the cause, they are asked apart, each once: a rejection is a healthy IAM's
 answer, so all of them are asked; after a failure only as long as the budget has a retry for what fails again. That
 bounds it: a call never costs IAM more than asking without batches would have, and a failing IAM a fifth more.
+The trial of a half-open circuit is one attempt, and is asked apart only when IAM answers that it rejects the batch.
 The breaker counts once: a success if anything was decided, else the last failure that counts, else nothing. What fails
 alone while others are decided is `isolated`: the question's fault and not IAM's, so it never degrades.
 """
@@ -25,7 +26,7 @@ from gateway.iam.record import CallRecord
 from gateway.iam.wire import Note
 from gateway.model.question import Decision, unknown
 from gateway.model.settings import IamSettings
-from gateway.resilience.breaker import Breaker, CircuitOpen, Ticket
+from gateway.resilience.breaker import CLOSED, Breaker, CircuitOpen, Ticket
 from gateway.resilience.budget import RetryBudget
 from gateway.resilience.limit import ConcurrencyLimit
 from gateway.resilience.retry import backoff_s
@@ -60,6 +61,7 @@ class Call:
         "_kept",
         "_means",
         "_ticket",
+        "_trial",
         "_until_s",
         "task",
         "waited_for",
@@ -69,6 +71,7 @@ class Call:
         self._means = means
         self._batch = batch
         self._ticket = ticket
+        self._trial = means.breaker.state != CLOSED
         self._decided = False
         self._failed: list[tuple[Pending, CallFailure]] = []
         self._failure: CallFailure | None = None
@@ -85,7 +88,7 @@ class Call:
         try:
             async with asyncio.timeout_at(self._until_s):
                 self._means.budget.request()
-                await self._ask(self._batch, self._means.settings.retry.attempts)
+                await self._ask(self._batch, 1 if self._trial else self._means.settings.retry.attempts)
         except TimeoutError:
             self._fail(self._open(), CallFailure("iam_timeout", _TOO_LATE))
         except asyncio.CancelledError:
@@ -131,7 +134,7 @@ class Call:
         try:
             decisions = await self._attempts(batch, attempts)
         except CallFailure as failure:
-            if len(batch) > 1 and failure.apart is not Apart.NO:
+            if len(batch) > 1 and self._may_be_one_of_them(failure):
                 await self._ask_apart(batch, failure)
             else:
                 self._fail(batch, failure)
@@ -215,6 +218,10 @@ class Call:
             self._fail(part, failure)
         elif not await self._ask(part, 1) and failure.counts:
             self._means.budget.try_retry()
+
+    def _may_be_one_of_them(self, failure: CallFailure) -> bool:
+        """Whether one question may be the cause. The trial that IAM fails is over: it was the one call."""
+        return failure.apart is not Apart.NO and not (self._trial and failure.counts)
 
     def _worth_asking(self, failure: CallFailure) -> bool:
         if failure.counts and not self._means.budget.available():

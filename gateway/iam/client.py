@@ -121,7 +121,7 @@ class Iam:
             if self._waiting.full_for(key[0], free):
                 ask.answer(index, unknown(fault("iam_overloaded", "iam.max_queue")))
                 return
-            pending = Pending(question, key, self._pendings)
+            pending = Pending(question, key, self._pendings, ask)
             self._waiting.add(pending)
             self._schedule()
         pending.join(ask, index)

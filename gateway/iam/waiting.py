@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from itertools import islice
 from typing import Final
 
 from gateway.iam.asking import Pending
@@ -47,9 +48,12 @@ class Waiting:
         self._forget(pending.key[0])
 
     def take(self, most: int) -> list[Pending]:
-        """The first ones, at most `most`."""
-        taken = [self._order.popitem(last=False)[1] for _ in range(min(most, len(self._order)))]
+        """The first ones, at most `most`; what one caller asked together stays together where it fits into one call."""
+        taken = list(islice(self._order.values(), most + 1))
+        if len(taken) > most:
+            taken = taken[: _cut(taken, most)]
         for pending in taken:
+            del self._order[pending.key]
             self._forget(pending.key[0])
         return taken
 
@@ -59,3 +63,12 @@ class Waiting:
             self._by_subject[subject] = left
         else:
             del self._by_subject[subject]
+
+
+def _cut(pendings: list[Pending], most: int) -> int:
+    """Where to end a call of at most `most`: before a caller whose questions would be torn apart."""
+    torn = pendings[most].asker
+    end = most
+    while end and pendings[end - 1].asker is torn:
+        end -= 1
+    return end or most

@@ -52,6 +52,18 @@ async def test_while_all_places_are_taken_questions_gather_and_leave_as_one(make
     assert bench.memory.queue[-1] == 0
 
 
+async def test_what_one_request_asks_is_not_torn_apart_by_the_size_of_a_call(make_bench):
+    bench = make_bench(max_concurrency=1, batch_max_size=5)
+    bench.transport.gate.clear()
+    flying = bench.start(question("u0"))
+    await turns()
+    tasks = [bench.start(*(question(f"u{n}", str(i)) for i in range(3))) for n in range(1, 4)]
+    await turns()
+    bench.transport.gate.set()
+    await asyncio.gather(flying, *tasks)
+    assert [len(batch) for batch in bench.transport.batches] == [1, 3, 3, 3]
+
+
 async def test_more_than_fits_one_call_still_gives_one_list(make_bench):
     bench = make_bench(batch_max_size=50)
     bench.transport.reply = lambda items: decided(items, lambda item: int(item["resource"]["id"]) % 3 > 0)

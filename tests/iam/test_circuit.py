@@ -72,6 +72,25 @@ async def test_a_failed_trial_opens_again_for_longer(bench):
     assert decision.fault.retry_after_s == pytest.approx(bench.breaker.remaining_s())
 
 
+async def test_a_trial_is_one_attempt(bench):
+    await open_circuit(bench)
+    bench.clock.now += 5
+    failing(bench, lambda: answer(503, {}))
+    await asyncio.gather(*(bench.start(question(f"u{n}")) for n in range(9)))
+    assert len(bench.transport.batches) == 1
+
+
+async def test_a_trial_with_a_poison_question_in_it_still_closes_the_circuit(bench):
+    await open_circuit(bench)
+    bench.clock.now += 5
+    bench.transport.reply = lambda items: (
+        answer(400, {}) if any(item["subject"]["id"] == "poison" for item in items) else decided(items)
+    )
+    tasks = [bench.start(question(name)) for name in ("poison", "a", "b")]
+    assert [codes(decisions)[0] for decisions in await asyncio.gather(*tasks)] == ["iam_rejected", "allow", "allow"]
+    assert bench.breaker.state == "closed"
+
+
 async def test_a_trial_whose_callers_left_frees_its_place(bench):
     await open_circuit(bench)
     bench.transport.reply = decided
