@@ -28,7 +28,7 @@ routes:
 
 
 def _routes(iam: Any, upstream: Any) -> str:
-    return ROUTES.format(iam=iam.url, upstream=upstream.url).replace("{{", "{").replace("}}", "}")
+    return ROUTES.format(iam=iam.url, upstream=upstream.url)
 
 
 HEADERS = {"authorization": "Bearer allow", "x-tenant": "north"}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from tests.e2e.conftest import GatewayProcess, Server, free_port, permits
 from tests.wire.client import converse
@@ -20,7 +21,7 @@ from tests.wire.judge import faults
 from tests.wire.sentinel import Sentinel
 
 CASES = json.loads((Path(__file__).parent / "cases.json").read_text())
-SHOULD: frozenset[str] = frozenset()
+SHOULD: frozenset[str] = frozenset({"K11", "K19", "K22"})
 SETTLE_S = 0.05
 ROUTES = """
 version: 1
@@ -42,7 +43,7 @@ def _may(evaluation: dict[str, Any]) -> bool:
     return bool(subject == "allow" or (subject == "inv" and resource == "inventory"))
 
 
-@pytest.fixture(scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def bench(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[int, Sentinel]]:
     """One gateway for all cases: its port, and the sentinel behind it."""
     sentinel, iam = Sentinel(), Server(permits(_may))
@@ -59,7 +60,7 @@ async def bench(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple
     await iam.stop()
 
 
-@pytest.fixture(scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def judged(bench: tuple[int, Sentinel]) -> Callable[[dict[str, Any]], Any]:
     """A function from a case to what is wrong with it."""
     port, sentinel = bench
