@@ -18,7 +18,10 @@ Keep = Callable[[bytes], None]
 
 
 async def relay(answer: Answer, exchange: Exchange, headers: Headers, keep: Keep | None, max_kept: int) -> None:
-    """Send `answer` with these header fields. A body up to `max_kept` bytes is given to `keep` when it was whole."""
+    """Send `answer` with these header fields; closing it is the caller's.
+
+    A body of at most `max_kept` bytes is given to `keep` when it was whole.
+    """
     try:
         body = answer.whole()
         await exchange.start(answer.status, headers)
@@ -29,8 +32,6 @@ async def relay(answer: Answer, exchange: Exchange, headers: Headers, keep: Keep
     except GatewayError as error:
         break_off(exchange, error)
         return
-    finally:
-        await answer.aclose()
     if keep is not None and body is not None:
         keep(body)
 

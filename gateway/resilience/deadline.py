@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
 GRACE_S: Final = 0.005
 
@@ -25,20 +24,25 @@ class DeadlineExceeded(Exception):
 class Deadline:
     """When a request must have its answer, and how long it was at first (`granted_s`).
 
-    `at_s` is in the event loop's time; infinite while paused.
+    `at_s` is in the event loop's time; infinite while paused. `expired`: it ended and cancelled what was inside
+    `enforced()`, which may still be on its way out. Enforced at most once, in one task (as asyncio.Timeout, whose rules
+    on cancellation these are, without its cost per request).
     """
 
-    __slots__ = ("_left_s", "_stopped", "_timeout", "at_s", "granted_s")
+    __slots__ = ("_cancelling", "_handle", "_left_s", "_stopped", "_task", "at_s", "expired", "granted_s")
 
     def __init__(self, at_s: float, granted_s: float = 0.0) -> None:
         self.at_s = at_s
         self.granted_s = granted_s
-        self._timeout: asyncio.Timeout | None = None
+        self.expired = False
+        self._task: asyncio.Task[object] | None = None
+        self._handle: asyncio.TimerHandle | None = None
+        self._cancelling = 0
         self._left_s: float | None = None
         self._stopped = False
 
     @classmethod
-    def after(cls, seconds: float) -> Deadline:
+    def after(cls, seconds: float) -> Self:
         """A deadline `seconds` from now."""
         return cls(asyncio.get_running_loop().time() + seconds, seconds)
 
@@ -51,11 +55,6 @@ class Deadline:
     def cap(self, seconds: float) -> float:
         """`seconds`, or what is left if that is less."""
         return min(seconds, self.remaining_s())
-
-    @property
-    def expired(self) -> bool:
-        """Whether it ended and has cancelled what is inside `enforced()`."""
-        return self._timeout is not None and self._timeout.expired()
 
     def extend(self, seconds: float) -> None:
         """Give back time that does not count."""
@@ -84,21 +83,36 @@ class Deadline:
         self._stopped = True
         self._arm()
 
-    def _arm(self) -> None:
-        """Let the timeout follow what changed."""
-        timeout = self._timeout
-        if timeout is not None and not timeout.expired():
-            timeout.reschedule(None if self._stopped or self._left_s is not None else self.at_s + GRACE_S)
+    def enforced(self) -> Self:
+        """`async with`: cancel what is inside when the deadline ends, and raise DeadlineExceeded instead."""
+        return self
 
-    @asynccontextmanager
-    async def enforced(self) -> AsyncIterator[None]:
-        """Cancel what is inside when the deadline ends, and raise DeadlineExceeded instead."""
-        try:
-            async with asyncio.timeout_at(self.at_s + GRACE_S) as self._timeout:
-                yield
-        except TimeoutError:
-            if self._timeout is not None and self._timeout.expired():
+    async def __aenter__(self) -> None:
+        self._task = asyncio.current_task()
+        self._cancelling = self._task.cancelling() if self._task is not None else 0
+        self._arm()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        task, self._task = self._task, None
+        self._arm()
+        # Only our own cancellation is turned into ours: a caller who left at the same time is still cancelled.
+        if self.expired and task is not None:
+            others = task.uncancel() > self._cancelling
+            if kind is asyncio.CancelledError and not others:
                 raise DeadlineExceeded from None
-            raise
-        finally:
-            self._timeout = None
+
+    def _arm(self) -> None:
+        """Let the timer follow what changed."""
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+        if self._task is not None and not self.expired and not self._stopped and self._left_s is None:
+            self._handle = asyncio.get_running_loop().call_at(self.at_s + GRACE_S, self._end)
+
+    def _end(self) -> None:
+        self._handle = None
+        self.expired = True
+        if self._task is not None:
+            self._task.cancel()

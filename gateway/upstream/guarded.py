@@ -219,7 +219,7 @@ class GuardedUpstream:
         """Send with our credentials, if the upstream has them, and with the attempt's trace context."""
         timeouts, deadline = self.resilience.timeout, call.deadline
         if self.auth is None:
-            outgoing = _dressed(call.outgoing, span, None)
+            outgoing = call.outgoing if span.traceparent is None else _dressed(call.outgoing, span, None)
             return await self.upstream.exchange(outgoing, timeouts=timeouts, deadline=deadline)
         credentials = await self.auth.headers(deadline)
         outgoing = _dressed(call.outgoing, span, credentials)
@@ -315,8 +315,6 @@ def _too_late(cause: GatewayError | None) -> GatewayError:
 
 def _dressed(outgoing: Outgoing, span: Span, credentials: Headers | None) -> Outgoing:
     """The request of one attempt: with our credentials in place of the caller's, and the attempt's trace context."""
-    if credentials is None and span.traceparent is None:
-        return outgoing
     headers = outgoing.headers
     if credentials is not None:
         headers = [header for header in headers if header[0] not in _CREDENTIALS] + credentials
