@@ -61,6 +61,14 @@ class LineHandler(logging.Handler):
 class _Utc(logging.Formatter):
     converter = staticmethod(time.gmtime)
 
+    def format(self, record: logging.LogRecord) -> str:
+        """The line and its traceback, which another handler may have formatted in its own way before."""
+        theirs, record.exc_text = record.exc_text, None
+        try:
+            return super().format(record)
+        finally:
+            record.exc_text = theirs
+
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is logging's
         """The line without traceback, its control characters escaped."""
         return _shown(super().formatMessage(record))
