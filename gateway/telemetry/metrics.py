@@ -84,7 +84,7 @@ class MetricsObserver(Observer):
     def breaker_added(self, name: str, kind: str, state: str) -> None:
         """See Observer."""
         for other in CIRCUIT_STATES:
-            self._circuits.set((name, kind, other), other == state)
+            self._circuits.set((name, kind, other), int(other == state))
 
     def breaker_removed(self, name: str, kind: str) -> None:
         """See Observer."""

@@ -6,6 +6,7 @@ temporality is deliberately absent: the values are kept once, as sums.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -32,6 +33,8 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from gateway import __version__
 from gateway.telemetry.instruments import INSTRUMENTS, Instrument, InstrumentKind
 from gateway.telemetry.store import Exemplar, Labels, Store
+
+_log: Final = logging.getLogger("gateway.telemetry")
 
 _CUMULATIVE: Final = AggregationTemporality.CUMULATIVE
 _INTEGERS: Final = frozenset({"http.response.status_code"})
@@ -71,7 +74,12 @@ class MetricPump:
             self._send()
 
     def _send(self) -> None:
-        if self._exporter.export(metrics_data(self._store, self._resource)) is not MetricExportResult.SUCCESS:
+        try:
+            sent = self._exporter.export(metrics_data(self._store, self._resource)) is MetricExportResult.SUCCESS
+        except Exception:  # noqa: BLE001 - an exporter that raises once must not end the exporting
+            _log.exception("[telemetry] Metrics could not be exported")
+            sent = False
+        if not sent:
             self._dropped(1)
 
 
