@@ -51,7 +51,7 @@ class Means:
 
 
 class Call:
-    """One admitted call. `waited_for` counts its questions that somebody still waits for."""
+    """One admitted call. `waited_for` counts its questions that have been waited for all the time."""
 
     __slots__ = (
         "_batch",

@@ -106,6 +106,18 @@ async def test_a_trial_whose_callers_left_frees_its_place(bench):
     assert bench.breaker.state == "closed"
 
 
+async def test_a_trial_cancelled_before_its_first_step_frees_its_place(bench):
+    await open_circuit(bench)
+    bench.transport.reply = decided
+    bench.clock.now += 5
+    trial = bench.start(question())
+    await asyncio.sleep(0)
+    trial.cancel()
+    await turns()
+    assert (bench.breaker.state, bench.transport.batches) == ("half_open", [])
+    assert allowed(await bench.decide(question()))
+
+
 async def test_a_rejected_trial_frees_its_place(bench):
     await open_circuit(bench)
     bench.clock.now += 5
