@@ -2,12 +2,13 @@
 
     1 what?    routing     canonical target → exactly one Route            400 · 404 · 405
     2 who?     identity    credentials → Subject                           401
-    3 may?     authorize   checks × Subject → decisions → Permit           403 · 503
+    3 may?     authorize   checks, Subject → decisions → Permit           403 · 503
     4 forward  forward     Permit → proxy, aggregate, navigation …         502 · 503 · 504
 
-Rules: nothing is forwarded without the Permit of step 3. Whatever is raised ends here and becomes problem+json, or, once
-a response has begun, an aborted connection. A caller who leaves cancels the request's task: that is not an error, and
-nobody else's. A bug is an opaque 500 to the caller and a full record to the operator.
+Rules: nothing is forwarded without the Permit of step 3. Whatever is raised ends here and becomes problem+json, or,
+once a response has begun, an aborted connection. A caller who leaves cancels the request's task: that is not an error,
+and nobody else's. A task cancelled by anybody else is one that outlived the drain: `draining`. A bug is an opaque 500
+to the caller and a full record to the operator.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ class Site:
 class Pipeline:
     """The ASGI application of the public listener. `site` is replaced as a whole on reload.
 
-    `closing`: say `Connection: close` on every answer (drain has begun). `closed`: refuse with `draining`.
+    `closing`: say `Connection: close` on every answer (drain has begun).
     """
 
     def __init__(
@@ -102,7 +103,6 @@ class Pipeline:
     ) -> None:
         self.site = site
         self.closing = False
-        self.closed = False
         self._observer = observer
         self._build_request = build_request
 
@@ -122,7 +122,7 @@ class Pipeline:
         except asyncio.CancelledError:
             record.client_left = edge.client_left
             if not edge.client_left:
-                raise
+                await self._refuse(exchange, site, GatewayError("draining", "The gateway is shutting down."))
         finally:
             self._observer.request_ended(record, span)
             site.in_flight -= 1
@@ -140,8 +140,6 @@ class Pipeline:
             await self._refuse(exchange, site, GatewayError("internal_error", "Something went wrong in the gateway."))
 
     async def _serve(self, exchange: Exchange, site: Site) -> None:
-        if self.closed:
-            raise GatewayError("draining", "The gateway is shutting down.")
         request, record = exchange.request, exchange.record
         request.target = parse_target(request.target.raw)
         match = site.router.match(request.method, request.target, request.host)

@@ -12,7 +12,7 @@ from typing import Any, Final
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
 from gateway.admin.guard import AdminGuard
@@ -25,8 +25,23 @@ METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 def admin_app(operations: Operations, settings: ServerSettings) -> ASGIApp:
     """The guarded ASGI application of the admin listener."""
+    app = _application(operations)
+    return AdminGuard(app, listen=settings.admin, token=settings.admin_token, hosts=settings.admin_hosts)
+
+
+def worker_app(operations: Operations, snapshot: Callable[[], Any]) -> ASGIApp:
+    """What a worker answers its supervisor with, on a socket that nobody else can reach."""
+
+    async def values(_: Request) -> Response:
+        return JSONResponse(snapshot())
+
+    return _application(operations, Route("/snapshot", values))
+
+
+def _application(operations: Operations, *more: BaseRoute) -> Starlette:
     views = _Views(operations)
-    routes = [
+    routes: list[BaseRoute] = [
+        *more,
         Route("/livez", views.livez),
         Route("/readyz", views.readyz),
         Route("/metrics", views.metrics),
@@ -42,7 +57,7 @@ def admin_app(operations: Operations, settings: ServerSettings) -> ASGIApp:
     ]
     app = Starlette(routes=routes)
     app.router.redirect_slashes = False
-    return AdminGuard(app, listen=settings.admin, token=settings.admin_token, hosts=settings.admin_hosts)
+    return app
 
 
 class _Views:

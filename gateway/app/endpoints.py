@@ -13,11 +13,13 @@ from gateway.forward.aggregate import AggregateEndpoint, Gatherer
 from gateway.forward.bulk import BulkEndpoint
 from gateway.forward.copies import Copies
 from gateway.forward.health import HealthEndpoint, SystemsHealth
+from gateway.forward.last_good import LastGood
 from gateway.forward.navigation import NavigationEndpoint
 from gateway.forward.parts import PartCaller
 from gateway.forward.permissions import PermissionsEndpoint
 from gateway.forward.proxy import ProxyEndpoint
 from gateway.forward.streams import Streams
+from gateway.forward.websocket import WebSocketEndpoint, max_message
 from gateway.headers import HeaderRules
 from gateway.model.permit import Permit
 from gateway.model.route import (
@@ -39,7 +41,8 @@ from gateway.resilience.deadline import Deadline
 from gateway.telemetry.observer import Observer
 from gateway.upstream import Upstream
 from gateway.upstream.auth import Credentials, build_credentials
-from gateway.upstream.guarded import GuardedUpstream
+from gateway.upstream.guarded import Caller, GuardedUpstream
+from gateway.upstream.websocket import WebSocketDialer
 
 UPSTREAM = "upstream"
 
@@ -86,11 +89,16 @@ class Endpoints:
             case AggregateAction() as action:
                 return self._aggregate(route, action)
 
-    def guarded(self, name: str, upstream: str, resilience: Resilience) -> GuardedUpstream:
-        """One (route or part, upstream) pair, with the breaker of that name."""
+    def guarded(
+        self, name: str, upstream: str, resilience: Resilience, *, told_as: str = "", caller: Caller | None = None
+    ) -> GuardedUpstream:
+        """One (route or part, upstream) pair, with the breaker of that name.
+
+        `told_as`: its name in logs of retries, if it is another. `caller`: how else to make an attempt.
+        """
         return GuardedUpstream(
-            name=name,
-            upstream=self.upstreams[upstream],
+            name=told_as or name,
+            upstream=caller or self.upstreams[upstream],
             resilience=resilience,
             breaker=self.breaker(name, UPSTREAM, resilience.breaker),
             budget=self.parts.take(("budget", name), None, RetryBudget),
@@ -99,16 +107,27 @@ class Endpoints:
         )
 
     def _proxy(self, route: Route, action: ProxyAction) -> Endpoint:
-        return ProxyEndpoint(
+        upstream = self.upstreams[action.upstream]
+        http = ProxyEndpoint(
             route,
             action,
             self.guarded(route.id, action.upstream, route.resilience),
-            authority=self.upstreams[action.upstream].authority,
+            authority=upstream.authority,
             rules=self.rules,
             copies=self.copies,
             streams=self.streams,
             observer=self.observer,
         )
+        dialer = WebSocketDialer(upstream, max_message(route))
+        websocket = WebSocketEndpoint(
+            route,
+            action,
+            self.guarded(route.id, action.upstream, route.resilience, caller=dialer),
+            authority=upstream.authority,
+            rules=self.rules,
+            streams=self.streams,
+        )
+        return HttpOrWebSocket(http, websocket)
 
     def _navigation(self, route: Route, action: NavigationAction) -> Endpoint:
         return NavigationEndpoint(
@@ -117,6 +136,7 @@ class Endpoints:
             upstream=self.guarded(route.id, action.upstream, route.resilience),
             authority=self.upstreams[action.upstream].authority,
             rules=self.rules,
+            last_good=LastGood(self.copies, f"{route.id} {action.upstream}", route.on_upstream_failure.get("GET")),
             observer=self.observer,
         )
 
@@ -127,10 +147,10 @@ class Endpoints:
         callers = [
             PartCaller(
                 part,
-                upstream=self.guarded(f"{single}.{part.name}", part.upstream, part.resilience),
+                upstream=self.guarded(f"{single}.{part.name}", part.upstream, part.resilience, told_as=part.name),
                 authority=self.upstreams[part.upstream].authority,
                 rules=self.rules,
-                copies=self.copies,
+                last_good=LastGood(self.copies, f"{single}.{part.name} {part.upstream}", part.on_upstream_failure),
             )
             for part in action.parts
         ]

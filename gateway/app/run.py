@@ -12,17 +12,16 @@ import dataclasses
 import os
 import signal
 import socket
-import sys
 from contextlib import suppress
 from dataclasses import dataclass
 
-import uvicorn
 import uvloop
 
-from gateway.admin.app import admin_app
-from gateway.app.listeners import CannotServeError, Server, bind
+from gateway.admin.app import admin_app, worker_app
+from gateway.app.listeners import CannotServeError, Server, admin_config, bind, bind_unix, inherited
 from gateway.app.running import Gateway
 from gateway.app.watch import reload_on_change
+from gateway.app.workers import SOCKET_VARIABLE, Supervisor
 from gateway.model.settings import Address, Configuration
 from gateway.server import uvicorn_config
 from gateway.telemetry import Telemetry, build_observer
@@ -52,6 +51,13 @@ class Overrides:
         changed = dataclasses.replace(server, listen=self.listen or server.listen, admin=self.admin or server.admin)
         return dataclasses.replace(configuration, server=changed)
 
+    def arguments(self, configuration: Configuration) -> list[str]:
+        """The command line that says the same to a worker."""
+        texts = ["-c", str(configuration.file)]
+        for name, address in (("--listen", self.listen), ("--admin", self.admin)):
+            texts += [name, str(address)] if address is not None else []
+        return texts
+
 
 def _address(text: str) -> Address | None:
     if not text:
@@ -65,20 +71,39 @@ def _address(text: str) -> Address | None:
 def serve(configuration: Configuration, overrides: Overrides, *, workers: int = 1) -> None:
     """Serve until told to stop. Raises CannotServeError; ends the process with 1 on a second signal."""
     configuration = overrides.over(configuration)
-    public, admin = bind(configuration.server.listen), bind(configuration.server.admin)
+    inherited_from = os.environ.get(SOCKET_VARIABLE)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_Process(configuration, overrides, public, admin).run())
+        if inherited_from:
+            number, _, path = inherited_from.partition(":")
+            runner.run(Process(configuration, overrides, inherited(int(number)), bind_unix(path), worker=True).run())
+            return
+        public, admin = bind(configuration.server.listen), bind(configuration.server.admin)
+        if workers > 1:
+            supervisor = Supervisor(configuration, overrides.arguments(configuration), public, admin)
+            runner.run(supervisor.run(workers))
+        else:
+            runner.run(Process(configuration, overrides, public, admin).run())
 
 
-class _Process:
+class Process:
+    """One serving process: alone, or one of several workers whose operators ask on a Unix socket."""
+
     def __init__(
-        self, configuration: Configuration, overrides: Overrides, public: socket.socket, admin: socket.socket
+        self,
+        configuration: Configuration,
+        overrides: Overrides,
+        public: socket.socket,
+        admin: socket.socket,
+        *,
+        worker: bool = False,
     ) -> None:
         self._configuration = configuration
         self._overrides = overrides
         self._sockets = (public, admin)
+        self._worker = worker
 
     async def run(self) -> None:
+        """Serve until told to stop."""
         telemetry = build_observer(self._configuration.server, os.environ)
         gateway = Gateway(self._configuration, telemetry, self._overrides.over)
         self._take_signals(gateway)
@@ -99,20 +124,10 @@ class _Process:
 
     def _servers(self, gateway: Gateway, telemetry: Telemetry) -> tuple[Server, Server]:
         settings = self._configuration.server
-        public = Server(uvicorn_config(gateway.pipeline, settings, on_refusal=telemetry.refused, lifespan="off"))
-        admin = Server(
-            uvicorn.Config(
-                admin_app(gateway, settings),
-                log_config=None,
-                access_log=False,
-                lifespan="off",
-                server_header=False,
-                proxy_headers=False,
-                timeout_graceful_shutdown=1,
-                ws="none",
-            )
-        )
-        return public, admin
+        config = uvicorn_config(gateway.pipeline, settings, on_refusal=telemetry.refused, lifespan="off")
+        gateway.when_settings_change = config.listener.update
+        operators = worker_app(gateway, telemetry.snapshot) if self._worker else admin_app(gateway, settings)
+        return Server(config), Server(admin_config(operators))
 
     def _take_signals(self, gateway: Gateway) -> None:
         loop = asyncio.get_running_loop()
@@ -143,11 +158,9 @@ class _Process:
     async def _drain(self, gateway: Gateway, public: Server, serving: asyncio.Task[None]) -> None:
         timeout_s = self._configuration.server.drain_timeout_s
         notice_s = min(NOTICE_S, timeout_s / 4)
-        gateway.pipeline.closing = True
-        gateway.composition.streams.drain()
+        gateway.begin_to_end()
         await asyncio.sleep(notice_s)
         public.config.timeout_graceful_shutdown = max(1, round(timeout_s - notice_s))
         public.should_exit = True
         with suppress(asyncio.CancelledError):
             await serving
-        sys.stderr.flush()

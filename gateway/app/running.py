@@ -19,11 +19,15 @@ from gateway.app.composition import Composition, compose
 from gateway.app.status import Status
 from gateway.config import ConfigurationError, load, masked, weakened
 from gateway.forwarded import RequestBuilder
-from gateway.model.settings import Configuration
+from gateway.model.settings import Configuration, ServerSettings
 from gateway.pipeline import Pipeline
 from gateway.telemetry import Telemetry
 
 _LOG: Final = logging.getLogger("gateway")
+
+
+def _nobody(settings: ServerSettings) -> None:
+    """Nobody has to be told of changed settings."""
 
 
 class Gateway:
@@ -39,6 +43,8 @@ class Gateway:
         self._override = override
         self._loading = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
+        self._retired: list[Composition] = []
+        self.when_settings_change: Callable[[ServerSettings], None] = _nobody
         self.composition = compose(configuration, telemetry.observer)
         self.composition.parts.settle()
         self.pipeline = Pipeline(self.composition.site, telemetry.observer, RequestBuilder())
@@ -110,6 +116,7 @@ class Gateway:
             _LOG.warning("reload weakens: %s", line)
         self.composition = after
         self.pipeline.site = after.site
+        self.when_settings_change(configuration.server)
         self.loaded_at_s = time.time()
         self._retire(before, after)
         self._telemetry.observer.config_reload("success", configuration.hash)
@@ -120,10 +127,12 @@ class Gateway:
 
         def over() -> None:
             before.site.retired = None
+            self._retired.remove(before)
             task = asyncio.get_running_loop().create_task(before.parts.close_all_but(after.parts))
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 
+        self._retired.append(before)
         before.site.retired = over
         if not before.site.in_flight:
             over()
@@ -131,6 +140,12 @@ class Gateway:
     async def drain(self) -> None:
         """Begin to end."""
         self.draining.set()
+
+    def begin_to_end(self) -> None:
+        """Say `Connection: close` from now on, and tell every stream, also those of configurations before."""
+        self.pipeline.closing = True
+        for composition in (self.composition, *self._retired):
+            composition.streams.drain()
 
     async def force_breaker(self, name: str, mode: str) -> bool:
         """Open, close or auto."""

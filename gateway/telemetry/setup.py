@@ -39,6 +39,13 @@ _FLUSH_S: Final = 5.0
 _LINES_FLUSH_S: Final = 2.0
 
 
+def metrics_text(snapshots: Iterable[Snapshot]) -> bytes:
+    """The metrics of several workers, added up, in Prometheus text format."""
+    from gateway.telemetry import prometheus  # noqa: PLC0415 - only a serving process needs the library
+
+    return prometheus.text(merge(snapshots))
+
+
 class Telemetry:
     """The observer of a process and what reads its values."""
 
@@ -49,11 +56,9 @@ class Telemetry:
         self._exporting = exporting
         self._writing = writing
 
-    def metrics_text(self, others: Iterable[Snapshot] = ()) -> bytes:
-        """All metrics in Prometheus text format; `others` are the snapshots of other workers, added up."""
-        from gateway.telemetry import prometheus  # noqa: PLC0415 - only a serving process needs the library
-
-        return prometheus.text(merge([self._store.snapshot(), *others]))
+    def metrics_text(self) -> bytes:
+        """All metrics in Prometheus text format."""
+        return metrics_text([self._store.snapshot()])
 
     def openmetrics(self, others: Iterable[Snapshot] = ()) -> bytes:
         """The same as OpenMetrics, with this worker's exemplars."""
