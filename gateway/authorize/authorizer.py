@@ -22,7 +22,7 @@ from gateway.authorize.judge import Case, Judge, Refusal, refused
 from gateway.authorize.plan import ITEM_METHOD, Plan, item_plan_of, plans_of
 from gateway.errors import GatewayError
 from gateway.model.permit import Permit
-from gateway.model.question import Decision, Outcome, Question
+from gateway.model.question import Decision, Outcome, Question, void_credentials
 from gateway.model.record import AccessRecord
 from gateway.model.request import Request
 from gateway.model.route import AccessKind, IamFailureMode, Route
@@ -121,6 +121,8 @@ class Authorizer:
         cases = [_item_case(plan, request, permit.subject) for request in requests]
         decisions = await self._decide_cases(cases, permit.request.request_id, deadline, span)
         verdicts = [await self._item_verdict(case, decisions, deadline, span) for case in cases]
+        if any(isinstance(verdict, Refusal) and verdict.code == "unauthenticated" for verdict in verdicts):
+            raise void_credentials()
         write_down_items(verdicts, plan.route.id, self._clock() - began_s, record, self._observer)
         return [verdict.error if isinstance(verdict, Refusal) else verdict for verdict in verdicts]
 

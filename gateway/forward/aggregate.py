@@ -19,6 +19,7 @@ from gateway.forward.asking import PARTIAL
 from gateway.forward.json_text import write
 from gateway.forward.marks import DEGRADED, mark_degraded_permit, respond_with, upstream_mark
 from gateway.forward.parts import PartCaller, unanswered
+from gateway.forward.shown import server_timing
 from gateway.model.permit import Permit
 from gateway.model.question import Outcome
 from gateway.model.record import AccessRecord
@@ -80,6 +81,7 @@ class AggregateEndpoint:
             await respond_with(exchange, permit.fallback)
             return
         said = await self._gatherer.gather(permit, deadline=deadline, span=exchange.span, record=exchange.record)
+        deadline.stop()
         shortfall = self._gatherer.document.shortfall(said)
         if shortfall is not None:
             await self._without_answer(permit, exchange, shortfall)
@@ -111,6 +113,8 @@ class AggregateEndpoint:
             headers.append((DEGRADED, upstream_mark("stale", age_s)))
         whole = not said.failures and age_s is None
         headers.append((b"cache-control", b"private, no-cache" if whole else b"no-store"))
+        if self._route.server_timing:
+            headers.append(server_timing(exchange.record))
         return headers
 
     def _degraded(self, exchange: Exchange, mode: str) -> None:

@@ -3,31 +3,34 @@
 Rules: the document is fetched from the route's upstream under the caller's own path; all its items are asked about at
 once; the answer is the caller's alone and of now, so nobody may keep it. While IAM cannot answer it is still 200: what
 is not known is disabled and says so, and the document says why and when to come back. What the upstream answers other
-than 200 goes to the caller as it is.
+than 200 goes to the caller as it is. While the upstream cannot answer, its last good document is marked like any.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from gateway.checks import PreparedCheck
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
 from gateway.forward.asking import IAM_PARTIAL, PARTIAL, Decide, Guarded, Outage, outage_of, refuse_void_credentials
+from gateway.forward.copies import CopyKey
 from gateway.forward.json_text import read_systems, write
-from gateway.forward.marks import mark_degraded_permit, respond_with
+from gateway.forward.last_good import LastGood
+from gateway.forward.marks import DEGRADED, mark_degraded_permit, respond_with, upstream_mark
 from gateway.forward.navigation_document import items_of, mark
+from gateway.forward.outage import OUTAGES, is_outage
 from gateway.forward.pointer import Place, parse
 from gateway.forward.relay import relay
-from gateway.headers import HeaderRules, client_response_headers, upstream_request_headers
+from gateway.forward.shown import shown_headers
+from gateway.headers import HeaderRules, upstream_request_headers
 from gateway.model.permit import Permit
 from gateway.model.question import Decision, Question
 from gateway.model.request import Headers
-from gateway.model.route import NavigationAction, Route
+from gateway.model.route import NavigationAction, Route, UpstreamFailureMode
 from gateway.resilience.deadline import Deadline
 from gateway.telemetry.observer import Observer
 from gateway.template import RequestValues
-from gateway.upstream.answer import Answer
 from gateway.upstream.outgoing import Outgoing
 
 MAX_DOCUMENT: Final = 8 * 1024 * 1024
@@ -64,6 +67,14 @@ _OF_THE_ORIGINAL: Final = frozenset(
 _OK: Final = 200
 
 
+class _Fetched(NamedTuple):
+    """The upstream's document, of now or its last good one, the items in it, and its header."""
+
+    document: Any
+    items: list[Place]
+    headers: Headers
+
+
 class NavigationEndpoint:
     """Serves one navigation route. `authority` is the upstream's own `Host`."""
 
@@ -75,6 +86,7 @@ class NavigationEndpoint:
         upstream: Guarded,
         authority: bytes,
         rules: HeaderRules,
+        last_good: LastGood,
         observer: Observer,
     ) -> None:
         if not isinstance(route.action, NavigationAction):
@@ -87,6 +99,7 @@ class NavigationEndpoint:
         self._upstream = upstream
         self._authority = authority
         self._rules = rules
+        self._last_good = last_good
         self._observer = observer
 
     async def __call__(self, permit: Permit, exchange: Exchange, deadline: Deadline) -> None:
@@ -95,20 +108,66 @@ class NavigationEndpoint:
         if permit.fallback is not None:
             await respond_with(exchange, permit.fallback)
             return
-        answer = await self._upstream.exchange(
-            self._outgoing(permit, degraded),
-            deadline=deadline,
-            span=exchange.span,
-            replayable=True,
-            record=exchange.record,
-        )
-        headers = client_response_headers(answer.headers, via=self._rules.via, request_id=permit.request.request_id)
-        if answer.status != _OK:
-            deadline.stop()
-            await relay(answer, exchange, headers, None, 0)
+        outgoing = self._outgoing(permit, degraded)
+        key = self._last_good.key(permit, outgoing, permit.request.host)
+        try:
+            fetched = await self._fetch(outgoing, exchange, deadline, key)
+        except GatewayError as error:
+            fetched = await self._without_upstream(error, outgoing, exchange, key)
+        if fetched is None:
             return
-        document, outage = await self._marked(permit, exchange, deadline, await _document(answer))
-        await self._respond(exchange, headers, document, outage)
+        outage = await self._mark(permit, exchange, deadline, fetched.items)
+        deadline.stop()
+        await self._respond(exchange, fetched, outage)
+
+    async def _fetch(
+        self, outgoing: Outgoing, exchange: Exchange, deadline: Deadline, key: CopyKey | None
+    ) -> _Fetched | None:
+        """The document; None when the caller was given another answer of the upstream's as it was."""
+        answer = await self._upstream.exchange(
+            outgoing, deadline=deadline, span=exchange.span, replayable=True, record=exchange.record
+        )
+        if answer.status == _OK:
+            body = await answer.read(MAX_DOCUMENT)
+            fetched = self._read(body, answer.headers)
+            self._last_good.learn(key, outgoing, answer, body)
+            return fetched
+        self._last_good.learn(key, outgoing, answer)
+        try:
+            if answer.status in OUTAGES:
+                last = await self._stand_in(f"http_{answer.status}", outgoing, exchange, key)
+                if last is not None or exchange.started:
+                    return last
+            deadline.stop()
+            await relay(answer, exchange, self._shown(answer.status, answer.headers, exchange), None, 0)
+        finally:
+            await answer.aclose()
+        return None
+
+    async def _without_upstream(
+        self, error: GatewayError, outgoing: Outgoing, exchange: Exchange, key: CopyKey | None
+    ) -> _Fetched | None:
+        fetched = await self._stand_in(error.code, outgoing, exchange, key) if is_outage(error) else None
+        if fetched is None and not exchange.started:
+            raise error
+        return fetched
+
+    async def _stand_in(
+        self, code: str, outgoing: Outgoing, exchange: Exchange, key: CopyKey | None
+    ) -> _Fetched | None:
+        """The last good document, to be marked like any; or None, with the route's own response if it has one."""
+        kept = self._last_good.find(key, outgoing)
+        if kept is not None:
+            copy, age_s = kept
+            self._degraded(exchange, "stale", code)
+            exchange.extra.append((DEGRADED, upstream_mark("stale", age_s)))
+            return self._read(copy.body, copy.headers)
+        rule = self._route.on_upstream_failure.get(exchange.request.method)
+        if rule is not None and rule.mode is UpstreamFailureMode.FALLBACK and rule.response is not None:
+            self._degraded(exchange, "fallback", code)
+            exchange.extra.append((DEGRADED, upstream_mark("fallback")))
+            await respond_with(exchange, rule.response)
+        return None
 
     def _outgoing(self, permit: Permit, degraded: bytes | None) -> Outgoing:
         """The caller's request, for the whole document and readable here."""
@@ -119,11 +178,17 @@ class NavigationEndpoint:
         headers.append((b"accept-encoding", b"identity"))
         return Outgoing(b"GET", permit.request.target.raw, headers)
 
-    async def _marked(
-        self, permit: Permit, exchange: Exchange, deadline: Deadline, document: Any
-    ) -> tuple[Any, Outage | None]:
-        """The document with every item's answer in it, and why some are not known."""
-        places = items_of(document, self._pattern)
+    def _read(self, body: bytes, headers: Headers) -> _Fetched:
+        """Raises `upstream_protocol_error` for what is not a document of the route's shape."""
+        try:
+            document = read_systems(body)
+        except ValueError as malformed:
+            detail = "The navigation could not be read."
+            raise GatewayError("upstream_protocol_error", detail, reason=str(malformed)[:200]) from None
+        return _Fetched(document, items_of(document, self._pattern), headers)
+
+    async def _mark(self, permit: Permit, exchange: Exchange, deadline: Deadline, places: list[Place]) -> Outage | None:
+        """Write every item's answer into the document. Returns why some are not known."""
         questions = [self._question(permit, place) for place in places]
         asked = [question for question in questions if question is not None]
         decisions: list[Decision] = []
@@ -131,9 +196,13 @@ class NavigationEndpoint:
             request_id = permit.request.request_id
             decisions = await self._decide(asked, deadline=deadline, request_id=request_id, span=exchange.span)
         refuse_void_credentials(decisions)
-        answers = dict(zip(map(id, asked), decisions, strict=True))
-        mark(places, [answers.get(id(question)) for question in questions], remove_denied=self._remove_denied)
-        return document, outage_of(decisions)
+        answers = iter(decisions)
+        mark(
+            places,
+            [None if question is None else next(answers) for question in questions],
+            remove_denied=self._remove_denied,
+        )
+        return outage_of(decisions)
 
     def _question(self, permit: Permit, place: Place) -> Question | None:
         """What is asked about one item; None if a field that the check names is missing or no text."""
@@ -147,21 +216,22 @@ class NavigationEndpoint:
         except GatewayError:
             return None
 
-    async def _respond(self, exchange: Exchange, upstreams: Headers, document: Any, outage: Outage | None) -> None:
-        headers = [header for header in upstreams if header[0] not in _OF_THE_ORIGINAL]
+    async def _respond(self, exchange: Exchange, fetched: _Fetched, outage: Outage | None) -> None:
+        shown = self._shown(_OK, fetched.headers, exchange)
+        headers = [header for header in shown if header[0] not in _OF_THE_ORIGINAL]
         headers.append((b"cache-control", b"private, no-store"))
+        document = fetched.document
         if outage is not None:
             document.update(degraded=True, degraded_reason=outage.code, retry_after=outage.retry_after)
             headers.append(IAM_PARTIAL)
-            exchange.record.degraded = PARTIAL
-            self._observer.degraded(self._route.id, PARTIAL)
+            self._degraded(exchange, PARTIAL, outage.code)
         await exchange.respond(_OK, headers, write(document))
 
+    def _shown(self, status: int, headers: Headers, exchange: Exchange) -> Headers:
+        return shown_headers(status, headers, exchange, route=self._route, via=self._rules.via)
 
-async def _document(answer: Answer) -> Any:
-    body = await answer.read(MAX_DOCUMENT)
-    try:
-        return read_systems(body)
-    except ValueError as malformed:
-        detail = "The navigation could not be read."
-        raise GatewayError("upstream_protocol_error", detail, reason=str(malformed)[:200]) from None
+    def _degraded(self, exchange: Exchange, mode: str, code: str) -> None:
+        exchange.record.degraded = mode
+        exchange.record.code = code
+        exchange.span.event("degraded", mode=mode, code=code)
+        self._observer.degraded(self._route.id, mode)

@@ -17,15 +17,16 @@ from typing import Any, Final
 
 from gateway.errors import GatewayError
 from gateway.forward.asking import Guarded
-from gateway.forward.copies import Copies, CopyKey, storable
+from gateway.forward.copies import CopyKey
 from gateway.forward.json_text import read_systems, write
+from gateway.forward.last_good import LastGood
 from gateway.forward.marks import iam_mark
 from gateway.forward.outage import OUTAGES, is_outage
 from gateway.headers import HeaderRules, upstream_request_headers
 from gateway.model.permit import Permit
 from gateway.model.record import AccessRecord
 from gateway.model.request import Headers
-from gateway.model.route import Part, UpstreamFailureMode
+from gateway.model.route import Part
 from gateway.problem import spread_retry_after
 from gateway.resilience.deadline import Deadline, DeadlineExceeded
 from gateway.resilience.retry import retry_after_s
@@ -75,18 +76,15 @@ class PartCaller:
         upstream: Guarded,
         authority: bytes,
         rules: HeaderRules,
-        copies: Copies,
+        last_good: LastGood,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.part = part
         self._upstream = upstream
         self._authority = authority
         self._rules = rules
-        self._copies = copies
+        self._last_good = last_good
         self._wall = wall
-        rule = part.on_upstream_failure
-        keeps = rule.mode is UpstreamFailureMode.STALE and part.method == "GET"
-        self._max_stale_s = rule.max_stale_s if keeps else None
 
     def outgoing(self, permit: Permit) -> Outgoing:
         """The request, filled in. Raises `bad_request` for a value that cannot stand in it."""
@@ -110,7 +108,7 @@ class PartCaller:
         self, outgoing: Outgoing, permit: Permit, *, deadline: Deadline, span: Span, record: AccessRecord
     ) -> PartAnswer:
         """Ask, within the deadline, which this enforces. Never raises for what the system does."""
-        key = self._key(outgoing, permit)
+        key = self._last_good.key(permit, outgoing)
         try:
             async with deadline.enforced():
                 answer = await self._upstream.exchange(
@@ -118,10 +116,10 @@ class PartCaller:
                 )
                 result = await self._read(answer, outgoing, key)
         except DeadlineExceeded:
-            return self._last_good(key, outgoing, Failure("deadline_exceeded"))
+            return self._last_good_or(Failure("deadline_exceeded"), key, outgoing)
         except GatewayError as error:
             failure = failure_of(error)
-            return self._last_good(key, outgoing, failure) if is_outage(error) else self._failed(failure)
+            return self._last_good_or(failure, key, outgoing) if is_outage(error) else self._failed(failure)
         return result
 
     async def _read(self, answer: Answer, outgoing: Outgoing, key: CopyKey | None) -> PartAnswer:
@@ -129,40 +127,22 @@ class PartCaller:
         if 200 <= status <= 299:  # noqa: PLR2004 - the class of successes
             body = await answer.read(MAX_PART)
             data = _parsed(body)
-            self._keep(key, outgoing, answer, body)
+            self._last_good.learn(key, outgoing, answer, body)
             return PartAnswer(self.part.name, found=True, data=data)
-        if key is not None:
-            self._copies.learn(key, outgoing.method, status)
+        self._last_good.learn(key, outgoing, answer)
         await _discard(answer)
         if status == _NOT_FOUND:
             return PartAnswer(self.part.name)
         wait_s = retry_after_s(_field(answer.headers, b"retry-after"), self._wall())
         failure = Failure("upstream_error", status, None if wait_s is None else spread_retry_after(wait_s))
-        return self._last_good(key, outgoing, failure) if status in OUTAGES else self._failed(failure)
+        return self._last_good_or(failure, key, outgoing) if status in OUTAGES else self._failed(failure)
 
-    def _key(self, outgoing: Outgoing, permit: Permit) -> CopyKey | None:
-        """Where this answer is kept: nowhere without a rule, for nobody, or under a permit that IAM did not give."""
-        if self._max_stale_s is None or permit.subject is None or permit.degraded is not None:
-            return None
-        place = f"{permit.route.id}.{self.part.name} {self.part.upstream}"
-        return CopyKey(place, permit.subject.key, "", outgoing.target)
-
-    def _keep(self, key: CopyKey | None, outgoing: Outgoing, answer: Answer, body: bytes) -> None:
-        if key is None:
-            return
-        if storable(outgoing.headers, answer.status, answer.headers):
-            self._copies.keep(key, outgoing.headers, answer.headers, body)
-        else:
-            self._copies.evict(key)
-
-    def _last_good(self, key: CopyKey | None, outgoing: Outgoing, failure: Failure) -> PartAnswer:
+    def _last_good_or(self, failure: Failure, key: CopyKey | None, outgoing: Outgoing) -> PartAnswer:
         """The last good answer in place of the failure, where there is one."""
-        if key is None or self._max_stale_s is None:
+        kept = self._last_good.find(key, outgoing)
+        if kept is None:
             return self._failed(failure)
-        copy = self._copies.find(key, outgoing.headers, self._max_stale_s)
-        if copy is None:
-            return self._failed(failure)
-        age_s = self._copies.age_s(copy)
+        copy, age_s = kept
         return PartAnswer(self.part.name, found=True, data=_parsed(copy.body), age_s=age_s)
 
     def _failed(self, failure: Failure) -> PartAnswer:

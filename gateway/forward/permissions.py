@@ -69,12 +69,13 @@ class PermissionsEndpoint:
         request_id = permit.request.request_id
         decisions = await self._decide(questions, deadline=deadline, request_id=request_id, span=exchange.span)
         refuse_void_credentials(decisions)
+        deadline.stop()
         await self._respond(exchange, asked, decisions)
 
     async def _respond(self, exchange: Exchange, asked: _Asked, decisions: Sequence[Decision]) -> None:
         answers = [_evaluation(decision) for decision in asked.answered(decisions)]
         document: dict[str, Any] = dict(answers[0]) if asked.single else {"evaluations": answers}
-        headers = list(JSON_HEADERS)
+        headers = [*JSON_HEADERS, (b"x-request-id", exchange.request.request_id.encode("ascii"))]
         outage = outage_of(decisions)
         if outage is not None:
             document.update(degraded=True, degraded_reason=outage.code, retry_after=outage.retry_after)

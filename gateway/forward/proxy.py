@@ -12,30 +12,25 @@ Deliberately absent: decisions about who may do what, and retries; buffers, beyo
 
 from __future__ import annotations
 
-from typing import Final
-
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
-from gateway.forward import cors
 from gateway.forward.copies import Copies
 from gateway.forward.marks import mark_degraded_permit, respond_with
 from gateway.forward.outage import OUTAGES, OutageRules, is_outage
 from gateway.forward.outgoing import OutgoingHead
 from gateway.forward.relay import break_off, relay
+from gateway.forward.shown import shown_headers
 from gateway.forward.streams import Streams
 from gateway.forward.upload import upload
-from gateway.headers import HeaderRules, client_response_headers
+from gateway.headers import HeaderRules
 from gateway.model.permit import Permit
-from gateway.model.record import AccessRecord
-from gateway.model.request import Header, Headers
+from gateway.model.request import Headers
 from gateway.model.route import ProxyAction, Route
 from gateway.resilience.deadline import Deadline
 from gateway.telemetry.observer import Observer
 from gateway.upstream.answer import Answer, is_event_stream
 from gateway.upstream.guarded import GuardedUpstream
 from gateway.upstream.outgoing import IDEMPOTENT, Outgoing
-
-_BODILESS: Final = frozenset({204, 304})
 
 
 class ProxyEndpoint:
@@ -101,7 +96,7 @@ class ProxyEndpoint:
         )
 
     async def _pass_on(self, answer: Answer, permit: Permit, exchange: Exchange) -> None:
-        headers = self._shown(answer, exchange)
+        headers = shown_headers(answer.status, answer.headers, exchange, route=self._route, via=self._via)
         if not answer.arrived and is_event_stream(answer.headers):
             await self._pass_stream_on(answer, permit, exchange, headers)
             return
@@ -114,19 +109,3 @@ class ProxyEndpoint:
         ended = await self._streams.serve(permit, relay(answer, exchange, headers, None, 0))
         if ended is not None:
             break_off(exchange, ended)
-
-    def _shown(self, answer: Answer, exchange: Exchange) -> Headers:
-        """The response's header as the caller gets it."""
-        headers = client_response_headers(answer.headers, via=self._via, request_id=exchange.request.request_id)
-        if answer.status in _BODILESS:
-            headers = [header for header in headers if header[0] != b"content-length"]
-        if self._route.cors is not None:
-            headers = [header for header in headers if not header[0].startswith(cors.OWN)]
-        if self._route.server_timing:
-            headers.append(_server_timing(exchange.record))
-        return headers
-
-
-def _server_timing(record: AccessRecord) -> Header:
-    """Where the time went, in milliseconds (W3C Server Timing)."""
-    return b"server-timing", b"iam;dur=%.1f, upstream;dur=%.1f" % (record.authz_s * 1000, record.upstream_s * 1000)

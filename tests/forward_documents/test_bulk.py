@@ -205,3 +205,9 @@ async def test_authenticated_items_need_no_iam(kit, tmp_path):
     async with world_of(kit, tmp_path, "authenticated") as world:
         assert (await post(world, ["a"])).json["results"][0]["complete"] is True
         assert world.iam.asked == []
+
+
+async def test_a_token_that_iam_does_not_know_is_401_for_the_whole_request(world, kit):
+    world.iam.answers = {"audit user:b": kit.Decision(kit.DENIED.outcome, unauthenticated=True)}
+    assert (await world.refused("/audit/users", "POST", {"emails": ["a", "b"]})).code == "unauthenticated"
+    assert world.systems["ad"].seen == []

@@ -221,3 +221,49 @@ async def test_a_hundred_users_ask_once_each_and_cached_permits_are_not_asked_ag
         assert len(world.iam.asked) == 100
         await world.call("/registry/navigation", who="user-7")
         assert len(world.iam.asked) == 100
+
+
+class TestWithoutUpstream:
+    """The route's rule for its upstream: the last good document, marked for now, or the route's own response."""
+
+    STALE = ROUTES % "remove" + "    on_upstream_failure: {degrade: stale, max_stale: 60s}\n"
+    FALLBACK = ROUTES % "remove" + "    on_upstream_failure: {degrade: fallback, response: {json: {systems: []}}}\n"
+
+    @pytest.fixture
+    async def world(self, kit, tmp_path):
+        async with kit.world_of(tmp_path, self.STALE, ["registry"]) as world:
+            world.systems["registry"].answer = lambda *_: (200, DOCUMENT)
+            yield world
+
+    @pytest.mark.parametrize("answer", [(503, {}), (200, b"not json"), (200, b'{"systems": 7}')], ids=str)
+    async def test_the_last_good_document_is_marked_by_decisions_of_now(self, world, kit, answer):
+        await world.call("/registry/navigation")
+        world.systems["registry"].answer = lambda *_: answer
+        world.iam.default = kit.DENIED
+        caller = await world.call("/registry/navigation")
+        assert caller.json["systems"][0]["menus"] == []
+        assert caller.values(b"x-gateway-degraded") == [b"upstream; mode=stale; age=0"]
+        assert len(world.iam.asked) == 2
+
+    async def test_both_halves_can_be_missing_and_nothing_is_enabled(self, world, kit):
+        await world.call("/registry/navigation")
+        world.systems["registry"].server.close()
+        world.systems["registry"].answer = lambda *_: (504, {})
+        world.iam.default = kit.fault()
+        caller = await world.call("/registry/navigation")
+        assert [item["enabled"] for item in caller.json["systems"][0]["menus"]] == [False, False]
+        assert caller.values(b"x-gateway-degraded") == [b"iam; mode=partial", b"upstream; mode=stale; age=0"]
+
+    async def test_never_somebody_elses(self, world):
+        await world.call("/registry/navigation")
+        world.systems["registry"].answer = lambda *_: (503, b"down")
+        assert (await world.call("/registry/navigation", who="bob")).status == 503
+
+    async def test_the_routes_own_response(self, kit, tmp_path):
+        async with kit.world_of(tmp_path, self.FALLBACK, ["registry"]) as world:
+            for answer in ((503, {}), (200, b"x")):
+                world.systems["registry"].answer = lambda *_, a=answer: a
+                caller = await world.call("/registry/navigation")
+                assert (caller.status, caller.json) == (200, {"systems": []})
+                assert caller.values(b"x-gateway-degraded") == [b"upstream; mode=fallback"]
+            assert world.iam.asked == []

@@ -214,7 +214,7 @@ def _bulk(
         _check_bulk_param(section, keys.param, segments, world)
     if own is None:
         return None
-    if segments is not None:
+    if segments is not None and keys.param in params(segments):
         _check_bulk_path(section, keys, segments, own, world)
     return Bulk(
         path=keys.path,

@@ -1,0 +1,99 @@
+"""The decision cache against the simplest model of it: whatever happens in whatever order, it never says more."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from gateway.authorize import DecisionCache
+from gateway.checks import make_check
+from gateway.errors import GatewayError
+from gateway.model.question import ALLOW, DENY, Decision, Outcome, Question, unknown
+from gateway.model.settings import CacheSettings
+from gateway.model.subject import Subject
+
+TTL_S, NEGATIVE_TTL_S, MAX_ENTRIES = 10.0, 3.0, 40
+NAMES, THINGS = st.sampled_from(["alice", "bob"]), st.sampled_from("abcd")
+ANSWERS = st.sampled_from(
+    [ALLOW, DENY, unknown(GatewayError("iam_error")), Decision(Outcome.DENY, unauthenticated=True)]
+)
+
+
+class CacheMachine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.now, self.wall = 0.0, 1_000_000.0
+        self.cache = DecisionCache(
+            CacheSettings(ttl_s=TTL_S, negative_ttl_s=NEGATIVE_TTL_S, max_entries=MAX_ENTRIES),
+            clock=lambda: self.now,
+            wall=lambda: self.wall,
+        )
+        self.stamps = []
+        self.newest = {}
+        """By question: when the newest answer that counts was asked for, whether it permits, when its token ends."""
+
+    def question(self, who, thing, ends=None):
+        document = f'{{"id":"{who}"}}'
+        subject = Subject("identity", who, document, document, expires_at_s=ends)
+        return Question(subject, make_check({"name": "read"}, {"type": "t", "id": thing}, None))
+
+    @rule(seconds=st.sampled_from([0.0, 1.0, 2.9, 5.0, 10.0]))
+    def time_passes(self, seconds):
+        self.now += seconds
+        self.wall += seconds
+
+    @rule(seconds=st.sampled_from([-3600.0, 3600.0]))
+    def the_wall_clock_is_set(self, seconds):
+        self.wall += seconds
+
+    @rule()
+    def iam_is_asked(self):
+        self.stamps.append(self.cache.stamp())
+
+    @rule(who=NAMES, thing=THINGS, answer=ANSWERS, life=st.none() | st.sampled_from([0.5, 4.0]), data=st.data())
+    def iam_answers(self, who, thing, answer, life, data):
+        if not self.stamps:
+            return
+        stamp = data.draw(st.sampled_from(self.stamps))
+        ends = None if life is None else self.wall + life
+        self.cache.remember([self.question(who, thing, ends)], [answer], stamp)
+        if stamp.epoch != self.cache._epoch:
+            return
+        known = self.newest.get((who, thing))
+        if answer.unauthenticated:
+            self.newest.pop((who, thing), None)
+        elif answer.outcome is Outcome.DENY:
+            self.newest[who, thing] = (stamp.asked_s, False, ends)
+        elif answer.outcome is Outcome.ALLOW and (known is None or known[0] <= stamp.asked_s):
+            self.newest[who, thing] = (stamp.asked_s, True, ends)
+
+    @rule()
+    def it_is_purged(self):
+        self.cache.purge()
+        self.newest.clear()
+
+    @invariant()
+    def it_never_says_more_than_the_newest_answer(self):
+        for who in ("alice", "bob"):
+            for thing in "abcd":
+                asked_s, permit, ends = self.newest.get((who, thing), (0.0, None, None))
+                alive = ends is None or self.wall < ends
+                question = self.question(who, thing)
+                served = self.cache.get(question)
+                if served is not None:
+                    assert alive
+                    assert (served.outcome is Outcome.ALLOW) is permit
+                    assert served.age_s == self.now - asked_s < (TTL_S if permit else NEGATIVE_TTL_S)
+                age_s = self.cache.permit_age_s(question)
+                assert age_s is None or (alive and permit and age_s == self.now - asked_s)
+
+    @invariant()
+    def it_stays_within_its_bounds(self):
+        counts = [len(answers) for answers in self.cache._subjects.values()]
+        assert len(self.cache) == sum(counts) <= MAX_ENTRIES
+        assert max(counts, default=0) <= MAX_ENTRIES // 20
+
+
+TestCacheModel = CacheMachine.TestCase
+TestCacheModel.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
