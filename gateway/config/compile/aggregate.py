@@ -45,12 +45,15 @@ _MEMBERS: Final = frozenset(
         "systems_available",
         "systems_failed",
         "systems_denied",
+        "systems_stale",
         "failures",
         "complete",
         "discrepancy_count",
         "discrepancies",
         "data",
         "degraded",
+        "denied",
+        "error",
     }
 )
 _UNFIT: Final = re.compile(r"[^\x21-\x7e]|[#\\]")
