@@ -1,0 +1,31 @@
+"""Foreign programs (scripts/install-foreign): where one is missing its test says so, under CI that is a failure."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MODULES = ROOT / ".tools" / "node_modules"
+
+
+def on_path(name: str) -> str:
+    """A program of this machine."""
+    found = shutil.which(name)
+    return found or _missing(name)
+
+
+def of_npm(*parts: str) -> str:
+    """A file of a package that scripts/install-foreign brought."""
+    file = MODULES.joinpath(*parts)
+    return str(file) if file.is_file() else _missing("/".join(parts))
+
+
+def _missing(name: str) -> str:
+    message = f"{name} is not here: scripts/install-foreign installs it"
+    if os.environ.get("CI"):
+        pytest.fail(message)
+    pytest.skip(message)
