@@ -193,7 +193,8 @@ class EdgeProtocol(asyncio.Protocol):
 
     def _too_large(self) -> GatewayError:
         """Trailers and chunk extensions count like header fields."""
-        if self._phase == _HEAD and self._raw.find(b"\r\n") < 0:
+        line = self._raw.partition(b"\r\n")[0]
+        if self._phase == _HEAD and len(line) > self.settings.max_uri:
             return GatewayError("uri_too_long")
         return GatewayError("headers_too_large")
 

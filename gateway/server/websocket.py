@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _VERSION: Final = b"13"
 _KEY_BYTES: Final = 16
 _MAX_FIELD: Final = 4096
+_MAX_EARLY: Final = 64 * 1024
 _SUPPORTED: Final = ((b"sec-websocket-version", _VERSION),)
 _HANDSHAKE: Final = frozenset({b"sec-websocket-key", b"sec-websocket-version", b"sec-websocket-protocol"})
 _PROTOCOLS: Final = re.compile(rb"[!#-'*+\-.^_`|~\w]+(?:[ \t]*,[ \t]*[!#-'*+\-.^_`|~\w]+)*")
@@ -71,6 +72,7 @@ class EdgeWebSocket(WebSocketsSansIOProtocol):
         self._peer = connection.peer
         self._listener = connection.listener
         self._task: asyncio.Task[None] | None = None
+        self._early: bytes | None = b""
         self._aborted = False
 
     # Edge
@@ -104,7 +106,25 @@ class EdgeWebSocket(WebSocketsSansIOProtocol):
         """Let the library see the handshake and nothing else of the request, to which it has limits of its own."""
         lines = [b"GET / HTTP/1.1", b"host: handshake", b"connection: upgrade", b"upgrade: websocket"]
         lines += [name + b": " + value for name, value in self._headers if name in _HANDSHAKE]
-        self.data_received(b"\r\n".join(lines) + b"\r\n\r\n")
+        super().data_received(b"\r\n".join(lines) + b"\r\n\r\n")
+
+    def data_received(self, data: bytes) -> None:
+        """Frames. What comes before the handshake is answered waits for it, and is nothing if it is refused."""
+        if self._early is None:
+            super().data_received(data)
+        elif len(self._early) > _MAX_EARLY:
+            self.transport.abort()
+        else:
+            self._early += data
+
+    async def send(self, message: Any) -> None:
+        """As ASGI says; once the socket is accepted, what came early is looked at."""
+        await super().send(message)
+        early = self._early
+        if early is not None and message["type"] == "websocket.accept":
+            self._early = None
+            if early and not self.disconnected:
+                super().data_received(early)
 
     async def run_asgi(self) -> None:
         """Run the app on the handshake and what follows."""

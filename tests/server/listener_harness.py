@@ -174,7 +174,7 @@ async def served(app: Any, settings: ServerSettings, **options: Any) -> AsyncIte
     server = uvicorn.Server(config)
     server.capture_signals = contextlib.nullcontext
     task = asyncio.create_task(server.serve())
-    while not server.started:
+    while not server.started:  # noqa: ASYNC110 - uvicorn sets a flag and no event
         await asyncio.sleep(0.005)
     try:
         yield Served(server, server.servers[0].sockets[0].getsockname()[1])
