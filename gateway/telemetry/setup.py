@@ -27,6 +27,7 @@ from gateway.telemetry.observer import NO_SPAN, Observer
 from gateway.telemetry.otlp.choice import Choice, choose
 from gateway.telemetry.propagation import PropagatingObserver
 from gateway.telemetry.sampling import sampler_of
+from gateway.telemetry.spans import SpansObserver
 from gateway.telemetry.store import Snapshot, Store, merge
 from gateway.telemetry.trace_context import new_span_id, new_trace_id
 from gateway.telemetry.writer import LineWriter
@@ -59,12 +60,6 @@ class Telemetry:
     def metrics_text(self) -> bytes:
         """All metrics in Prometheus text format."""
         return metrics_text([self._store.snapshot()])
-
-    def openmetrics(self, others: Iterable[Snapshot] = ()) -> bytes:
-        """The same as OpenMetrics, with this worker's exemplars."""
-        from gateway.telemetry import prometheus  # noqa: PLC0415 - as above
-
-        return prometheus.openmetrics(merge([self._store.snapshot(), *others]), self._store.exemplars())
 
     def snapshot(self) -> Snapshot:
         """The values of this worker, as JSON data for another one."""
@@ -144,9 +139,7 @@ def _exporting(
     """The observer that makes spans, or only trace ids; and what ends the exporting."""
     if choice.traces is None and choice.metrics is None:
         return PropagatingObserver(), []
-    # Costs 0.2 s and 20 MB: only where it is used.
-    from gateway.telemetry.otlp import exporters, metrics, traces  # noqa: PLC0415
-    from gateway.telemetry.spans import SpansObserver  # noqa: PLC0415
+    from gateway.telemetry.otlp import exporters, metrics, traces  # noqa: PLC0415 - costs 0.2 s, only where it is used
 
     spans: Observer = PropagatingObserver()
     closing: Closing = []
@@ -154,7 +147,7 @@ def _exporting(
     try:
         if choice.traces is not None:
             pipe = traces.TracePipe(exporters.span_exporter(choice.traces), resource, dropped("traces"))
-            spans = SpansObserver(pipe.tracer, sampler_of(environ), pipe.ids)
+            spans = SpansObserver(pipe.take, sampler_of(environ))
             closing.append(pipe.shutdown)
         if choice.metrics is not None:
             exporter, interval_s = exporters.metric_exporter(choice.metrics), metrics.interval_s(environ)

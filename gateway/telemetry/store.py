@@ -130,6 +130,7 @@ class Store:
 def merge(snapshots: Iterable[Mapping[str, list[list[Any]]]]) -> Snapshot:
     """The sum of several workers' snapshots."""
     merged: Snapshot = {}
+    snapshots = list(snapshots)
     for instrument in INSTRUMENTS:
         add = _add_distributions if instrument.kind is InstrumentKind.HISTOGRAM else _add_numbers
         cells: dict[Labels, Any] = {}
