@@ -149,7 +149,7 @@ def _parsed(text: str) -> SplitResult:
         url = urlsplit(text)
         port = url.port
     except ValueError:
-        raise ValueError(f"not a url, or its port is not one of 1 to {_MAX_PORT}") from None
+        raise ValueError(f"this is not a url; a port is one of 1 to {_MAX_PORT}") from None
     if port == 0 or url.netloc.endswith(":"):
         raise ValueError(f"a port is one of 1 to {_MAX_PORT}")
     return url

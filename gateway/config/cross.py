@@ -12,9 +12,10 @@ from gateway.model.route import AggregateAction, NavigationAction, ProxyAction, 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A compiled route and where its path (or bulk path) stands."""
+    """A compiled route, and where its id and its path (or bulk path) stand."""
 
     route: Route
+    id: Mark
     path: Mark
 
 
@@ -52,7 +53,7 @@ def check_names(placed: Sequence[Placed], problems: Problems) -> None:
         for name, owner in _breaker_names(each.route):
             if name in owners and owners[name] != owner:
                 message = f"{owner} would be called {quoted(name)}, like {owners[name]}"
-                problems.error(each.path, "same-name", message)
+                problems.error(each.id, "same-name", message)
             owners.setdefault(name, owner)
 
 

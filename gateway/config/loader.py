@@ -38,7 +38,7 @@ from gateway.config.yaml_reader import read_yaml
 from gateway.model.settings import Configuration, Identity, OpaqueIdentity
 
 K = TypeVar("K", bound=Keys)
-_STAND_INS: Final[Mapping[str, Any]] = {"id": "-", "path": "/", "authorize": "public"}
+_STAND_INS: Final[Mapping[str, Any]] = {"id": "unnamed", "path": "/", "authorize": "public"}
 
 
 def load(path: Path, environ: Mapping[str, str]) -> Configuration:
@@ -190,7 +190,7 @@ class _Reading:
         for section in sections.routes:
             for index, route in enumerate(compile_route(section, world)):
                 path = ("aggregate", "bulk", "path") if index else ("path",)
-                placed.append(Placed(route, section.at(*path)))
+                placed.append(Placed(route, section.at("id"), section.at(*path)))
         return placed
 
     def _look_across(self, sections: _Sections, placed: list[Placed]) -> None:

@@ -91,11 +91,17 @@ class Problems:
         return tuple(sorted(found for found in self._found if found.severity == severity))
 
 
-def near(word: str, known: Iterable[str]) -> str:
-    """`; did you mean "x"?` where a known word is near, else an empty text."""
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that was probably meant, if one is near."""
     choices = {choice.lower(): choice for choice in known}
     found = difflib.get_close_matches(word.lower(), choices, n=1, cutoff=_NEAR)
-    return f'; did you mean "{choices[found[0]]}"?' if found else ""
+    return choices[found[0]] if found else None
+
+
+def near(word: str, known: Iterable[str]) -> str:
+    """`; did you mean "x"?` where a known word is near, else an empty text."""
+    found = nearest(word, known)
+    return f'; did you mean "{found}"?' if found else ""
 
 
 def quoted(value: object) -> str:

@@ -66,7 +66,7 @@ def _without_null(schema: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _is_nothing(schema: Any) -> bool:
-    return bool(schema == {"type": "null"} or (schema.get("maxItems") == 0 and schema.get("type") == "array"))
+    return bool(schema == {"type": "null"})
 
 
 def _one_way(schema: dict[str, Any]) -> dict[str, Any]:

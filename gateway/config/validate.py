@@ -15,7 +15,7 @@ from typing import Any, Final, Generic, TypeVar
 from pydantic import ValidationError
 
 from gateway.config.keys.base import Keys
-from gateway.config.problems import Mark, Problems, near, quoted
+from gateway.config.problems import Mark, Problems, near, nearest, quoted
 from gateway.config.tree import Node, Path, Step, locate, plain
 from gateway.config.wording import word
 
@@ -23,6 +23,8 @@ M = TypeVar("M", bound=Keys)
 BUILT_IN: Final = ""
 """The file name of built-in policies in marks."""
 _MAX_ROUNDS: Final = 20
+_MAX_LISTED: Final = 12
+_UNKNOWN: Final = "extra_forbidden"
 Details = Mapping[str, Any]
 
 
@@ -63,6 +65,7 @@ def validate(
 ) -> Section[M] | None:
     """The section, or None when nothing usable is left of it. `stand_ins` take the place of required keys."""
     data = plain(node)
+    usable = isinstance(data, dict)
     broken: set[Path] = set()
     for round_ in range(_MAX_ROUNDS):
         known: dict[int, tuple[str, ...]] = {}
@@ -72,9 +75,13 @@ def validate(
             details = error.errors(include_url=False)
         if round_ == 0:
             _report(node, data, details, known, problems)
+        if not usable:
+            return None
         data = copy.deepcopy(data)
         for detail in details:
-            broken.add(_repair(data, _path(node, detail["loc"]), stand_ins or {}))
+            path = _path(node, detail["loc"])
+            _repair(data, path, stand_ins or {})
+            broken.add(path or (detail["loc"][-1],))
     return None
 
 
@@ -89,8 +96,8 @@ def _path(node: Node, loc: Sequence[Step]) -> Path:
     return tuple(path)
 
 
-def _repair(data: Any, path: Path, stand_ins: Mapping[str, Any]) -> Path:
-    """Takes the smallest member that holds the mistake out of `data`; returns its path.
+def _repair(data: Any, path: Path, stand_ins: Mapping[str, Any]) -> None:
+    """Takes the smallest member that holds the mistake out of `data`.
 
     What is wrong within a list takes the whole list with it (its other items keep their places in the file); a missing
     key takes the mapping that lacks it, which at the top of the section is filled up with stand-ins.
@@ -99,42 +106,55 @@ def _repair(data: Any, path: Path, stand_ins: Mapping[str, Any]) -> Path:
         if isinstance(step, int):
             path = path[:index]
             break
-    return _remove(data, path, stand_ins)
+    if path:
+        _remove(data, path)
+    data.update({name: value for name, value in stand_ins.items() if name not in data})
 
 
-def _remove(data: Any, path: Path, stand_ins: Mapping[str, Any]) -> Path:
-    if not path:
-        data.update({name: value for name, value in stand_ins.items() if name not in data})
-        return ()
-    holder = data
+def _remove(data: Any, path: Path) -> None:
     for step in path[:-1]:
-        holder = holder.get(step, {})
-    holder.pop(path[-1], None)
-    if len(path) == 1 and path[0] in stand_ins:
-        data[path[0]] = stand_ins[str(path[0])]
-    return path
+        data = data.get(step, {})
+    data.pop(path[-1], None)
 
 
 def _report(
     node: Node, data: Any, details: Sequence[Details], known: Mapping[int, tuple[str, ...]], problems: Problems
 ) -> None:
+    unknown = [_unknown_key(node, data, each["loc"], known) for each in details if each["type"] == _UNKNOWN]
+    meant = {each.meant for each in unknown}
+    for each in unknown:
+        problems.error(each.mark, "unknown-key", each.message)
     for detail in details:
         kind, path = str(detail["type"]), _path(node, detail["loc"])
-        if kind == "extra_forbidden":
-            mark, id_, message = _unknown_key(node, data, path, known)
-        else:
-            mark = locate(node, path, key=detail["loc"][-1:] == ("[key]",))
-            id_, message = word(kind, detail)
-        if not problems.known_at(mark) or kind == "missing":
-            problems.error(mark, id_, message)
+        if kind == _UNKNOWN or (kind == "missing" and (*path, detail["loc"][-1]) in meant):
+            continue
+        mark = locate(node, path, key=detail["loc"][-1:] == ("[key]",))
+        if kind == "missing" or not problems.known_at(mark):
+            problems.error(mark, *word(kind, detail))
 
 
-def _unknown_key(node: Node, data: Any, path: Path, known: Mapping[int, tuple[str, ...]]) -> tuple[Mark, str, str]:
+@dataclass(frozen=True, slots=True)
+class _Unknown:
+    """A key that is not known, and the path of the one that was probably meant."""
+
+    mark: Mark
+    message: str
+    meant: Path
+
+
+def _unknown_key(node: Node, data: Any, loc: Sequence[Step], known: Mapping[int, tuple[str, ...]]) -> _Unknown:
+    path = _path(node, loc)
     holder = data
     for step in path[:-1]:
         holder = holder[step]
-    names = [name.rstrip("_") for name in known.get(id(holder), ())]
-    hint = near(str(path[-1]), names) or (f"; known here: {', '.join(names)}" if names else "")
-    if path[-1] == "<<":
-        hint = "; merge keys are not YAML 1.2: what routes share is a policy"
-    return locate(node, path, key=True), "unknown-key", f"unknown key {quoted(path[-1])}{hint}"
+    name, names = str(path[-1]), [each.rstrip("_") for each in known.get(id(holder), ())]
+    meant = nearest(name, names)
+    message = f"unknown key {quoted(name)}{_hint(name, names)}"
+    return _Unknown(locate(node, path, key=True), message, (*path[:-1], meant or ""))
+
+
+def _hint(name: str, names: Sequence[str]) -> str:
+    if name == "<<":
+        return "; merge keys are not YAML 1.2: what routes share is a policy"
+    few = f"; known here: {', '.join(names)}" if 0 < len(names) <= _MAX_LISTED else ""
+    return near(name, names) or few

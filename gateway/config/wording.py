@@ -78,7 +78,11 @@ def _limit(words: str, name: str) -> Callable[[Any, Details, Details], tuple[str
 def _length(_value: Any, context: Details, _detail: Details) -> tuple[str, str]:
     if "min_length" in context:
         least = context["min_length"]
-        return "empty-value", "this must not be empty" if least == 1 else f"at least {least} are needed"
+        return (
+            ("empty-value", "this must not be empty")
+            if least == 1
+            else ("out-of-range", f"at least {least} are needed")
+        )
     return "out-of-range", f"this is too long: at most {context['max_length']}"
 
 

@@ -12,6 +12,7 @@ from gateway.config.compile.paths import params, parse_pointer, parse_prefix
 from gateway.config.compile.world import World
 from gateway.config.keys.resilience import CallKeys
 from gateway.config.keys.routes import NavigationKeys, RouteKeys
+from gateway.config.problems import nearest
 from gateway.config.validate import Section
 from gateway.model.route import (
     Action,
@@ -41,10 +42,18 @@ def kind_of(section: Section[RouteKeys], world: World) -> str | None:
     if len(given) == 1:
         _check_misplaced(section, given[0], world)
         return given[0]
+    if not given and _misspelt(section):
+        return None
     expected = "exactly one of upstream, aggregate, navigation, permissions and health is needed"
     mark = section.key(given[1]) if given else section.at()
     world.problems.error(mark, "one-kind", expected + (f"; here are {' and '.join(given)}" if given else ""))
     return None
+
+
+def _misspelt(section: Section[RouteKeys]) -> bool:
+    """Whether an unknown key, told as such already, was meant to say the kind."""
+    unknown = [str(path[0]) for path in section.broken if len(path) == 1 and path[0] not in RouteKeys.model_fields]
+    return any(nearest(name, KINDS) for name in unknown)
 
 
 def _check_misplaced(section: Section[RouteKeys], kind: str, world: World) -> None:

@@ -86,7 +86,8 @@ def _check_rule(section: Section[C], placed: _Placed, world: World) -> None:
         check_method(section.at(*placed.path, "methods", index), str(method), world)
     for id_, message, key in _mistakes(placed, rule, world):
         path = (*placed.path, key) if section.has(*placed.path, key) else placed.path
-        world.problems.error(section.at(*path), id_, message)
+        mark = section.key(*path) if id_ == "misplaced-key" else section.at(*path)
+        world.problems.error(mark, id_, message)
 
 
 def _mistakes(placed: _Placed, rule: IamRuleKeys | UpstreamRuleKeys, world: World) -> Iterator[tuple[str, str, str]]:

@@ -67,7 +67,7 @@ def group(model: Callable[[], Any], description: str) -> Any:
 
 def listing(description: str) -> Any:
     """A list that is empty when left out."""
-    return Field(default=(), description=description)
+    return Field(default_factory=list, description=description)
 
 
 def _given(value: Any) -> Any:

@@ -20,7 +20,7 @@ class JwtKeys(Keys):
     )
     jwks_url: Maybe[Text] = optional("Where the issuer's keys are fetched.")
     jwks_file: Maybe[FilePath] = optional("The issuer's keys as a file.")
-    claims: list[Text] | tuple[()] = listing("Claims that IAM is told as properties of the subject.")
+    claims: list[Text] = listing("Claims that IAM is told as properties of the subject.")
     leeway: DurationOrZero = key("30s", "How far clocks may differ when `exp` and `nbf` are checked.")
     jwks_refresh: Duration = key("10m", "How often the keys are fetched again.")
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, Tag
+from pydantic import BeforeValidator, Field, Tag
 
-from gateway.config.keys.base import Keys, Maybe, by_shape, group, key, optional, required
+from gateway.config.keys.base import Keys, Maybe, by_shape, group, key, listing, mistake, optional, required
 from gateway.config.keys.checks import Authorize, Check, Checks
 from gateway.config.keys.iam import IamKeys
 from gateway.config.keys.identity import IdentityKeys
@@ -14,6 +14,7 @@ from gateway.config.keys.resilience import CallKeys, Methods, PolicyKeys
 from gateway.config.keys.server import ServerKeys
 from gateway.config.keys.types import Count, Duration, DurationOrZero, Flag, Json, Name, Text, Word
 from gateway.config.keys.upstreams import UpstreamKeys
+from gateway.config.problems import quoted
 
 
 class CorsKeys(Keys):
@@ -68,7 +69,7 @@ class AggregateKeys(Keys):
         "The systems by name; all are asked at the same time."
     )
     require: Require = key(1, "How many must answer, or a list of those that must; otherwise 503.")
-    compare: list[CompareKeys] | tuple[()] = Field(default=(), description="Fields compared between the systems.")
+    compare: list[CompareKeys] = listing("Fields compared between the systems.")
     include: Maybe[Annotated[Literal["data"], Word]] = optional("`data` adds the systems' bodies to the answer.")
     bulk: Maybe[BulkKeys] = optional("Many items in one request.")
 
@@ -127,10 +128,20 @@ class RouteKeys(PolicyKeys):
 _VERSION = "The version of the file's format: 1."
 
 
+def _number(value: Any) -> Any:
+    """Only the whole number: `true` and `1.0` equal it in Python."""
+    if type(value) is not int:
+        raise mistake("wrong-type", f"the number 1 is expected, not {quoted(value)}")
+    return value
+
+
+Version = Annotated[Literal[1], BeforeValidator(_number)]
+
+
 class Outline(Keys):
     """The top of the file, its sections unread: each is validated by itself, so that every mistake is found."""
 
-    version: Literal[1] = required(_VERSION)
+    version: Version = required(_VERSION)
     server: dict[str, Any] = Field(default_factory=dict)
     iam: dict[str, Any]
     identity: dict[str, Any]
@@ -141,7 +152,7 @@ class Outline(Keys):
 class RoutesFile(Keys):
     """routes.yaml: together with the folder policies/ beside it, all of the gateway's configuration."""
 
-    version: Literal[1] = required(_VERSION)
+    version: Version = required(_VERSION)
     server: ServerKeys = group(ServerKeys, "The listeners and the limits of everything that goes through them.")
     iam: IamKeys = required("The policy decision point and how it is asked.")
     identity: IdentityKeys = required("How the gateway learns who asks.")

@@ -38,7 +38,7 @@ class ServerKeys(Keys):
     )
     name: Name = key("edge", "What the gateway calls itself in Via and Proxy-Status.")
     deadline: Duration = key("10s", "A route's deadline where it and its policy name none.")
-    trusted_proxies: list[Text] | tuple[()] = listing(
+    trusted_proxies: list[Text] = listing(
         "CIDRs whose X-Forwarded-*, X-Request-ID and traceparent are believed. None when left out."
     )
     max_concurrency: Count = key(2000, "Requests in flight; more are answered 503 overloaded.")
@@ -59,11 +59,11 @@ class ServerKeys(Keys):
     )
     max_streams: Count = key(10000, "Event streams and WebSockets; they do not count in max_concurrency.")
     max_token: Size = key("8KiB", "The longest token; more is 431.")
-    strip_request_headers: list[HeaderName] | tuple[()] = listing(
+    strip_request_headers: list[HeaderName] = listing(
         "Header fields removed from every request, besides those that are always removed."
     )
     admin_token: Maybe[Secret] = optional("The bearer token that the admin listener asks for. None when left out.")
-    admin_hosts: list[Text] | tuple[()] = listing("Further values of Host that the admin listener answers to.")
+    admin_hosts: list[Text] = listing("Further values of Host that the admin listener answers to.")
     access_log: Maybe[Annotated[Literal["json", "text", "off"], Word]] = optional(
         "json, text or off. When left out: text on a terminal, else json."
     )
