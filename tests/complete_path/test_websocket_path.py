@@ -1,4 +1,4 @@
-"""WebSockets the whole way: the `websockets` client, the real gateway, a real upstream, and an IAM that comes and goes."""
+"""WebSockets the whole way: a real client, the running gateway, a real upstream, and an IAM that comes and goes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.complete_path.issuer import Issuer
+from tests.complete_path.patience import PATIENCE_S, standstill, until, until_served
 from tests.complete_path.talkative import Talkative, talkative
 from tests.e2e.conftest import GatewayProcess, Server, free_port, permits
 
 pytestmark = [pytest.mark.hazard, pytest.mark.asyncio(loop_scope="module")]
 
-PATIENCE_S = 10.0
 ROUTES = """
 version: 1
 server: {{listen: "127.0.0.1:{port}", admin: "127.0.0.1:{admin}", max_streams: 12}}
@@ -69,9 +69,19 @@ class Scene:
         response = caught.value.response
         return response.status_code, json.loads(response.body or b"{}"), response.headers
 
+    async def attempt(self, path: str) -> int:
+        """200 for a connection that echoes, else the status of the refusal."""
+        try:
+            async with self.open(path) as connection:
+                await connection.send("x")
+                assert await asyncio.wait_for(connection.recv(), PATIENCE_S) == "x"
+        except InvalidStatus as refused:
+            return refused.response.status_code
+        return 200
+
     async def upstream_closed(self, path: str) -> tuple[int | None, str | None]:
         """How the upstream's side of the one connection with this path ended."""
-        await _until(lambda: any(entry[0] == path for entry in self.upstream.closed))
+        await until(lambda: any(entry[0] == path for entry in self.upstream.closed))
         return next(entry[1:] for entry in self.upstream.closed if entry[0] == path)
 
 
@@ -248,17 +258,7 @@ async def test_an_open_stream_outlives_iam_and_new_ones_open_when_it_is_back(sce
         await old.send("still here")
         assert await asyncio.wait_for(old.recv(), PATIENCE_S) == "still here"
         await scene.iam.start()
-        end = time.monotonic() + PATIENCE_S
-        while True:
-            try:
-                async with scene.open("/chat/room") as new:
-                    await new.send("back")
-                    assert await asyncio.wait_for(new.recv(), PATIENCE_S) == "back"
-                break
-            except InvalidStatus as refused:
-                assert refused.response.status_code == 503
-                assert time.monotonic() < end
-                await asyncio.sleep(0.2)
+        await until_served(lambda: scene.attempt("/chat/room"), meanwhile=503)
         await old.send("and still")
         assert await asyncio.wait_for(old.recv(), PATIENCE_S) == "and still"
 
@@ -269,37 +269,15 @@ async def test_more_streams_than_max_streams_are_refused_and_a_place_freed_is_a_
     assert (status, problem["code"]) == (503, "overloaded")
     assert "retry-after" in headers
     await opened.pop().close()
-    end = time.monotonic() + PATIENCE_S
-    while len(opened) < 12:
-        try:
-            opened.append(await scene.open("/small/room"))
-        except InvalidStatus:
-            assert time.monotonic() < end
-            await asyncio.sleep(0.05)
+    await until_served(lambda: scene.attempt("/small/room"), meanwhile=503)
     for connection in opened:
         await connection.close()
 
 
 async def test_a_slow_reader_stops_the_upstream(scene: Scene) -> None:
     async with scene.open("/small/flood", max_queue=1) as connection:
-        await _standstill(scene)
-        sent = scene.upstream.sent
+        sent = await standstill(lambda: scene.upstream.sent)
         for _ in range(200):
             await asyncio.wait_for(connection.recv(), PATIENCE_S)
-        await _until(lambda: scene.upstream.sent > sent)
+        await until(lambda: scene.upstream.sent > sent)
         connection.transport.abort()
-
-
-async def _standstill(scene: Scene) -> None:
-    """Wait until what the upstream has sent stops growing."""
-    async with asyncio.timeout(PATIENCE_S):
-        before = -1
-        while before != scene.upstream.sent:
-            before = scene.upstream.sent
-            await asyncio.sleep(0.7)
-
-
-async def _until(condition: Any) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not condition():
-            await asyncio.sleep(0.05)
