@@ -12,7 +12,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from gateway.authorize.account import write_down, write_down_items
 from gateway.authorize.cache import SUBJECT_SHARE, DecisionCache
@@ -21,6 +20,7 @@ from gateway.authorize.degrade import StandIns
 from gateway.authorize.judge import Case, Judge, Refusal, refused
 from gateway.authorize.plan import ITEM_METHOD, Plan, item_plan_of, plans_of
 from gateway.errors import GatewayError
+from gateway.iam.decision_point import DecisionPoint
 from gateway.model.permit import Permit
 from gateway.model.question import Decision, Outcome, Question, void_credentials
 from gateway.model.record import AccessRecord
@@ -29,9 +29,6 @@ from gateway.model.route import AccessKind, IamFailureMode, Route
 from gateway.model.subject import Subject
 from gateway.resilience.deadline import Deadline
 from gateway.telemetry.observer import NO_SPAN, Observer, Span
-
-if TYPE_CHECKING:
-    from gateway.iam.decision_point import DecisionPoint
 
 
 class Authorizer:

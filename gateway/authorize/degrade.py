@@ -10,17 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from gateway.authorize.cache import DecisionCache
 from gateway.authorize.combine import degrades
+from gateway.iam.decision_point import DecisionPoint
 from gateway.model.question import Decision, Outcome, Question
 from gateway.model.route import IamFailureMode, IamFailureRule
 from gateway.resilience.deadline import Deadline
 from gateway.telemetry.observer import Observer, Span
-
-if TYPE_CHECKING:
-    from gateway.iam.decision_point import DecisionPoint
 
 _OPEN_DOOR: Final = Decision(Outcome.ALLOW, "fail_open")
 
