@@ -25,6 +25,7 @@ from gateway.errors import GatewayError
 from gateway.exchange import Exchange
 from gateway.forward.marks import mark_degraded_permit, respond_with
 from gateway.forward.outgoing import OutgoingHead
+from gateway.forward.relay import break_off
 from gateway.forward.streams import Streams
 from gateway.headers import HeaderRules, client_response_headers
 from gateway.model.permit import Permit
@@ -35,9 +36,10 @@ from gateway.upstream.guarded import GuardedUpstream
 from gateway.upstream.outgoing import Outgoing
 from gateway.upstream.websocket import Handshake
 
-MAX_MESSAGE: Final = 64 * 1024 * 1024
-"""Bytes of one message on a route without `max_body`: it is held in memory."""
+MAX_MESSAGE: Final = 16 * 1024 * 1024
+"""Bytes of one message, whatever `max_body` says: it is held whole in memory. The listener's limit is the same."""
 
+_LISTENERS: Final = frozenset({b"content-length", b"date"})
 _GOING_AWAY: Final = 1001
 _NO_STATUS: Final = 1005
 _ABNORMAL: Final = 1006
@@ -51,7 +53,7 @@ _CODES: Final = {"iam_denied": _POLICY, "unauthenticated": _POLICY, "draining": 
 
 def max_message(route: Route) -> int:
     """The largest message of a route, in bytes."""
-    return route.max_body or MAX_MESSAGE
+    return min(route.max_body or MAX_MESSAGE, MAX_MESSAGE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +114,9 @@ class WebSocketEndpoint:
         return Outgoing(b"GET", self._head.target(permit.request.target), headers)
 
     def _shown(self, headers: Headers, exchange: Exchange) -> Headers:
-        """The handshake's header for the caller, whose own handshake is made by the listener."""
+        """The handshake's header for the caller, whose own handshake (and `Date`) is made by the listener."""
         shown = client_response_headers(headers, via=self._via, request_id=exchange.request.request_id)
-        return [header for header in shown if header[0] != b"content-length" and header[0][:14] != b"sec-websocket-"]
+        return [header for header in shown if header[0] not in _LISTENERS and header[0][:14] != b"sec-websocket-"]
 
     async def _carry(self, permit: Permit, exchange: Exchange, connection: ClientConnection, headers: Headers) -> None:
         exchange.started = True
@@ -152,7 +154,7 @@ class _Bridge:
     async def close(self, ending: _Ending) -> None:
         """Close both sides."""
         if ending.caller == _ABNORMAL:
-            self._exchange.abort()
+            break_off(self._exchange, GatewayError("upstream_protocol_error", reason="WebSocket broken off"))
         elif ending.caller is not None:
             await self._tell_caller(ending.caller, ending.reason)
         if ending.upstream == _ABNORMAL:

@@ -21,7 +21,6 @@ A trial of the half-open circuit, and an event stream, are judged by the respons
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -76,7 +75,10 @@ class _Call:
 
 
 class GuardedUpstream:
-    """One (route or part, upstream) pair. `name` is the breaker's, for logs; `clock` is monotonic, `wall` Unix time."""
+    """One (route or part, upstream) pair.
+
+    `name` is the route's or the part's, as logs of retries show it; `clock` is monotonic, `wall` Unix time.
+    """
 
     def __init__(
         self,
@@ -100,6 +102,12 @@ class GuardedUpstream:
         self._observer = observer
         self._clock = clock
         self._wall = wall
+
+    def refuse_if_open(self) -> None:
+        """Raise `upstream_circuit_open` where `exchange` would for certain: before a body is read for it."""
+        remaining_s = self.breaker.remaining_s()
+        if remaining_s > 0:
+            raise _refused(CircuitOpen(remaining_s, self.breaker.last_failure))
 
     async def exchange(
         self, outgoing: Outgoing, *, deadline: Deadline, span: Span, replayable: bool, record: AccessRecord
@@ -321,4 +329,4 @@ def _dressed(outgoing: Outgoing, span: Span, credentials: Headers | None) -> Out
     if span.traceparent is not None:
         headers = [header for header in headers if header[0] != b"traceparent"]
         headers.append((b"traceparent", span.traceparent))
-    return dataclasses.replace(outgoing, headers=headers)
+    return Outgoing(outgoing.method, outgoing.target, headers, outgoing.body, outgoing.content_length)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.errors import GatewayError
-from gateway.model.route import Cors, FallbackResponse, ProxyAction
+from gateway.model.route import Cors, FallbackResponse, ProxyAction, Resilience, RetryPolicy
 from tests.forward.conftest import Client, Conversation, a_request, upstream_of
 
 
@@ -284,3 +284,44 @@ async def test_an_upstream_that_refuses_is_unreachable(bench: Any, refused_port:
     with pytest.raises(GatewayError, match="upstream_unreachable") as caught:
         await bench(refused_port).get()
     assert caught.value.proxy_error == "connection_refused"
+
+
+@pytest.mark.parametrize("headers", [[(b"content-length", b"6")], [(b"transfer-encoding", b"chunked")]])
+async def test_a_small_idempotent_body_is_held_for_a_second_attempt(bench: Any, headers: Any) -> None:
+    got: list[bytes] = []
+
+    async def fail_once(talk: Conversation) -> None:
+        got.append(await talk.body())
+        await talk.answer(503 if len(got) == 1 else 200)
+
+    async with upstream_of(fail_once) as upstream:
+        retry = Resilience(retry=RetryPolicy(attempts=2, backoff_s=0.0))
+        client = Client(a_request("PUT", headers=headers), [b"one", b"two"])
+        await bench(upstream.port, resilience=retry).call(client)
+        assert (client.status, got) == (200, [b"onetwo", b"onetwo"])
+        assert client.record.retries == 1
+
+
+@pytest.mark.parametrize("size", [(b"content-length", b"200000"), (b"transfer-encoding", b"chunked")])
+async def test_a_large_body_is_streamed_and_not_tried_twice(bench: Any, size: Any) -> None:
+    got: list[int] = []
+
+    async def fail(talk: Conversation) -> None:
+        got.append(len(await talk.body()))
+        await talk.answer(503)
+
+    async with upstream_of(fail) as upstream:
+        retry = Resilience(retry=RetryPolicy(attempts=2, backoff_s=0.0))
+        client = Client(a_request("PUT", headers=[size]), [b"x" * 50_000] * 4)
+        await bench(upstream.port, resilience=retry).call(client)
+        assert (client.status, got) == (503, [200_000])
+
+
+async def test_no_body_is_read_for_an_upstream_that_will_not_be_asked(bench: Any, refused_port: int) -> None:
+    retry = Resilience(retry=RetryPolicy(attempts=2))
+    subject = bench(refused_port, resilience=retry)
+    subject.breaker.force_open()
+    client = Client(a_request("PUT", headers=[(b"content-length", b"3")]), [b"one"])
+    with pytest.raises(GatewayError, match="upstream_circuit_open"):
+        await subject.call(client)
+    assert client.pulled == 0
