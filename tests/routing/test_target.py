@@ -32,7 +32,7 @@ PIECES = [
 
 
 def most_aggressive_reading(raw: bytes) -> bytes:
-    """What a server could make of it that decodes three times, knows backslashes and path parameters, and resolves dots."""
+    """What a server could make of it that decodes thrice, knows backslashes and path parameters, and resolves dots."""
     path = raw.split(b"?")[0].split(b"#")[0]
     for _ in range(3):
         path = unquote_to_bytes(path)
