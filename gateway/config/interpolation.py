@@ -2,7 +2,8 @@
 
 What comes in is text and stays text, so no variable can change the shape of the file; keys that take a number or a
 truth value read it from such text. As in a shell, `:-` also stands in for a variable that is empty. A file's trailing
-line break is dropped. Deliberately absent: nesting, `$VAR` without braces (a mistake), and keys.
+line break is dropped. A dollar sign before anything but `{` and `$` is itself (GraphQL has its own variables).
+Deliberately absent: nesting, `$VAR` without braces (warned about where there is such a variable), and keys.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Final
 from gateway.config.problems import Mark, Problems, near, quoted
 from gateway.config.tree import Interpolated, Node
 
-_DOLLAR: Final = re.compile(r"\$(?:\$|\{([^{}]*)\}|)")
+_DOLLAR: Final = re.compile(r"\$(?:(\$)|(\{)(?:([^{}]*)\})?|([A-Za-z_][A-Za-z0-9_]*))")
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 ReadText = Callable[[Mark, str], str | None]
@@ -45,28 +46,38 @@ class Interpolation:
         return Node(node.mark, Interpolated(filled))
 
     def _replacement(self, found: re.Match[str], mark: Mark) -> str:
-        inner = found.group(1)
-        if found.group() == "$$":
+        dollar, brace, inner, name = found.groups()
+        if dollar:
             return "$"
+        if not brace:
+            return self._itself(name, mark)
         if inner is None:
-            self._problems.error(
-                mark, "bad-variable", "a lone $: write ${NAME} for a variable and $$ for a dollar sign"
-            )
+            self._mistake(mark, "bad-variable", "${ without its }; $${ is a dollar sign and a brace")
             return ""
         if inner.startswith("file:"):
             return self._read_text(mark, inner.removeprefix("file:")) or ""
         return self._variable(inner, mark)
 
+    def _itself(self, name: str, mark: Mark) -> str:
+        if name in self._environ:
+            message = f"${name} is text as it stands; ${{{name}}} would be the variable"
+            self._problems.warning(mark, "literal-dollar", message)
+        return f"${name}"
+
     def _variable(self, inner: str, mark: Mark) -> str:
         name, colon, default = inner.partition(":-")
         if not _NAME.match(name) or "$" in default:
             message = f"{quoted('${' + inner + '}')} is none of ${{NAME}}, ${{NAME:-default}}, ${{file:/path}}"
-            self._problems.error(mark, "bad-variable", message)
+            self._mistake(mark, "bad-variable", message)
             return ""
         value = self._environ.get(name)
         if colon:
             return value or default
         if value is None:
             hint = near(name, self._environ)
-            self._problems.error(mark, "unset-variable", f"${{{name}}} is not set and has no default{hint}")
+            self._mistake(mark, "unset-variable", f"${{{name}}} is not set and has no default{hint}")
         return value or ""
+
+    def _mistake(self, mark: Mark, id_: str, message: str) -> None:
+        if not self._problems.known_at(mark):
+            self._problems.error(mark, id_, message)

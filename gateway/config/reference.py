@@ -26,9 +26,9 @@ are text. Duplicate keys, unknown keys, tags and several documents in one file a
 read within one file; merge keys (`<<`) are not part of YAML 1.2: what routes share is a policy.
 
 **Variables** stand in values: `${VAR}` (must be set), `${VAR:-default}` (also when it is empty), `${file:/path}` (the
-file's text without the line break at its end); `$$` is a dollar sign. They are replaced after the file was parsed, so
-a value can't change its shape; inside `{ }` and `[ ]` they must be quoted. Where a key takes a number or a truth
-value, text that came from a variable is read as one.
+file's text without the line break at its end); `$$` is a dollar sign, and so is `$` before anything but `{` and `$`.
+They are replaced after the file was parsed, so a value can't change its shape; inside `{ }` and `[ ]` they must be
+quoted. Where a key takes a number or a truth value, text that came from a variable is read as one.
 
 **Durations** have a unit: `250ms`, `2s`, `1m30s`, `1h`. **Sizes** too: `512B`, `64KiB`, `10MiB`, `1GiB`; `0` alone
 needs none and means no limit where it is allowed. **Shares** are written `50%`. Relative paths of files start at the
