@@ -11,7 +11,7 @@ from typing import Final
 
 from gateway.config.units import format_duration
 from gateway.model.route import Access, AccessKind, AggregateAction, IamFailureMode, IamFailureRule, Route, Segment
-from gateway.model.settings import Configuration, HeaderIdentity, Identity, JwtIdentity
+from gateway.model.settings import Configuration, HeaderIdentity, IamSettings, Identity, JwtIdentity
 
 _STRICT: Final = (AccessKind.PUBLIC, AccessKind.AUTHENTICATED, AccessKind.CHECKS)
 _GRANTS: Final = (
@@ -28,7 +28,7 @@ def weakened(old: Configuration, new: Configuration) -> list[str]:
     """One line for each way in which a route became weaker: `inventory: GET is public, was checks`."""
     before = {route.id: route for route in old.routes}
     after = {route.id for route in new.routes}
-    lines = [f"every route: {line}" for line in _identity(old.identity, new.identity)]
+    lines = [f"every route: {line}" for line in (*_identity(old.identity, new.identity), *_iam(old.iam, new.iam))]
     for route in new.routes:
         was = before.get(route.id) or covering(old.routes, route)
         lines += [f"{route.id}: {line}" for line in (_route(was, route) if was else ())]
@@ -50,6 +50,13 @@ def _identity(old: Identity, new: Identity) -> Iterator[str]:
             yield f"tokens signed with {', '.join(more)} are accepted"
         if new.leeway_s > old.leeway_s:
             yield f"expired tokens are accepted for {format_duration(new.leeway_s)}"
+
+
+def _iam(old: IamSettings, new: IamSettings) -> Iterator[str]:
+    if old.tls.verify and not new.tls.verify:
+        yield "IAM's certificate is not verified"
+    if new.cache.ttl_s > old.cache.ttl_s:
+        yield f"permits are used for {format_duration(new.cache.ttl_s)} without asking again"
 
 
 def _route(old: Route, new: Route) -> Iterator[str]:

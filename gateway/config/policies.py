@@ -15,6 +15,7 @@ from gateway.config.files import Files
 from gateway.config.interpolation import Interpolation
 from gateway.config.keys.base import Keys
 from gateway.config.keys.resilience import CallKeys, PolicyKeys
+from gateway.config.pending import refuse_pending
 from gateway.config.problems import Mark, Problems, near, quoted
 from gateway.config.tree import Node, merge
 from gateway.config.validate import BUILT_IN, Section, validate
@@ -22,6 +23,7 @@ from gateway.config.yaml_reader import read_yaml
 
 BUILT_IN_NAMES: Final = ("fail-closed", "degrade-stale", "navigation", "audit")
 FOLDER: Final = "policies"
+_PACKAGED: Final = "builtin"
 ACCESS_FOLDER: Final = "access"
 C = TypeVar("C", bound=CallKeys)
 
@@ -34,7 +36,7 @@ def built_in_policies() -> dict[str, Node]:
 
 def built_in_text(name: str) -> str:
     """A built-in policy as the file that would replace it."""
-    return (resources.files("gateway.config") / FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
+    return (resources.files("gateway.config") / _PACKAGED / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def read_policies(shown: Path, files: Files, interpolate: Interpolation, problems: Problems) -> dict[str, Node]:
@@ -48,6 +50,7 @@ def read_policies(shown: Path, files: Files, interpolate: Interpolation, problem
             content = files.read(mark, f"{FOLDER}/{path.name}")
             node = read_yaml(str(path), content, problems) if content is not None else None
             if node is not None:
+                refuse_pending(node, problems, prefix=(FOLDER, path.stem))
                 policies[path.stem] = interpolate(node)
     return policies
 

@@ -188,6 +188,15 @@ def test_a_weaker_identity_weakens_every_route(load_text, before, after, line) -
     assert weakened(old, new) == [f"every route: {line}"]
 
 
+def test_a_weaker_iam_weakens_every_route(load_text) -> None:
+    old = load_text(whole(iam="iam: {url: https://iam}"))
+    new = load_text(whole(iam="iam: {url: https://iam, tls: {verify: false}, cache: {ttl: 5s}}"))
+    assert weakened(old, new) == [
+        "every route: IAM's certificate is not verified",
+        "every route: permits are used for 5s without asking again",
+    ]
+
+
 def test_a_part_that_asks_less_is_named(load_text) -> None:
     keys = 'path: "/x"\naggregate: {systems: {One: {upstream: a, path: /x, authorize: ["a b:c"]}}}'
     old = load_text(route(keys))

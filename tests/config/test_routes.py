@@ -87,6 +87,12 @@ def test_the_same_check_twice_is_asked_once(load_text) -> None:
     assert len(only.access["GET"].checks) == 1
 
 
+def test_checks_that_differ_by_a_null_are_two(load_text) -> None:
+    check = "{action: {name: a}, resource: {type: t, id: i, properties: {%s}}}"
+    (only,) = load_text(route(f"authorize: [{check % 'x: null'}, {check % ''}]")).routes
+    assert len(only.access["GET"].checks) == 2
+
+
 def test_a_path_compiles_to_segments(load_text) -> None:
     (only,) = load_text(route('path: "/a/{b}/*"')).routes
     assert only.path == "/a/{b}/*"

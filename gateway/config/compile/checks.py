@@ -60,7 +60,7 @@ def compile_check(check: str | CheckKeys, mark: Mark, scope: Scope, world: World
         action=_without_none(name=fill(action.name), properties=fill(action.properties)),
         resource=_without_none(type=fill(resource.type), id=fill(resource.id), properties=fill(resource.properties)),
         context=fill(check.context),
-        source=json.dumps(check.model_dump(exclude_none=True), ensure_ascii=False),
+        source=json.dumps(check.model_dump(exclude_unset=True), ensure_ascii=False),
     )
 
 

@@ -227,12 +227,9 @@ Name = TypeAliasType(
     Annotated[
         str,
         AfterValidator(_name),
-        WithJsonSchema(
-            {
-                "type": "string",
-                "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
-                "description": "Letters, digits, `.`, `_` and `-`, starting with a letter or digit.",
-            }
+        _schema(
+            {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"},
+            description="Letters, digits, `.`, `_` and `-`, starting with a letter or digit.",
         ),
     ],
 )
