@@ -16,5 +16,9 @@ class Api(Protocol):
     def max_size(self) -> int:
         """How many questions fit into one call now."""
 
+    @property
+    def operation(self) -> str:
+        """Method and path as configured or standardised, for spans."""
+
     async def ask(self, questions: Sequence[Question], note: Note) -> list[Decision]:
         """One decision for each question, in order. Raises CallFailure."""

@@ -26,6 +26,8 @@ _VOID: Final = Decision(Outcome.DENY, unauthenticated=True)
 class Evaluations:
     """Many questions in one call."""
 
+    operation = f"POST {EVALUATIONS}"
+
     def __init__(self, wire: Wire, max_size: int, target: Target | None = None) -> None:
         self.max_size = max_size
         self._wire = wire
@@ -45,6 +47,7 @@ class Evaluation:
     """One question a call, for decision points without a batch endpoint."""
 
     max_size = 1
+    operation = f"POST {EVALUATION}"
 
     def __init__(self, wire: Wire, target: Target | None = None) -> None:
         self._wire = wire

@@ -29,8 +29,7 @@ def build_iam(
     clock: Callable[[], float] = time.monotonic,
     wall: Callable[[], float] = time.time,
 ) -> Iam:
-    """IAM over `http`, which stays its owner's. `breaker` takes the policy of `settings` and keeps its state."""
-    breaker.update(settings.breaker, trial_limit_s=settings.timeout.total_s + 1)
+    """IAM over `http`, which stays its owner's. `breaker` follows the policy of `settings` already."""
     api = _api(settings, Wire(http, settings, wall=wall))
     return Iam(api, settings, breaker=breaker, observer=observer, budget=RetryBudget(clock=clock))
 

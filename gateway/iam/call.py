@@ -172,7 +172,7 @@ class Call:
         """One exchange with IAM: a span, a metric, an entry of the record."""
         means = self._means
         asks = list(dict.fromkeys(ask for pending in batch for ask, _ in pending.waiters))
-        span = means.observer.iam_call_started(len(batch), [ask.span for ask in asks])
+        span = means.observer.iam_call_started(len(batch), [ask.span for ask in asks], means.api.operation)
         note = Note(asks[0].request_id if asks else "", span.traceparent)
         started_s = time.perf_counter()
         code, reason = "", ""

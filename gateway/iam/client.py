@@ -32,6 +32,7 @@ from gateway.resilience.probe import probe_loop
 from gateway.telemetry.observer import Observer, Span
 
 _LAST_INSTANT_S: Final = 0.005  # whoever enforces the deadline may cancel a hair before it ends
+_TRIAL_MARGIN_S: Final = 1.0  # a trial ends by `timeout.total`; the breaker's limit is for one that is lost
 _PROBE: Final = Question(
     Subject("gateway", "gateway", "gateway:probe", '{"type":"gateway","id":"gateway"}'),
     Check(
@@ -167,7 +168,8 @@ class Iam:
             if refusal_s > 0:
                 self._refuse_all(refusal_s)
             elif self._places.try_acquire():
-                self._start(Call(self._means, self._waiting.take(self._api.max_size), self._breaker.admit()))
+                ticket = self._breaker.admit(self._settings.timeout.total_s + _TRIAL_MARGIN_S)
+                self._start(Call(self._means, self._waiting.take(self._api.max_size), ticket))
             else:
                 break
         self._show()

@@ -37,6 +37,11 @@ class DiscoveredAuthzen:
         """1 until discovery has said otherwise."""
         return 1 if self._api is None else self._api.max_size
 
+    @property
+    def operation(self) -> str:
+        """Of the single kind until discovery has said otherwise."""
+        return Evaluation.operation if self._api is None else self._api.operation
+
     async def ask(self, questions: Sequence[Question], note: Note) -> list[Decision]:
         """One decision for each question, in order. Raises CallFailure, also when discovery fails."""
         api = self._api or await self._discover(note)

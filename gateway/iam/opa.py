@@ -24,6 +24,7 @@ class Opa:
         self.max_size = max_size
         self._wire = wire
         self._target = wire.target("/v1/data/" + path.strip("/"))
+        self.operation = "POST /v1/data/" + path.strip("/")
 
     async def ask(self, questions: Sequence[Question], note: Note) -> list[Decision]:
         """One decision for each question, in order. Raises CallFailure."""

@@ -23,6 +23,7 @@ class PlainBatch:
         self.max_size = max_size
         self._wire = wire
         self._target = wire.target(path)
+        self.operation = f"POST {path}"
 
     async def ask(self, questions: Sequence[Question], note: Note) -> list[Decision]:
         """One decision for each question, in order. Raises CallFailure."""
@@ -42,6 +43,7 @@ class PlainSingle:
     def __init__(self, wire: Wire, path: str) -> None:
         self._wire = wire
         self._target = wire.target(path)
+        self.operation = f"POST {path}"
 
     async def ask(self, questions: Sequence[Question], note: Note) -> list[Decision]:
         """One decision for the one question. Raises CallFailure."""

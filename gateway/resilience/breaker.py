@@ -25,8 +25,8 @@ from typing import Any, Final
 import pybreaker
 
 from gateway.model.route import BreakerPolicy
+from gateway.resilience.tally import Tally
 from gateway.resilience.ticket import CircuitOpen, Ticket
-from gateway.resilience.window import SlidingWindow
 from gateway.telemetry.observer import Observer
 
 __all__ = ["CLOSED", "HALF_OPEN", "OPEN", "Breaker", "CircuitOpen", "Ticket"]
@@ -40,6 +40,7 @@ _JITTER = 0.1
 _TRIAL_RETRY_AFTER_S = 1.0
 _TRIAL_LIMIT_S = 60.0
 _TIMER_GRACE_S = 0.005  # a retry that slept until `Retry-After` may wake a hair early
+_NO_GENERATION = -1  # a trial counts as the trial or not at all
 _LOG = logging.getLogger(__name__)
 
 
@@ -75,8 +76,7 @@ class Breaker:
         self._storage = pybreaker.CircuitMemoryStorage(pybreaker.STATE_CLOSED)
         self._machine = pybreaker.CircuitBreaker(name=name, state_storage=self._storage, listeners=[_Listener(self)])
         self._reason = ""
-        self._failures = 0
-        self._window: SlidingWindow | None = None
+        self._tally = Tally(policy)
         self._trial: Ticket | None = None
         self._trial_until = 0.0
         self._open_until = 0.0
@@ -87,26 +87,24 @@ class Breaker:
         self.update(policy)
 
     def __repr__(self) -> str:
-        return f"<Breaker {self.name}: {self.state}, {self._failures} failures, generation {self.generation}>"
+        return f"<Breaker {self.name}: {self.state}, {self._tally.consecutive} failures, generation {self.generation}>"
 
-    def update(self, policy: BreakerPolicy, *, trial_limit_s: float | None = None) -> None:
+    def update(self, policy: BreakerPolicy) -> None:
         """Go on under another policy: the state, its remaining time and the counted failures stay."""
         self.policy = policy
         self._machine.fail_max = policy.failure_threshold
-        if trial_limit_s is not None:
-            self._trial_limit_s = trial_limit_s
-        if policy.failure_rate is None:
-            self._window = None
-        elif self._window is None or self._window.window_s != policy.window_s:
-            self._window = SlidingWindow(policy.window_s)
+        self._tally.update(policy)
 
     # Before an attempt
 
-    def admit(self) -> Ticket:
-        """Ask before a request. Raises CircuitOpen; while half-open exactly one ticket is out: the trial."""
+    def admit(self, trial_limit_s: float | None = None) -> Ticket:
+        """Ask before a request. Raises CircuitOpen; while half-open exactly one ticket is out: the trial.
+
+        `trial_limit_s`: how long the trial may take if this becomes it; the breaker's own limit by default.
+        """
         if self.state == CLOSED and not self._aside_until:
             return Ticket(self, self.generation)
-        return self._admit(self._clock())
+        return self._admit(self._clock(), trial_limit_s)
 
     def probe(self) -> Ticket | None:
         """A trial of the gateway's own while the circuit is open, before its time is over.
@@ -115,7 +113,7 @@ class Breaker:
         """
         if self.state == CLOSED or self.forced or self._trial_out(self._clock()):
             return None
-        return self._try(self._clock())
+        return self._try(self._clock(), None)
 
     def check(self, ticket: Ticket) -> None:
         """Called by `Ticket.still_open`."""
@@ -143,7 +141,7 @@ class Breaker:
             return waiting_s
         return self._open_s(now) or _TRIAL_RETRY_AFTER_S
 
-    def _admit(self, now: float) -> Ticket:
+    def _admit(self, now: float, trial_limit_s: float | None) -> Ticket:
         refusal_s = self.refusal_s()
         if refusal_s > 0:
             raise CircuitOpen(refusal_s, "" if self.forced else self.last_failure)
@@ -152,11 +150,11 @@ class Breaker:
             return Ticket(self, self.generation)
         if self.state == OPEN:
             self._change(self._machine.half_open, "open time is over, one trial")
-        return self._try(now)
+        return self._try(now, trial_limit_s)
 
-    def _try(self, now: float) -> Ticket:
-        self._trial = Ticket(self, self.generation)
-        self._trial_until = now + self._trial_limit_s
+    def _try(self, now: float, limit_s: float | None) -> Ticket:
+        self._trial = Ticket(self, _NO_GENERATION)
+        self._trial_until = now + (self._trial_limit_s if limit_s is None else limit_s)
         return self._trial
 
     def _trial_out(self, now: float) -> bool:
@@ -182,11 +180,9 @@ class Breaker:
         if ticket is self._trial:
             self._change(self._machine.close, "trial succeeded")
         elif ticket.generation == self.generation:
-            if self._failures:
-                self._failures = 0
+            if self._tally.consecutive:
                 self._storage.reset_counter()
-            if self._window is not None:
-                self._window.add(self._clock(), calls=1)
+            self._tally.success(self._clock())
 
     def failed(self, ticket: Ticket, code: str) -> None:
         """Called by `Ticket.failure`."""
@@ -194,9 +190,8 @@ class Breaker:
             self._trial_failed(code)
         elif ticket.generation == self.generation:
             self.last_failure = code
-            self._failures += 1
             self._storage.increment_counter()
-            reason = self._why_open()
+            reason = self._tally.failure(self._clock())
             if reason and not self.forced:
                 self._change(self._machine.open, f"{reason}, last: {code}")
 
@@ -211,19 +206,6 @@ class Breaker:
         if self.state == HALF_OPEN:
             self._failed_trials += 1
             self._change(self._machine.open, f"trial failed: {code}")
-
-    def _why_open(self) -> str:
-        policy = self.policy
-        window = self._window
-        if window is not None:
-            window.add(self._clock(), calls=1, marked=1)
-        if self._failures >= policy.failure_threshold:
-            return f"{self._failures} consecutive failures"
-        if window is None or policy.failure_rate is None or window.calls < policy.min_calls:
-            return ""
-        if window.marked < policy.failure_rate * window.calls:
-            return ""
-        return f"{window.marked} of {window.calls} calls failed in {policy.window_s:g}s"
 
     # Changes of state
 
@@ -256,9 +238,8 @@ class Breaker:
             self._opened_at = self._wall()
             self._open_until = self._clock() + self._open_time_s()
         elif after == CLOSED:
-            self._failures = self._failed_trials = 0
-            if self._window is not None:
-                self._window.clear()
+            self._failed_trials = 0
+            self._tally.clear()
         self._tell(before, after)
 
     def snapshot(self) -> dict[str, Any]:
@@ -272,7 +253,7 @@ class Breaker:
             "forced": self.forced,
             "remaining_s": round(self._open_s(now), 3),
             "set_aside_s": round(self._aside_s(now), 3),
-            "consecutive_failures": self._failures,
+            "consecutive_failures": self._tally.consecutive,
             "last_failure": self.last_failure,
             "opened_at_s": None if self.state == CLOSED else self._opened_at,
             "trial": self._trial is not None,

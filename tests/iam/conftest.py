@@ -34,7 +34,7 @@ class Memory(Observer):
         self.calls, self.queue, self.circuits, self.retries, self.bugs = [], [], [], [], []
         self.closed = asyncio.Event()
 
-    def iam_call_started(self, size, links):
+    def iam_call_started(self, size, links, operation=""):
         self.links = list(links)
         return NO_SPAN
 

@@ -174,7 +174,7 @@ class Model(RuleBasedStateMachine):
     def same_state(self):
         assert self.breaker.state == self.state
         assert self.breaker.forced == self.forced
-        assert self.breaker._failures == self.failures
+        assert self.breaker._tally.consecutive == self.failures
         assert self.breaker._machine.current_state.replace("-", "_") == self.state
         if self.state == OPEN and not self.forced:
             assert abs(self.breaker.remaining_s() - max(0.0, self.open_until - self.now)) < 1e-6
