@@ -61,9 +61,9 @@ def overloaded(reason: str) -> GatewayError:
     )
 
 
-def closed() -> GatewayError:
+def closed(*, sent: bool) -> GatewayError:
     """The upstream was taken out of service (shutdown, reload)."""
-    return GatewayError("draining", "The gateway is shutting down.", sent=False, reason="upstream closed")
+    return GatewayError("draining", "The gateway is shutting down.", sent=sent, reason="upstream closed")
 
 
 def deadline_exceeded(*, sent: bool) -> GatewayError:

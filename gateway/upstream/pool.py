@@ -99,13 +99,13 @@ class Pool:
         """Close every connection, also those in use; requests that wait are refused."""
         self._closed = True
         for waiter in [*self._queue, *self._dialing]:
-            self._refuse(waiter, failures.closed())
+            self._refuse(waiter, failures.closed(sent=False))
         dials = [*self._dials]
         for dial in dials:
             dial.cancel()
         await asyncio.gather(*dials, return_exceptions=True)
         for connection in [*self._open]:
-            connection.abort()
+            connection.abort(failures.closed(sent=True))
         if self._closing:
             self._emptied = asyncio.get_running_loop().create_future()
             await self._emptied
@@ -160,7 +160,7 @@ class Pool:
 
     def _wait(self, connect_s: float, *, new: bool) -> _Waiter:
         if self._closed:
-            raise failures.closed()
+            raise failures.closed(sent=False)
         if new and self._full and self._idle:
             self._idle[0].abort()
         waiter = _Waiter(connect_s)
@@ -206,6 +206,10 @@ class Pool:
         return next(iter(self._queue or self._dialing), None)
 
     def _give(self, connection: Connection, waiter: _Waiter | None) -> None:
+        while waiter is not None and waiter.future.done():  # cancelled in this turn of the loop: it has not left yet
+            self._queue.pop(waiter, None)
+            self._dialing.pop(waiter, None)
+            waiter = self._first_waiter()
         if self._closed:
             connection.abort()
         elif waiter is None:

@@ -109,8 +109,7 @@ class Reply:
         self._chunks.clear()
         self.buffered = 0
         if connection is not None:
-            self._error = protocol_error("response given up", "http_response_incomplete")
-            connection.abort()
+            connection.abort(protocol_error("response given up", "http_response_incomplete"))
 
     # Below: what the connection calls.
 

@@ -137,7 +137,7 @@ class Connection(asyncio.Protocol):
         body = outgoing.body
         transport = self._transport
         if self.lost or transport.is_closing():
-            self._release(failures.lost(None, sent=False))
+            self.abort(failures.lost(None, sent=False))
             return
         if not body:
             transport.write(head)
@@ -166,7 +166,7 @@ class Connection(asyncio.Protocol):
                 await self._send_sized(body, length)
         except Exception as error:  # noqa: BLE001 - the caller's iterator may raise anything; it gets it back
             self._pump = None
-            self._release(error)
+            self.abort(error)
         else:
             self._pump = None
             if not self._head_done:
@@ -219,10 +219,20 @@ class Connection(asyncio.Protocol):
             self._reading_paused = False
             self._transport.resume_reading()
 
-    def abort(self) -> None:
-        """Close at once, without sending what is still unsent. May be called again."""
+    def abort(self, error: Exception | None = None) -> None:
+        """Close at once, without sending what is still unsent; whoever waits gets `error`. May be called again."""
+        reply = self._reply
         self._reply = None
-        self._release(None)
+        self._deadline = None
+        self._silence_s = inf
+        if self._pump is not None:
+            self._pump.cancel()
+        if not self.lost:
+            self.lost = True
+            self._transport.abort()
+            self._owner.on_lost(self)
+        if reply is not None and error is not None:
+            reply.fail(error)
 
     # --- what the pool calls ------------------------------------------------------------------------------------------
 
@@ -252,7 +262,7 @@ class Connection(asyncio.Protocol):
         try:
             parser.feed(data)
         except Violation as error:
-            self._release(failures.protocol_error(str(error)))
+            self.abort(failures.protocol_error(str(error)))
             return
         if parser.complete:
             self._complete(reply)
@@ -301,7 +311,7 @@ class Connection(asyncio.Protocol):
         self._head_done = True
         self._deadline = None
         if self._pump is not None and reply.status >= _REDIRECT:
-            self._stop_sending()
+            self._pump.cancel()
         self._on_body(reply)
 
     def _on_body(self, reply: Reply) -> None:
@@ -322,34 +332,15 @@ class Connection(asyncio.Protocol):
                 self.resume()
             self._owner.on_free(self)
         else:
-            self._release(None)
-
-    def _stop_sending(self) -> None:
-        pump = self._pump
-        if pump is not None:
-            pump.cancel()
+            self.abort()
 
     def _fail_lost(self, error: Exception | None) -> None:
         if self._reply is None:
-            self._release(None)
+            self.abort()
         elif self._parser.received:
-            self._release(failures.broken_off(error))
+            self.abort(failures.broken_off(error))
         else:
-            self._release(failures.lost(error, sent=True))
-
-    def _release(self, error: Exception | None) -> None:
-        """End this connection's life; the reply, if any, learns why."""
-        reply = self._reply
-        self._reply = None
-        self._deadline = None
-        self._silence_s = inf
-        self._stop_sending()
-        if not self.lost:
-            self.lost = True
-            self._transport.abort()
-            self._owner.on_lost(self)
-        if reply is not None and error is not None:
-            reply.fail(error)
+            self.abort(failures.lost(error, sent=True))
 
     def _readable(self) -> bool:
         return bool(self._poll.poll(0))
@@ -369,7 +360,7 @@ class Connection(asyncio.Protocol):
         deadline = self._deadline
         silent_until = self._silent_since + self._silence_s
         if deadline is not None and deadline.at_s <= now:
-            self._release(failures.deadline_exceeded(sent=True))
+            self.abort(failures.deadline_exceeded(sent=True))
         elif silent_until <= now:
             self._on_silence()
         else:
@@ -379,11 +370,11 @@ class Connection(asyncio.Protocol):
 
     def _on_silence(self) -> None:
         if not self._writing_paused:
-            self._release(failures.read_timed_out(self._silence_s))
+            self.abort(failures.read_timed_out(self._silence_s))
             return
         unwritten = self._transport.get_write_buffer_size()
         if unwritten < self._unwritten:  # slow, but not silent
             self._unwritten = unwritten
             self.watch(self._write_s)
         else:
-            self._release(failures.write_timed_out(self._write_s))
+            self.abort(failures.write_timed_out(self._write_s))
