@@ -34,14 +34,15 @@ class Challenge:
     def invalid(self, description: str) -> GatewayError:
         """A token was sent and is not good. `description` is a constant sentence, never text of the token."""
         value = f'Bearer realm="{self._realm}", error="invalid_token", error_description="{description}"'
-        return self._error(description, value)
+        return self._error(description, value, reason=description)
 
     def untrusted(self) -> GatewayError:
         """No identity from a trusted proxy."""
         return self._error("The identity of the caller is not known.", f'Bearer realm="{self._realm}"')
 
-    def _error(self, detail: str, value: str) -> GatewayError:
-        return GatewayError("unauthenticated", detail, headers=((b"www-authenticate", value.encode()),))
+    def _error(self, detail: str, value: str, reason: str = "") -> GatewayError:
+        headers = ((b"www-authenticate", value.encode()),)
+        return GatewayError("unauthenticated", detail, headers=headers, reason=reason or detail)
 
 
 def bearer_token(request: Request, challenge: Challenge, max_token: int) -> bytes:

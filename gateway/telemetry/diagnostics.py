@@ -34,8 +34,9 @@ class Diagnostics(Observer):
         _log.log(level, "[resilience] [%s] Circuit %s → %s (%s)", name, before.upper(), after.upper(), reason)
 
     def config_reload(self, result: str, detail: str) -> None:
-        """See Observer. Mistakes are told in full by who found them."""
-        _log.info("[config] Reload: %s", result)
+        """See Observer. Mistakes are told in full by who found them; a file that was only touched is nothing new."""
+        if result != "unchanged":
+            _log.log(logging.INFO if result == "success" else logging.ERROR, "[config] Reload: %s", result)
 
     def bug(self, where: str, error: BaseException) -> None:
         """See Observer."""

@@ -56,6 +56,8 @@ def test_libraries_are_quiet_about_addresses(lines):
 
 
 def test_reloads_are_told(lines):
+    Diagnostics().config_reload("unchanged", "abc")
+    assert lines == []
     Diagnostics().config_reload("success", "abc")
     assert lines[0].endswith("INFO [config] Reload: success")
 
