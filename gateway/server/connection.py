@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 _HEAD, _LENGTH, _CHUNKED, _ANSWERING, _OVER, _TAKEN = range(6)
 _EMPTY_LINE: Final = b"\r\n"  # RFC 9112 section 2.2: ignored before a request line
 _HELD_HIGH_WATER: Final = 64 * 1024
+_AROUND_A_BYTE: Final = 16  # what a chunk of one byte may have around it, itself included
 LINGER_S: Final = 2.0
 _RESET: Final = struct.pack("ii", 1, 0)
 _WHAT_IS_SERVED: Final = [(b"allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")]
@@ -176,25 +177,27 @@ class EdgeProtocol(asyncio.Protocol):
         return end
 
     def _parse(self, piece: bytes) -> None:
-        if self._phase == _HEAD:
+        chunked = self._phase == _CHUNKED
+        if chunked:
+            self._overhead += len(piece)
+        elif self._phase == _HEAD:
             self._raw = self._raw + piece if self._raw else piece
-            size = len(self._raw)
-        else:
-            size = self._overhead = self._overhead + len(piece)
-        if size > self.settings.max_header_bytes and self._phase != _LENGTH:
-            self._wrong(self._too_large())
-            return
+            if len(self._raw) > self.settings.max_header_bytes:
+                self._wrong(self._too_large())
+                return
         try:
             self._parser.feed_data(piece)
         except httptools.HttpParserUpgrade:
             self._upgrade()
         except httptools.HttpParserError as error:
             self._wrong(_refusal_of(error))
+        else:
+            if chunked and self._overhead > self.settings.max_header_bytes:
+                self._wrong(GatewayError("headers_too_large"))
 
     def _too_large(self) -> GatewayError:
-        """Trailers and chunk extensions count like header fields."""
         line = self._raw.partition(b"\r\n")[0]
-        if self._phase == _HEAD and len(line) > self.settings.max_uri:
+        if len(line) > self.settings.max_uri:
             return GatewayError("uri_too_long")
         return GatewayError("headers_too_large")
 
@@ -240,8 +243,8 @@ class EdgeProtocol(asyncio.Protocol):
         self._begin(head, headers)
 
     def on_body(self, data: bytes) -> None:
-        """A part of the body."""
-        self._overhead = 0
+        """A part of the body. What a chunked body has around it, trailers too, counts like header fields."""
+        self._overhead = max(0, self._overhead - _AROUND_A_BYTE * len(data))
         if self._cycle is not None and self._cycle.feed(data):
             self.flow.pause_reading()
 
@@ -324,8 +327,8 @@ class EdgeProtocol(asyncio.Protocol):
         self.listener.on_refusal(error, self.peer, request_id, _target(self._raw))
 
     def _wrong(self, error: GatewayError) -> None:
-        """The client's bytes make no sense from here on."""
-        if self._cycle is None:
+        """The client's bytes make no sense from here on. An app that has not begun yet never hears of the request."""
+        if self._cycle is None or self._cycle.forestall():
             self.refuse(error)
             return
         self._phase = _OVER

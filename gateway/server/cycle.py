@@ -36,6 +36,7 @@ class Cycle:
     """One request and its response. Is the `Edge` of `scope["extensions"]["gateway.edge"]`."""
 
     __slots__ = (
+        "_begun",
         "_buffered",
         "_connection",
         "_delivered",
@@ -68,6 +69,7 @@ class Cycle:
         self.closed = False
         self.complete = False
         self.task: asyncio.Task[None] | None = None
+        self._begun = False
         self._parts: list[bytes] = []
         self._buffered = 0
         self._delivered = False
@@ -126,9 +128,12 @@ class Cycle:
         self._wake()
         if client_left and not self.complete and not self.client_left:
             self.client_left = True
-            if self.task is not None:
-                self.task.cancel()
-                self.task.add_done_callback(self._tasks.discard)
+            self._cancel()
+
+    def _cancel(self) -> None:
+        if self.task is not None:
+            self.task.cancel()
+            self.task.add_done_callback(self._tasks.discard)
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -141,8 +146,17 @@ class Cycle:
         self.task = self._connection.loop.create_task(self._run(app, scope))
         self._tasks.add(self.task)
 
+    def forestall(self) -> bool:
+        """Keep the app from beginning, as its request turned out to be none. False if it has begun already."""
+        if self._begun or self.task is None:
+            return False
+        self.closed = True
+        self._cancel()
+        return True
+
     async def _run(self, app: App, scope: MutableMapping[str, Any]) -> None:
         """Whatever the app does, the connection ends up in a defined state."""
+        self._begun = True
         try:
             await app(scope, self.receive, self.send)
         except asyncio.CancelledError:

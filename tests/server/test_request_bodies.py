@@ -82,10 +82,21 @@ async def test_a_body_arrives_whole_however_it_is_framed_or_split(request_bytes:
 async def test_a_malformed_body_is_never_complete_and_closes_the_connection(body: bytes) -> None:
     app = Reader()
     async with served(app, ServerSettings()) as edge:
-        answer = await edge.say(CHUNKED + body)
+        for parts in ((CHUNKED + body,), (CHUNKED, body)):
+            answer = await edge.say(*parts)
+            assert answer.startswith(b"HTTP/1.1 400")
+            assert b"connection: close" in answer
+            assert not app.complete
+
+
+async def test_a_body_that_is_malformed_where_it_arrives_with_the_head_never_reaches_the_app() -> None:
+    app = MiniGateway(ServerSettings())
+    async with served(app, app.settings) as edge:
+        answer = await edge.say(CHUNKED + b"5 \r\nhello\r\n0\r\n\r\n")
+        assert edge.server.server_state.tasks == set()
     assert answer.startswith(b"HTTP/1.1 400")
-    assert b"connection: close" in answer
-    assert not app.complete
+    assert b"application/problem+json" in answer
+    assert app.seen == []
 
 
 @pytest.mark.parametrize("framing", [CHUNKED + b"5\r\nhel", POST + b"Content-Length: 10\r\n\r\nhello"])
@@ -98,6 +109,35 @@ async def test_a_body_cut_off_by_the_client_is_never_complete(framing: bytes) ->
         writer.write_eof()
         assert await reader.read() == b""
         writer.close()
+    assert not app.complete
+
+
+@pytest.mark.parametrize("body", [b"5\nhello\r\n0\r\n\r\n", b"5\r\nhello\r\n0\r\nno colon\r\n\r\n"])
+async def test_an_app_never_hears_of_a_request_that_came_malformed_in_one_piece(body: bytes) -> None:
+    app = Reader()
+    async with served(app, ServerSettings()) as edge:
+        answer = await edge.say(CHUNKED + body)
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert answer.count(b"HTTP/1.1") == 1
+    assert app.headers == []
+
+
+@pytest.mark.parametrize("size", [1, 16, 300_000])
+async def test_a_large_chunked_body_arrives_whole_in_chunks_of_any_size(size: int) -> None:
+    """What is counted against `max_header_bytes` is what stands around the content, not the content."""
+    app = Reader()
+    chunks = b"%x\r\n%b\r\n" % (size, b"x" * size) * (900_000 // size)
+    async with served(app, ServerSettings()) as edge:
+        answer = await edge.say(CHUNKED + chunks + b"0\r\n\r\n", POST + b"Connection: close\r\n\r\n", wait=20)
+    assert answer.count(b"HTTP/1.1 200") == 2
+    assert len(app.body) == 900_000
+
+
+async def test_endless_chunk_extensions_are_bounded() -> None:
+    app = Reader()
+    async with served(app, ServerSettings()) as edge:
+        answer = await edge.say(CHUNKED, *[b"1;" + b"a" * 9000 + b"\r\nx\r\n"] * 6, pause=0.01)
+    assert answer.startswith(b"HTTP/1.1 431")
     assert not app.complete
 
 
