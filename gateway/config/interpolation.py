@@ -16,6 +16,7 @@ from gateway.config.problems import Mark, Problems, near, quoted
 from gateway.config.tree import Interpolated, Node
 
 _DOLLAR: Final = re.compile(r"\$(?:(\$)|(\{)(?:([^{}]*)\})?|([A-Za-z_][A-Za-z0-9_]*))")
+_UNDECODED: Final = re.compile("[\ud800-\udfff]")
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 ReadText = Callable[[Mark, str], str | None]
@@ -71,6 +72,9 @@ class Interpolation:
             self._mistake(mark, "bad-variable", message)
             return ""
         value = self._environ.get(name)
+        if value and _UNDECODED.search(value):
+            self._mistake(mark, "not-utf-8", f"the value of ${{{name}}} is not UTF-8")
+            return ""
         if colon:
             return value or default
         if value is None:

@@ -58,9 +58,11 @@ class Problems:
 
     def __init__(self) -> None:
         self._found: dict[Problem, None] = {}
+        self._marks: set[Mark] = set()
 
     def error(self, mark: Mark, id_: str, message: str) -> None:
         """Note a mistake."""
+        self._marks.add(mark)
         self._note(mark, "error", id_, message)
 
     def warning(self, mark: Mark, id_: str, message: str) -> None:
@@ -79,9 +81,7 @@ class Problems:
 
     def known_at(self, mark: Mark) -> bool:
         """Whether a mistake was noted at this very place already: what follows from it is not worth a line."""
-        return any(
-            p.severity == "error" and (p.file, p.line, p.col) == (mark.file, mark.line, mark.col) for p in self._found
-        )
+        return mark in self._marks
 
     def _note(self, mark: Mark, severity: str, id_: str, message: str) -> None:
         line = " ".join(message.split())

@@ -156,5 +156,8 @@ def _unknown_key(node: Node, data: Any, loc: Sequence[Step], known: Mapping[int,
 def _hint(name: str, names: Sequence[str]) -> str:
     if name == "<<":
         return "; merge keys are not YAML 1.2: what routes share is a policy"
+    before, colon, after = name.partition(":")
+    if colon and before in names:
+        return f'; a space belongs behind the colon: "{before}: {after}"'
     few = f"; known here: {', '.join(names)}" if 0 < len(names) <= _MAX_LISTED else ""
     return near(name, names) or few

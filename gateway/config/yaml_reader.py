@@ -24,6 +24,8 @@ MAX_VALUES: Final = 200_000
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _FORBIDDEN: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+
 
 class _Refused(Exception):
     """The file can't be read on."""
@@ -123,7 +125,7 @@ class _Composer:
         if isinstance(event, yaml.SequenceStartEvent):
             return self._sequence(mark, depth)
         if event.style:
-            return Node(mark, event.value)
+            return Node(mark, self._text_of(event, mark))
         try:
             return Node(mark, resolve(event.value))
         except ValueError as error:
@@ -148,7 +150,13 @@ class _Composer:
             raise _Refused(mark, "bad-key", "a key must be a word; text that starts with { or [ must be quoted")
         self._untagged(event, mark)
         self._count(1, mark)
-        return str(event.value)
+        return self._text_of(event, mark)
+
+    def _text_of(self, event: Any, mark: Mark) -> str:
+        text = str(event.value)
+        if _SURROGATE.search(text):
+            raise _Refused(mark, "yaml-syntax", "an escape for half of a character")
+        return text
 
     def _sequence(self, mark: Mark, depth: int) -> Node:
         items: list[Node] = []
@@ -193,5 +201,7 @@ def _explained(error: yaml.MarkedYAMLError, line: str, column: int) -> str:
         return f"{error.problem}; text with {{ }} must be quoted inside {{ }} and [ ]"
     if line[column : column + 1] in ("@", "`", "%"):
         return f"text that starts with {line[column]} must be quoted"
-    context = f" ({error.context})" if error.context else ""
+    opened = error.context_mark
+    since = f" that starts in line {opened.line + 1}" if opened else ""
+    context = f" ({error.context}{since})" if error.context else ""
     return f"{error.problem}{context}"

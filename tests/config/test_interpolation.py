@@ -91,6 +91,10 @@ def test_a_file_that_is_not_text_is_a_mistake(assert_mistake, tmp_path) -> None:
     assert_mistake(whole(iam="iam:\n  url: http://127.0.0.1\n  token: ‸${file:secret}"), "not-utf-8")
 
 
+def test_a_variable_that_is_not_text_is_a_mistake(assert_mistake) -> None:
+    assert_mistake(whole(iam="iam:\n  url: ‸${IAM_URL}"), "not-utf-8", "the value of ${IAM_URL}", IAM_URL="\udcff")
+
+
 def test_numbers_truth_and_durations_come_from_variables_too(load_text) -> None:
     server = 'server: {max_headers: "${N}", deadline: "${D}", max_body: "${S}", name: "${NAME}", access_log: "${L}"}'
     text = route("server_timing: ${F}\nmethods: ['${M}']", server=server)

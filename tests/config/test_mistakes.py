@@ -180,6 +180,9 @@ TOP = [
     (whole(server="‸sever: {}"), "unknown-key", 'did you mean "server"?'),
     (whole(server="‸<<: {}"), "unknown-key", "merge keys are not YAML 1.2"),
     (whole(server="server: ‸text"), "wrong-type", "a mapping is expected"),
+    (whole(server="server: {‸deadline:5s}"), "unknown-key", 'a space belongs behind the colon: "deadline: 5s"'),
+    (whole(server='server:\n  ‸"deadline:5s": 1'), "unknown-key", 'a space belongs behind the colon: "deadline: 5s"'),
+    (whole(server="server: {deadline: 5s", iam="iam‸: {}"), "yaml-syntax", "starts in line 2"),
 ]
 
 

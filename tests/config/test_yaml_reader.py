@@ -99,6 +99,24 @@ def test_keys_are_text_whatever_they_look_like() -> None:
     assert plain(node) == {"on": 1, "404": 2, "null": 3}
 
 
+def test_windows_line_ends_are_read() -> None:
+    node, errors = read("a: 1\r\nb: x\r\n")
+    assert not errors
+    assert node is not None
+    assert plain(node) == {"a": 1, "b": "x"}
+
+
+@pytest.mark.parametrize("text", ['a: "\\ud800"\n', '"\\udfff": 1\n'])
+def test_half_a_character_is_refused(text) -> None:
+    _, errors = read(text)
+    assert len(errors) == 1
+    assert "error[yaml-syntax]" in errors[0]
+
+
+def test_a_directive_for_yaml_1_2_is_read() -> None:
+    assert read("%YAML 1.2\n---\na: 1\n...\n")[1] == []
+
+
 def test_aliases_are_read_at_their_anchor_s_place() -> None:
     node, errors = read("a: &x [1, 2]\nb: *x\n")
     assert not errors
