@@ -1,11 +1,13 @@
 """Writes log lines without ever making a request wait: a bounded queue and one thread for each stream.
 
 Rules: what the reader of the stream does not take in time is dropped and counted; lines keep their order; the thread
-gathers for 20 ms, so that many lines are one write; `close` waits for what is left, for a bounded time.
+gathers for 20 ms, so that several lines are one write, and lines of several workers do not mix; `close` waits for what
+is left, for a bounded time.
 """
 
 from __future__ import annotations
 
+import select
 import threading
 import time
 from collections import deque
@@ -14,6 +16,8 @@ from typing import Final, Protocol
 
 _MAX_LINES: Final = 20_000
 _GATHER_S: Final = 0.02
+_ATOMIC_BYTES: Final = select.PIPE_BUF
+"""Up to here a write to a pipe is not mixed with those of other workers (POSIX)."""
 
 
 class Stream(Protocol):
@@ -61,12 +65,23 @@ class LineWriter:
 
     def _write_all(self) -> None:
         lines = [self._lines.popleft() for _ in range(len(self._lines))]
-        if not lines:
-            return
-        rest = memoryview(("\n".join(lines) + "\n").encode("utf-8", "backslashreplace"))
+        chunk = bytearray()
+        for line in lines:
+            data = (line + "\n").encode("utf-8", "backslashreplace")
+            if len(chunk) + len(data) > _ATOMIC_BYTES:
+                self._put(chunk)
+                chunk = bytearray()
+            chunk += data
+        self._put(chunk)
+
+    def _put(self, chunk: bytearray) -> None:
+        rest = memoryview(chunk)
         try:
             while rest:
-                rest = rest[self._stream.write(rest) or 0 :]
+                written = self._stream.write(rest)
+                if written is None:
+                    time.sleep(_GATHER_S)
+                rest = rest[written or 0 :]
         except (OSError, ValueError):
             # Nobody reads the stream any more (EPIPE) or it is closed: there is nobody to tell.
-            self._dropped(len(lines))
+            self._dropped(chunk.count(b"\n"))

@@ -81,6 +81,39 @@ def test_lines_arrive_whole_and_in_order():
 
 
 @pytest.mark.hazard
+def test_lines_of_several_workers_do_not_mix():
+    reading, writing = os.pipe()
+    writers = [LineWriter(os.fdopen(os.dup(writing), "wb", buffering=0), lambda count: None) for _ in range(4)]
+    for _ in range(500):
+        for name, writer in enumerate(writers):
+            writer.write(str(name) * 300)
+    received = b""
+    while received.count(b"\n") < 2000:
+        received += os.read(reading, 65_536)
+    assert {line[:1] * 300 for line in received.splitlines()} == set(received.splitlines())
+    for writer in writers:
+        writer.close(5)
+        writer._stream.close()
+    os.close(reading)
+    os.close(writing)
+
+
+def test_a_stream_that_takes_nothing_now_is_asked_again():
+    answers, written = [None, 2, None], bytearray()
+
+    class Busy:
+        def write(self, data):
+            taken = answers.pop(0) if answers else len(data)
+            written.extend(data[: taken or 0])
+            return taken
+
+    writer = LineWriter(Busy(), lambda count: None)
+    writer.write("hello")
+    writer.close(5)
+    assert written == b"hello\n"
+
+
+@pytest.mark.hazard
 def test_a_reader_that_hangs_costs_lines_never_time():
     dropped: list[int] = []
     reading, writing = os.pipe()
