@@ -31,7 +31,7 @@ from gateway.model.subject import Subject
 from gateway.problem import render
 from gateway.resilience.admission import Limit, Place
 from gateway.resilience.deadline import Deadline, DeadlineExceeded
-from gateway.routing import Router, parse_target
+from gateway.routing import Router, method_not_allowed, parse_target
 from gateway.telemetry.observer import Observer, Span
 
 
@@ -163,6 +163,8 @@ class Pipeline:
             return True
         if route.cors is not None:
             exchange.extra += response_headers(route.cors, exchange.request)
+        if exchange.request.method not in route.methods:
+            raise method_not_allowed(route)
         return False
 
     async def _decide_and_forward(self, exchange: Exchange, site: Site, service: Service) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, NoReturn, Protocol
@@ -14,6 +15,12 @@ from gateway.cli.output import EXIT_BAD, Format, note, say, say_json
 
 
 class _Problem(Protocol):
+    @property
+    def file(self) -> str: ...
+    @property
+    def line(self) -> int: ...
+    @property
+    def col(self) -> int: ...
     def as_json(self) -> dict[str, str | int]: ...
 
 
@@ -50,5 +57,7 @@ def _refuse(problems: Sequence[_Problem], output: Format) -> NoReturn:
     if output is Format.JSON:
         say_json({"valid": False, "problems": [problem.as_json() for problem in problems]})
     else:
-        note("\n".join(map(str, problems)))
+        from gateway.config.rendering import render  # noqa: PLC0415 - heavy
+
+        note(render(problems) if sys.stderr.isatty() else "\n".join(map(str, problems)))
     raise typer.Exit(EXIT_BAD)

@@ -102,8 +102,6 @@ def failure_matrix(configuration: Configuration) -> FailureMatrix:
 def _rows(route: Route) -> Iterator[Row]:
     by_outcome: dict[tuple[str, float], list[str]] = {}
     for method in sorted(route.methods):
-        if method == "OPTIONS" and route.cors is not None and route.cors.preflight_only:
-            continue
         by_outcome.setdefault(_outcome(route, method), []).append(method)
     for (outcome, max_stale_s), methods in by_outcome.items():
         yield Row(route.id, route.path, tuple(methods), outcome, max_stale_s)

@@ -7,20 +7,34 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Final
-
-from gateway.config.problems import Problem
+from typing import Final, Protocol
 
 _AROUND: Final = 1
 _MAX_WIDTH: Final = 160
 
 
-def render(problems: Iterable[Problem]) -> str:
+class Placed(Protocol):
+    """Anything with a place in a file, whose text is its one line."""
+
+    @property
+    def file(self) -> str:
+        """As the user named it."""
+
+    @property
+    def line(self) -> int:
+        """From 1."""
+
+    @property
+    def col(self) -> int:
+        """From 1."""
+
+
+def render(problems: Iterable[Placed]) -> str:
     """Each problem as its one line, followed by an excerpt where the file has one."""
     return "\n".join("\n".join([str(problem), *_excerpt(problem)]) for problem in problems)
 
 
-def _excerpt(problem: Problem) -> Iterator[str]:
+def _excerpt(problem: Placed) -> Iterator[str]:
     lines = _lines(problem.file)
     first, last = max(1, problem.line - _AROUND), min(len(lines), problem.line + _AROUND)
     if not lines or problem.line > len(lines):

@@ -124,15 +124,11 @@ class UpstreamFailureRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cors:
-    """The Fetch standard's CORS protocol, answered by the gateway. `origins` exact, lower-case, or `*` alone.
-
-    `preflight_only`: OPTIONS is among the route's methods for preflights alone; any other OPTIONS is not allowed.
-    """
+    """The Fetch standard's CORS protocol, answered by the gateway. `origins` exact, lower-case, or `*` alone."""
 
     origins: frozenset[str]
     max_age_s: float = 600.0
     credentials: bool = False
-    preflight_only: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

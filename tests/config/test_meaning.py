@@ -65,11 +65,6 @@ aggregate:
     assert failure_matrix(load_text(route(keys, identity=JWT))).summary == "if IAM is down: 1 route answers 503"
 
 
-def test_an_options_for_preflights_is_not_a_row(load_text) -> None:
-    configuration = load_text(route("methods: [POST]\ncors: {origins: ['*']}"))
-    assert [row.methods for row in failure_matrix(configuration).rows] == [("POST",)]
-
-
 SECRETS = """\
 upstreams:
   a: {url: http://127.0.0.1, auth: {bearer: SECRET-1}}

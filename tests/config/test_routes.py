@@ -125,14 +125,13 @@ def test_cors_with_options_among_the_methods(load_text) -> None:
     keys = "cors: {origins: ['https://App.example', 'http://localhost:3000'], max_age: 1m, credentials: true}"
     cors = load_text(route(keys)).routes[0].cors
     assert cors.origins == {"https://app.example", "http://localhost:3000"}
-    assert (cors.max_age_s, cors.credentials, cors.preflight_only) == (60, True, False)
+    assert (cors.max_age_s, cors.credentials) == (60, True)
 
 
-def test_cors_admits_options_for_preflights_alone_where_it_is_not_a_method(load_text) -> None:
+def test_cors_does_not_make_options_a_method_of_the_route(load_text) -> None:
+    """Preflights are answered before the method is looked at."""
     (only,) = load_text(route("methods: [GET]\ncors: {origins: ['*']}")).routes
-    assert only.methods == {"GET", "HEAD", "OPTIONS"}
-    assert only.cors.preflight_only
-    assert only.access["OPTIONS"] == only.access["GET"]
+    assert only.methods == {"GET", "HEAD"} == set(only.access)
 
 
 def test_the_first_matching_rule_wins_and_the_rest_fails_closed(load_text) -> None:
@@ -202,10 +201,10 @@ def test_a_bulk_path_asks_what_the_single_one_does_where_authorize_says_nothing_
     assert [check.source for check in bulk.access["POST"].checks] == ["audit user:{path.email}"]
 
 
-def test_a_bulk_path_answers_preflights_with_cors(load_text) -> None:
+def test_a_bulk_path_has_the_route_s_cors(load_text) -> None:
     bulk = load_text(route(AGGREGATE + "\ncors: {origins: ['*']}", identity=JWT)).routes[1]
-    assert bulk.methods == {"POST", "OPTIONS"}
-    assert bulk.cors.preflight_only
+    assert bulk.methods == {"POST"}
+    assert bulk.cors.origins == {"*"}
 
 
 def test_navigation(load_text) -> None:

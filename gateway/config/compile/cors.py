@@ -13,7 +13,7 @@ from gateway.model.route import Cors
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://(?:\[[0-9a-f:]+\]|[a-z0-9_.-]+)(?::[0-9]{1,5})?\Z")
 
 
-def compile_cors(section: Section[RouteKeys], keys: CorsKeys, world: World, *, preflight_only: bool) -> Cors:
+def compile_cors(section: Section[RouteKeys], keys: CorsKeys, world: World) -> Cors:
     """What cross-origin callers may do; what is wrong is noted."""
     origins = frozenset(origin.lower() for origin in keys.origins)
     for index, origin in enumerate(keys.origins):
@@ -26,4 +26,4 @@ def compile_cors(section: Section[RouteKeys], keys: CorsKeys, world: World, *, p
     if keys.credentials and "*" in origins:
         message = "credentials can't be allowed to every origin: name them"
         world.problems.error(section.at("cors", "credentials"), "cors-credentials", message)
-    return Cors(origins=origins, max_age_s=keys.max_age, credentials=keys.credentials, preflight_only=preflight_only)
+    return Cors(origins=origins, max_age_s=keys.max_age, credentials=keys.credentials)

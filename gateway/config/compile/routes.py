@@ -22,9 +22,8 @@ from gateway.config.keys.resilience import PolicyKeys
 from gateway.config.keys.routes import RouteKeys
 from gateway.config.policies import overlay, policy_of
 from gateway.config.validate import Section
-from gateway.model.route import Access, Action, AggregateAction, Cors, Route, Segment
+from gateway.model.route import Access, Action, AggregateAction, Route, Segment
 
-_OPTIONS: Final = "OPTIONS"
 _SAME_NAME: Final = (
     "policy",
     "server_timing",
@@ -36,13 +35,9 @@ _SAME_NAME: Final = (
 
 @dataclass(frozen=True, slots=True)
 class _Drawn:
-    """What the keys of one route come to, as far as they were right.
-
-    `methods` are those that the file allows; `access` holds OPTIONS too where it is answered for preflights.
-    """
+    """What the keys of one route come to, as far as they were right."""
 
     segments: tuple[Segment, ...] | None
-    methods: frozenset[str] | None
     authorization: Authorization | None
     access: Mapping[str, Access]
     host: str | None
@@ -79,7 +74,7 @@ def _draw(section: Section[RouteKeys], kind: str | None, world: World) -> _Drawn
     base = policy_of(section, keys.policy, world.policies, world.problems)
     policy = overlay(base, section.node, PolicyKeys, home)
     access = _access(section, methods, authorization, world)
-    return None if policy is None else _Drawn(segments, methods, authorization, access, host, policy)
+    return None if policy is None else _Drawn(segments, authorization, access, host, policy)
 
 
 def _route(section: Section[RouteKeys], drawn: _Drawn, action: Action, world: World) -> Route:
@@ -98,7 +93,7 @@ def _route(section: Section[RouteKeys], drawn: _Drawn, action: Action, world: Wo
         resilience=compile_resilience(drawn.policy, world),
         max_body=world.max_body if policy.max_body is None else policy.max_body,
         max_concurrency=keys.max_concurrency or max(1, world.max_concurrency // 2),
-        cors=_cors(section, drawn, world),
+        cors=None if keys.cors is None else compile_cors(section, keys.cors, world),
         recheck_s=keys.recheck,
         stream_idle_timeout_s=keys.stream_idle_timeout,
         location=str(section.at()),
@@ -111,9 +106,7 @@ def _check(section: Section[RouteKeys], drawn: _Drawn, route: Route, world: Worl
     check_rules(drawn.policy, world)
     check_access(section, route.access, world)
     check_copies(section, route.access, route.on_upstream_failure, world)
-    named = {method: asked for method, asked in route.access.items() if method in (drawn.methods or ())}
-    rules = {method: route.on_iam_failure[method] for method in named}
-    warn_access(section, named, rules, world)
+    warn_access(section, route.access, route.on_iam_failure, world)
     warn_deadline(drawn.policy, route.deadline_s, world)
 
 
@@ -131,20 +124,9 @@ def _methods(section: Section[RouteKeys], kind: str | None, world: World) -> fro
 def _access(
     section: Section[RouteKeys], methods: frozenset[str] | None, authorization: Authorization | None, world: World
 ) -> Mapping[str, Access]:
-    """What each method asks for. An OPTIONS that is there for preflights alone asks for what GET does."""
     if methods is None or authorization is None:
         return {}
-    access = access_by_method(section, authorization, methods, world)
-    if section.keys.cors is not None and access and _OPTIONS not in access:
-        access[_OPTIONS] = authorization.of(_OPTIONS, "GET") or access[min(access)]
-    return access
-
-
-def _cors(section: Section[RouteKeys], drawn: _Drawn, world: World) -> Cors | None:
-    if section.keys.cors is None:
-        return None
-    preflight_only = drawn.methods is not None and _OPTIONS not in drawn.methods
-    return compile_cors(section, section.keys.cors, world, preflight_only=preflight_only)
+    return access_by_method(section, authorization, methods, world)
 
 
 def _bulk(route: Route, authorization: Authorization, policy: Section[PolicyKeys], world: World) -> list[Route]:
@@ -153,8 +135,7 @@ def _bulk(route: Route, authorization: Authorization, policy: Section[PolicyKeys
     access = authorization.of("POST", "GET")
     if not isinstance(action, AggregateAction) or action.bulk is None or access is None:
         return []
-    methods = ["POST", *([_OPTIONS] if route.cors else [])]
-    id_, by_method = f"{route.id}.bulk", dict.fromkeys(methods, access)
+    id_, methods, by_method = f"{route.id}.bulk", ["POST"], {"POST": access}
     bulk = replace(
         route,
         id=id_,
@@ -164,7 +145,6 @@ def _bulk(route: Route, authorization: Authorization, policy: Section[PolicyKeys
         access=by_method,
         on_iam_failure=iam_rules(policy, methods, world),
         on_upstream_failure=upstream_rules(policy, methods, world),
-        cors=route.cors and replace(route.cors, preflight_only=True),
         fingerprint=fingerprint(id_, by_method, action),
     )
     return [bulk]
