@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway.app.clients import control_client, origin_of
+from gateway.app.health import probe_of
+from gateway.app.probing import Prober
 from gateway.app.shared import Parts
 from gateway.authorize import Authorizer
 from gateway.exchange import Exchange
@@ -96,14 +98,30 @@ class Endpoints:
 
         `told_as`: its name in logs of retries, if it is another. `caller`: how else to make an attempt.
         """
+        breaker = self.breaker(name, UPSTREAM, resilience.breaker)
+        self._probe(name, upstream, breaker, resilience.breaker.probe_s)
         return GuardedUpstream(
             name=told_as or name,
             upstream=caller or self.upstreams[upstream],
             resilience=resilience,
-            breaker=self.breaker(name, UPSTREAM, resilience.breaker),
+            breaker=breaker,
             budget=self.parts.take(("budget", name), None, RetryBudget),
             observer=self.observer,
             auth=self._credentials(upstream),
+        )
+
+    def _probe(self, name: str, upstream: str, breaker: Breaker, interval_s: float | None) -> None:
+        """Try by ourselves while the circuit is open, where the policy says so."""
+        if interval_s is None:
+            return
+        settings = self.configuration.upstreams[upstream]
+        ask = probe_of(self.upstreams[upstream], settings.health)
+        timeout_s = settings.health.timeout_s
+        self.parts.take(
+            ("prober", name),
+            (interval_s, settings),
+            lambda: Prober(breaker, ask, interval_s=interval_s, timeout_s=timeout_s),
+            lambda prober: prober.aclose,
         )
 
     def _proxy(self, route: Route, action: ProxyAction) -> Endpoint:

@@ -26,7 +26,7 @@ def health_of(
     """The report of one configuration. `breakers_of` gives the breakers of `iam` or of an upstream by its name."""
     systems = [System("iam", partial(_ask_iam, iam), partial(breakers_of, "iam"), configuration.iam.timeout.total_s)]
     for name, settings in configuration.upstreams.items():
-        probe = _probe(upstreams[name], settings.health)
+        probe = probe_of(upstreams[name], settings.health)
         systems.append(System(name, probe, partial(breakers_of, name), settings.health.timeout_s))
     return SystemsHealth(systems)
 
@@ -37,7 +37,8 @@ async def _ask_iam(iam: DecisionPoint) -> None:
         raise Unavailable(code)
 
 
-def _probe(upstream: Upstream, check: HealthCheck) -> Callable[[], Awaitable[None]]:
+def probe_of(upstream: Upstream, check: HealthCheck) -> Callable[[], Awaitable[None]]:
+    """What asks one upstream: its `health` path, else a TCP connect."""
     if check.path is None:
         return partial(upstream.probe, check.timeout_s)
     return partial(_get, upstream, check.path.encode("ascii"))
