@@ -7,7 +7,8 @@ Rules:
    goes to the next one or is kept. Every request that waits either has a connection being made for it or stands in the
    queue for a place, and whenever a place is free the first of the queue gets it.
 4. A kept connection that ends before the first byte of the response is replaced once by a new one, if nothing was sent
-   or if the request may be repeated (RFC 9110 section 9.2.2, RFC 9112 section 9.3.1).
+   or if the request may be repeated (RFC 9110 section 9.2.2, RFC 9112 section 9.3.1). New means never used: where one
+   kept connection was dead the next may be too.
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ from gateway.upstream.wire import Connection
 
 
 class _Waiter:
-    """A request that waits for a connection."""
+    """A request that waits for a connection; `new`: for one that was never used."""
 
-    __slots__ = ("connect_s", "future")
+    __slots__ = ("connect_s", "future", "new")
 
-    def __init__(self, connect_s: float) -> None:
+    def __init__(self, connect_s: float, *, new: bool) -> None:
         self.connect_s = connect_s
+        self.new = new
         self.future: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
 
 
@@ -115,7 +117,7 @@ class Pool:
     def on_free(self, connection: Connection) -> None:
         """An exchange is over: the connection goes to who waits, or rests."""
         if self._queue or self._dialing or self._closed:
-            self._give(connection, self._first_waiter())
+            self._give(connection)
         else:
             self._idle.append(connection)
             connection.rest(self._idle_timeout_s)
@@ -146,7 +148,7 @@ class Pool:
         return None
 
     async def _obtain(self, timeouts: Timeouts, deadline: Deadline, *, new: bool = False) -> Connection:
-        """Wait for a connection; `new` prefers one being made over those kept, even if one of them has to go."""
+        """Wait for a connection; a `new` one was never used, even if one of those kept has to go for it."""
         waiter = self._wait(timeouts.connect_s, new=new)
         end = self._expire_at(waiter, deadline)
         try:
@@ -163,7 +165,7 @@ class Pool:
             raise failures.closed(sent=False)
         if new and self._full and self._idle:
             self._idle[0].abort()
-        waiter = _Waiter(connect_s)
+        waiter = _Waiter(connect_s, new=new)
         if not self._full:
             self._dial(waiter)
         elif len(self._queue) < self._max_pending:
@@ -185,7 +187,7 @@ class Pool:
         if future.done() and not future.cancelled() and future.exception() is None:
             connection = future.result()
             if not connection.lost:
-                self._give(connection, self._first_waiter())
+                self._give(connection)
 
     def _refuse(self, waiter: _Waiter, error: Exception) -> None:
         self._queue.pop(waiter, None)
@@ -201,17 +203,22 @@ class Pool:
     def _full(self) -> bool:
         return len(self._open) + self.connecting >= self._max_connections
 
-    def _first_waiter(self) -> _Waiter | None:
-        # The queue first: the others have a connection on its way.
-        return next(iter(self._queue or self._dialing), None)
+    def _first_waiter(self, *, used: bool) -> _Waiter | None:
+        """Who gets a connection: the queue first, as the others have one on its way."""
+        if self._queue:
+            return next(iter(self._queue))
+        return next((waiter for waiter in self._dialing if not (used and waiter.new)), None)
 
-    def _give(self, connection: Connection, waiter: _Waiter | None) -> None:
+    def _give(self, connection: Connection, waiter: _Waiter | None = None) -> None:
+        """Let `waiter` have it, or the first one that waits, or let it rest."""
+        used = connection.requests > 0
+        waiter = waiter or self._first_waiter(used=used)
         while waiter is not None and waiter.future.done():  # cancelled in this turn of the loop: it has not left yet
             self._queue.pop(waiter, None)
             self._dialing.pop(waiter, None)
-            waiter = self._first_waiter()
-        if self._closed:
-            connection.abort()
+            waiter = self._first_waiter(used=used)
+        if self._closed or (used and waiter is not None and waiter.new):
+            connection.abort()  # its place is free then, for the new one that the first of the queue needs
         elif waiter is None:
             self._idle.append(connection)
             connection.rest(self._idle_timeout_s)
@@ -253,7 +260,7 @@ class Pool:
             self._fill()
         else:
             self._open.add(connection)
-            self._give(connection, waiter if waiter in self._dialing else self._first_waiter())
+            self._give(connection, waiter if waiter in self._dialing else None)
 
     def _new(self) -> Connection:
         return Connection(self._name, self)
