@@ -89,16 +89,6 @@ async def test_a_malformed_body_is_never_complete_and_closes_the_connection(body
             assert not app.complete
 
 
-async def test_a_body_that_is_malformed_where_it_arrives_with_the_head_never_reaches_the_app() -> None:
-    app = MiniGateway(ServerSettings())
-    async with served(app, app.settings) as edge:
-        answer = await edge.say(CHUNKED + b"5 \r\nhello\r\n0\r\n\r\n")
-        assert edge.server.server_state.tasks == set()
-    assert answer.startswith(b"HTTP/1.1 400")
-    assert b"application/problem+json" in answer
-    assert app.seen == []
-
-
 @pytest.mark.parametrize("framing", [CHUNKED + b"5\r\nhel", POST + b"Content-Length: 10\r\n\r\nhello"])
 async def test_a_body_cut_off_by_the_client_is_never_complete(framing: bytes) -> None:
     app = Reader()
