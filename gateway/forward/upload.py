@@ -2,8 +2,9 @@
 
 Rules: a body that says it is too long is refused before anybody hears of it; one that turns out too long, or that its
 caller does not finish, breaks the upstream's request off, it never ends it. The body is pulled, so an upstream that
-does not take it stops the caller (backpressure), and `Expect: 100-continue` is answered by the first pull. Time spent
-waiting for the caller is given back to the deadline. A small body is held in memory only where a second attempt could
+does not take it stops the caller (backpressure), and `Expect: 100-continue` is answered by the first pull. While the
+caller is still sending the deadline stands still, whichever side is the slow one: the listener's `min_body_rate` and
+`timeout.write` end what makes no progress. A small body is held in memory only where a second attempt could
 need it.
 """
 
@@ -66,7 +67,7 @@ async def _held(caller: _FromCaller, hold: int) -> Upload:
 
 
 class _FromCaller:
-    """The parts of the body as they come; the deadline stands still while they do not."""
+    """The parts of the body as they come; the deadline stands still from the first wait for one until the last."""
 
     __slots__ = ("_chunks", "_deadline", "_read")
 
@@ -76,8 +77,9 @@ class _FromCaller:
         self._read: list[bytes] = []
 
     def put_back(self, chunks: list[bytes]) -> None:
-        """What was read comes first again."""
+        """What was read comes first again, and nobody waits for more until that was taken."""
         self._read = chunks[::-1]
+        self._deadline.resume()
 
     def __aiter__(self) -> _FromCaller:
         return self
@@ -88,5 +90,6 @@ class _FromCaller:
         self._deadline.pause()
         try:
             return await anext(self._chunks)
-        finally:
+        except BaseException:  # its end, too
             self._deadline.resume()
+            raise

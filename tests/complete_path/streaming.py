@@ -20,6 +20,7 @@ class Streaming:
         self.received = 0
         self.reading = asyncio.Event()
         self.reading.set()
+        self.pause_s = 0.0
         self.targets: list[str] = []
         self.left: list[str] = []
 
@@ -37,8 +38,9 @@ class Streaming:
                 self.targets.append(target)
                 await self._answer(target.partition("?")[0].split("/")[2:], head.lower(), reader, writer)
         except (asyncio.IncompleteReadError, ConnectionError):
-            self.left.append(target)
+            pass
         finally:
+            self.left.append(target)
             writer.close()
 
     async def _answer(
@@ -105,6 +107,7 @@ class Streaming:
     async def _take(self, size: int, reader: asyncio.StreamReader) -> None:
         while size:
             await self.reading.wait()
+            await asyncio.sleep(self.pause_s)
             block = await reader.read(min(size, 1 << 18))
             if not block:
                 raise ConnectionResetError

@@ -63,11 +63,11 @@ def warn_access(
 
 
 def warn_deadline(policy: Section[PolicyKeys], deadline_s: float, world: World) -> None:
-    """Warns of a timeout that was written down but can't be reached before the deadline."""
+    """Warns of a timeout that was written down but can't be reached before the deadline, which `write` doesn't see."""
     timeout = policy.keys.timeout
     if timeout is None or not policy.sound("timeout") or not policy.sound("deadline"):
         return
-    for name, seconds in (("connect", timeout.connect), ("read", timeout.read), ("write", timeout.write)):
+    for name, seconds in (("connect", timeout.connect), ("read", timeout.read)):
         if policy.has("timeout", name) and seconds > deadline_s:
             message = f"longer than the deadline ({format_duration(deadline_s)}), which ends the request first"
             world.problems.warning(policy.at("timeout", name), "contradiction", message)
