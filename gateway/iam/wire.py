@@ -18,6 +18,7 @@ from gateway.errors import GatewayError
 from gateway.iam.failure import Apart, CallFailure, invalid, of_status
 from gateway.model.settings import IamSettings
 from gateway.resilience.retry import retry_after_s
+from gateway.upstream.transport import HARMLESS
 
 MAX_REPLY: Final = 1024 * 1024
 _SMALL: Final = 16 * 1024
@@ -59,12 +60,13 @@ class Wire:
         self._retried = settings.retry.on
         self._wall = wall
         limits = settings.timeout
-        self._timeout = {
+        timeout = {
             "connect": limits.connect_s,
             "read": limits.read_s,
             "write": limits.read_s,
             "pool": limits.connect_s,
         }
+        self._extensions = {"timeout": timeout, HARMLESS: True}
 
     @property
     def base(self) -> str:
@@ -112,7 +114,7 @@ class Wire:
         if note.traceparent is not None:
             headers.append((b"traceparent", note.traceparent))
         request = httpx.Request(
-            method, url, headers=headers, stream=httpx.ByteStream(content), extensions={"timeout": self._timeout}
+            method, url, headers=headers, stream=httpx.ByteStream(content), extensions=self._extensions
         )
         request.read()  # from memory: the transport sees a body that it can send again
         try:

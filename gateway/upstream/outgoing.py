@@ -41,7 +41,8 @@ class Outgoing:
 
     `target` goes out byte for byte. `headers`: lower-case names, `host` included; framing and connection fields in it
     are dropped. `body` None means no body at all, and then `content_length` 0 still says so on the wire. With an
-    iterator `content_length` None means chunked; the iterator is consumed at most once.
+    iterator `content_length` None means chunked; the iterator is consumed at most once. `harmless`: it changes nothing,
+    whatever its method says (a question to IAM).
     """
 
     method: bytes
@@ -49,11 +50,12 @@ class Outgoing:
     headers: Headers
     body: bytes | AsyncIterator[bytes] | None = None
     content_length: int | None = None
+    harmless: bool = False
 
     @property
     def replayable(self) -> bool:
         """Whether sending it a second time is possible and harmless (RFC 9110 section 9.2.2)."""
-        return self.method in IDEMPOTENT and (self.body is None or isinstance(self.body, bytes))
+        return (self.harmless or self.method in IDEMPOTENT) and (self.body is None or isinstance(self.body, bytes))
 
 
 def head_of(outgoing: Outgoing) -> bytes:

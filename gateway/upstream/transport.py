@@ -23,6 +23,9 @@ from gateway.upstream.outgoing import Outgoing
 from gateway.upstream.reply import Reply
 from gateway.upstream.upstream import Upstream
 
+HARMLESS: Final = "harmless"
+"""The extension of an httpx request that says that sending it twice does no harm, whatever its method."""
+
 _PORTS: Final = {"http": 80, "https": 443}
 
 _EXCEPTIONS: Final[dict[str, type[httpx.TransportError]]] = {
@@ -91,7 +94,8 @@ def _outgoing(request: httpx.Request) -> Outgoing:
     target = request.extensions.get("target", request.url.raw_path)
     length = request.headers.get("content-length")
     announced = None if length is None else int(length)
-    return Outgoing(request.method.encode("ascii"), target, headers, _body(request, announced), announced)
+    method, harmless = request.method.encode("ascii"), request.extensions.get(HARMLESS, False)
+    return Outgoing(method, target, headers, _body(request, announced), announced, harmless)
 
 
 def _body(request: httpx.Request, announced: int | None) -> bytes | AsyncIterator[bytes] | None:

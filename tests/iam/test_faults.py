@@ -251,6 +251,14 @@ async def test_a_kept_connection_found_dead_is_replaced_once_and_not_counted(sta
     assert iam.breaker.snapshot()["consecutive_failures"] == 0
 
 
+async def test_a_kept_connection_that_dies_as_it_is_asked_is_replaced_once_and_not_counted(start):
+    """The question was sent, and is sent again: it changes nothing, though it is a POST."""
+    iam = await start(lambda count: ["fin"] if count == 2 else [http()])
+    assert codes(await decide(iam) + await decide(iam)) == ["allow", "allow"]
+    assert iam.connections == 2
+    assert iam.breaker.snapshot()["consecutive_failures"] == 0
+
+
 async def test_a_second_reply_never_answers_the_next_user(start):
     """The first is denied; what was sent behind that answer must not permit the second."""
     iam = await start(lambda count: [http(body=DENY) + http(body=ALLOW)] if count == 1 else [http(body=DENY)])
