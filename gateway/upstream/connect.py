@@ -118,21 +118,14 @@ class Dialer:
         raise OSError("the name has no address")
 
     async def _open(self, origin: Origin, address: AddressInfo, factory: Callable[[], P]) -> P:
+        # The loop makes the socket: uvloop may close the descriptor of one of ours twice, and then somebody else's.
         loop = asyncio.get_running_loop()
-        family, kind, proto, _, sockaddr = address
-        sock = socket.socket(family, kind, proto)
-        try:
-            sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            await loop.sock_connect(sock, sockaddr)
-        except BaseException:
-            sock.close()
-            raise
+        host, port = socket.getnameinfo(address[4], socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
         if origin.scheme == "https":
             name = self._server_name or origin.address.host
-            _, protocol = await loop.create_connection(factory, sock=sock, ssl=self._tls, server_hostname=name)
+            _, protocol = await loop.create_connection(factory, host, int(port), ssl=self._tls, server_hostname=name)
         else:
-            _, protocol = await loop.create_connection(factory, sock=sock)
+            _, protocol = await loop.create_connection(factory, host, int(port))
         return protocol
 
     async def _resolve(self, origin: Origin) -> list[AddressInfo]:

@@ -96,10 +96,10 @@ class ResponseParser:
         if not self.complete and self._reply.buffered == buffered:
             self._count(len(data))
 
-    def end(self) -> None:
-        """The upstream ended the connection in an orderly way. Completes a body that has no other end."""
-        if self.head_done and self.until_close:
-            self.complete = True
+    @property
+    def ends_here(self) -> bool:
+        """Whether the end of the connection would be the end of the body, which has no other."""
+        return self.head_done and self.until_close
 
     def _check_prefix(self, data: bytes) -> None:
         # llhttp also takes RTSP/, ICE/, HTTP/0.9 and HTTP/2.0, and empty lines before the status line.

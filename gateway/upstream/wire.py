@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import select
+import ssl
 from collections.abc import AsyncIterator
 from math import inf
 from typing import Final, Protocol, cast
@@ -274,12 +275,10 @@ class Connection(asyncio.Protocol):
             self._silent_since = self._loop.time()
 
     def eof_received(self) -> bool:
-        """The upstream ended in an orderly way; over TLS only with its `close_notify`, so nothing cut off passes."""
+        """The upstream will send no more, which completes a body that has no other end."""
         reply = self._reply
-        if reply is not None:
-            self._parser.end()
-            if self._parser.complete:
-                self._complete(reply)
+        if reply is not None and self._parser.ends_here and self._ended_in_order():
+            self._complete(reply)
         self._fail_lost(None)
         return False
 
@@ -341,6 +340,18 @@ class Connection(asyncio.Protocol):
             self.abort(failures.broken_off(error))
         else:
             self.abort(failures.lost(error, sent=True))
+
+    def _ended_in_order(self) -> bool:
+        # Over TLS only `close_notify` tells the end from a cut (RFC 9112 section 9.8); asyncio reports both alike.
+        tls = self._transport.get_extra_info("ssl_object")
+        if tls is None:
+            return True
+        try:
+            return not tls.read(1)
+        except ssl.SSLZeroReturnError:
+            return True
+        except ssl.SSLError:
+            return False
 
     def _readable(self) -> bool:
         return bool(self._poll.poll(0))

@@ -126,7 +126,7 @@ def pytest_asyncio_loop_factories(
 
 @pytest.fixture
 async def serve() -> AsyncIterator[Callable[..., Awaitable[RawServer]]]:
-    """Start a RawServer: `await serve(behaviour)`."""
+    """Starts a RawServer with the behaviour given."""
     servers: list[RawServer] = []
 
     async def start(behaviour: Behaviour = answer_all, ssl: object = None) -> RawServer:
@@ -191,7 +191,7 @@ async def reach() -> AsyncIterator[Callable[..., Client]]:
 
 @pytest.fixture
 def until() -> Callable[[Callable[[], bool]], Awaitable[None]]:
-    """Wait at most 5 s for something to become true: `await until(lambda: …)`."""
+    """Waits at most 5 s for something to become true."""
 
     async def wait(condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(5):

@@ -10,14 +10,12 @@ from gateway.upstream.reply import Reply
 OK = b"HTTP/1.1 200 OK\r\n"
 
 
-def parse(data: bytes, *, size: int = 0, bare: bool = False, eof: bool = False) -> tuple[ResponseParser, Reply]:
+def parse(data: bytes, *, size: int = 0, bare: bool = False) -> tuple[ResponseParser, Reply]:
     """Feed `data` in pieces of `size` bytes (0: at once)."""
     parser, reply = ResponseParser(), Reply(None)
     parser.start(reply, bare=bare)
     for at in range(0, len(data), size or len(data)):
         parser.feed(data[at : at + (size or len(data))])
-    if eof:
-        parser.end()
     return parser, reply
 
 
@@ -163,8 +161,7 @@ def test_a_body_without_a_length_ends_with_the_connection():
     parser, reply = parse(b"HTTP/1.0 200 OK\r\n\r\nok")
     assert not parser.complete
     assert not parser.keep_alive
-    parser.end()
-    assert parser.complete
+    assert parser.ends_here
     assert body_of(reply) == b"ok"
 
 
@@ -180,8 +177,9 @@ def test_a_body_without_a_length_ends_with_the_connection():
     ],
 )
 def test_what_is_cut_short_is_not_complete(data):
-    parser, _ = parse(data, eof=True)
+    parser, _ = parse(data)
     assert not parser.complete
+    assert not parser.ends_here
 
 
 def test_names_are_lower_case_values_stripped_and_repeated_fields_kept_apart():

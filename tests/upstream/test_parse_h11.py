@@ -63,9 +63,8 @@ def ours(method: bytes, pieces: list[bytes], *, end: bool) -> tuple[int, list[tu
             parser.feed(piece)
     except Violation:
         return None
-    if end:
-        parser.end()
-    return (reply.status, reply.headers, b"".join(reply._chunks), parser.complete)
+    complete = parser.complete or (end and parser.ends_here)
+    return (reply.status, reply.headers, b"".join(reply._chunks), complete)
 
 
 def theirs(
