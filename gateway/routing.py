@@ -153,6 +153,7 @@ class Router:
     def __init__(self, routes: Sequence[Route]) -> None:
         """`routes` hold no two that tie: `config` refused those."""
         self._root = _Node()
+        self._by_host = any(route.host for route in routes)
         for route in routes:
             self._add(route)
 
@@ -176,7 +177,7 @@ class Router:
         `Allow`. OPTIONS on a route with `cors` always matches: `method_not_allowed(route)` is for what is no preflight.
         """
         values: list[str] = []
-        entry = _find(self._root, target.segments, 0, _host_key(host), values)
+        entry = _find(self._root, target.segments, 0, _host_key(host) if self._by_host else "", values)
         if entry is None:
             raise _ambiguous("an oddity and no route") if target.oddities else _not_found()
         if target.oddities and not target.oddities <= entry.admits:

@@ -43,6 +43,7 @@ class Cycle:
         "_expected",
         "_fault",
         "_parts",
+        "_pending",
         "_started",
         "_tasks",
         "_waited_s",
@@ -78,6 +79,7 @@ class Cycle:
         self._waited_s = 0.0
         self._window_bytes = 0
         self._started = False
+        self._pending = b""
         self._expected = UNTIL_CLOSE
 
     # What the app is told by `Edge`
@@ -277,7 +279,22 @@ class Cycle:
         )
         self._started = True
         self.expects_continue = False
-        connection.write(head)
+        # Nearly every app writes content at once, and one write of both is much cheaper than two.
+        self._pending = head
+        connection.loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        if self._pending and not self.closed:
+            self._write(b"")
+
+    def _write(self, data: bytes) -> None:
+        """Content as it goes on the wire, after the head if that has not gone yet."""
+        head, self._pending = self._pending, b""
+        if head and len(data) > _LARGE:
+            self._connection.write(head)
+            self._connection.write(data)
+        else:
+            self._connection.write(head + data if head else data)
 
     def _content(self, data: bytes, *, more: bool) -> None:
         if self._expected >= 0:
@@ -285,21 +302,15 @@ class Cycle:
             if self._expected < 0 or (self._expected and not more):
                 self.abort()
                 raise RuntimeError("response content does not match its content-length")
-            self._connection.write(data)
         elif self._expected == CHUNKED:
-            self._chunk(data, more=more)
-        elif self._expected != NOTHING:
-            self._connection.write(data)
+            data = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+            if not more:
+                data += b"0\r\n\r\n"
+        elif self._expected == NOTHING:
+            data = b""
+        if data or not more:
+            self._write(data)
         if not more:
             self.complete = True
             self._wake()
             self._connection.answered(self)
-
-    def _chunk(self, data: bytes, *, more: bool) -> None:
-        end = b"" if more else b"0\r\n\r\n"
-        if len(data) > _LARGE:
-            self._connection.transport.writelines((b"%x\r\n" % len(data), data, b"\r\n" + end))
-        elif data:
-            self._connection.write(b"%x\r\n%b\r\n%b" % (len(data), data, end))
-        else:
-            self._connection.write(end)
