@@ -15,14 +15,18 @@ from __future__ import annotations
 
 import asyncio
 from math import inf
+from typing import Final
 
 from gateway.model.route import Timeouts
 from gateway.resilience.deadline import Deadline
 from gateway.upstream import failures
 from gateway.upstream.connect import Connector, Origin
-from gateway.upstream.outgoing import Outgoing
+from gateway.upstream.outgoing import Outgoing, head_of
 from gateway.upstream.reply import Reply
 from gateway.upstream.wire import Connection
+
+_FIRST_S: Final = 0.002
+"""So much before the deadline the wait ends, so that the caller learns from here what it was that took too long."""
 
 
 class _Waiter:
@@ -87,15 +91,16 @@ class Pool:
 
     async def exchange(self, outgoing: Outgoing, timeouts: Timeouts, deadline: Deadline) -> Reply:
         """See `Upstream.exchange`; ConnectFailed when no connection could be made."""
+        head = head_of(outgoing)
         connection = self._take(outgoing.method) or await self._obtain(timeouts, deadline)
         kept = connection.requests > 0
         try:
-            return await connection.exchange(outgoing, timeouts, deadline)
+            return await connection.exchange(head, outgoing, timeouts, deadline)
         except failures.ConnectionLost as lost:
             if not kept or (lost.sent and not outgoing.replayable):
                 raise
         connection = await self._obtain(timeouts, deadline, new=True)
-        return await connection.exchange(outgoing, timeouts, deadline)
+        return await connection.exchange(head, outgoing, timeouts, deadline)
 
     async def aclose(self) -> None:
         """Close every connection, also those in use; requests that wait are refused."""
@@ -120,7 +125,7 @@ class Pool:
             self._give(connection)
         else:
             self._idle.append(connection)
-            connection.rest(self._idle_timeout_s)
+            connection.watch.start(self._idle_timeout_s)
 
     def on_lost(self, connection: Connection) -> None:
         """A connection will take no more requests: its place is free."""
@@ -177,7 +182,7 @@ class Pool:
     def _expire_at(self, waiter: _Waiter, deadline: Deadline) -> asyncio.TimerHandle | None:
         if deadline.at_s == inf:
             return None
-        return asyncio.get_running_loop().call_at(deadline.at_s, self._refuse_late, waiter)
+        return asyncio.get_running_loop().call_at(deadline.at_s - _FIRST_S, self._refuse_late, waiter)
 
     def _leave(self, waiter: _Waiter) -> None:
         """A request gives up waiting; what it was given meanwhile goes on to the next."""
@@ -221,7 +226,7 @@ class Pool:
             connection.abort()  # its place is free then, for the new one that the first of the queue needs
         elif waiter is None:
             self._idle.append(connection)
-            connection.rest(self._idle_timeout_s)
+            connection.watch.start(self._idle_timeout_s)
         else:
             self._queue.pop(waiter, None)
             self._dialing.pop(waiter, None)
