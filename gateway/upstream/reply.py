@@ -32,10 +32,10 @@ class Reply:
         "_chunks",
         "_complete",
         "_connection",
-        "_error",
         "_waiter",
         "buffered",
         "content_length",
+        "error",
         "headers",
         "reason",
         "status",
@@ -50,11 +50,11 @@ class Reply:
         self._connection = connection
         self._chunks: list[bytes] = []
         self._complete = False
-        self._error: Exception | None = None
+        self.error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
-        state = "BROKEN" if self._error else "COMPLETE" if self._complete else "OPEN" if self.status else "AWAITED"
+        state = "BROKEN" if self.error else "COMPLETE" if self._complete else "OPEN" if self.status else "AWAITED"
         return f"<Reply {self.status} {state} buffered={self.buffered}>"
 
     def __aiter__(self) -> Reply:
@@ -62,8 +62,8 @@ class Reply:
 
     async def __anext__(self) -> bytes:
         while not self._chunks:
-            if self._error is not None:
-                raise self._error
+            if self.error is not None:
+                raise self.error
             if self._complete:
                 raise StopAsyncIteration
             await self._more()
@@ -131,7 +131,7 @@ class Reply:
 
     def fail(self, error: Exception) -> None:
         """The response will not be completed."""
-        self._error = error
+        self.error = error
         self._connection = None
         self.wake()
 
@@ -143,15 +143,10 @@ class Reply:
             if not waiter.done():
                 waiter.set_result(None)
 
-    @property
-    def error(self) -> Exception | None:
-        """Why the response will not be completed."""
-        return self._error
-
     async def _more(self) -> None:
         connection = self._connection
         assert connection is not None  # noqa: S101 - neither complete nor failed, so it is still ours
-        connection.watch(connection.read_s)
+        connection.watch.start(connection.read_s)
         await self.wait(asyncio.get_running_loop())
 
     def _take(self) -> bytes:

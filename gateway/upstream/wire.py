@@ -7,8 +7,7 @@ Rules:
 3. An early response of 3xx and above stops the sending (RFC 9112 section 9.5), one below may go on in both directions;
    a connection whose request was not sent whole is never used again.
 4. Back to the pool goes only a connection whose response was whole, that both sides keep alive, with no byte beyond it.
-5. Time is watched by one timer that is re-armed lazily: most requests set a number, not a timer. It watches for silence
-   only while somebody waits for the upstream, and for the deadline until the response head is there.
+5. Silence is watched only while somebody waits for the upstream, the deadline only until the response head is there.
 6. Whoever stops waiting (cancellation) aborts the connection: half an exchange is of no use to anybody else.
 """
 
@@ -25,17 +24,15 @@ from gateway.errors import GatewayError
 from gateway.model.route import Timeouts
 from gateway.resilience.deadline import Deadline
 from gateway.upstream import failures
-from gateway.upstream.outgoing import IDEMPOTENT, Outgoing, head_of
+from gateway.upstream.outgoing import IDEMPOTENT, Outgoing
 from gateway.upstream.parse import ResponseParser, Violation
 from gateway.upstream.reply import HIGH_WATER, Reply
+from gateway.upstream.watch import Watch
 
 JOINED: Final = 16 * 1024
 """Bytes of body that are copied behind the head for the sake of one write."""
 
 _REDIRECT: Final = 300
-
-_TIMER_SLACK_S: Final = 0.001
-"""uvloop's timers have whole milliseconds and may be that much early."""
 
 
 class Owner(Protocol):
@@ -55,7 +52,6 @@ class Connection(asyncio.Protocol):
     """See the module. `requests` counts those begun; a `kept` connection has had one before."""
 
     __slots__ = (
-        "_deadline",
         "_head_done",
         "_loop",
         "_owner",
@@ -65,10 +61,6 @@ class Connection(asyncio.Protocol):
         "_reading_paused",
         "_reply",
         "_resumed",
-        "_silence_s",
-        "_silent_since",
-        "_timer",
-        "_timer_due",
         "_transport",
         "_unwritten",
         "_write_s",
@@ -77,6 +69,7 @@ class Connection(asyncio.Protocol):
         "name",
         "read_s",
         "requests",
+        "watch",
     )
 
     def __init__(self, name: str, owner: Owner) -> None:
@@ -89,11 +82,7 @@ class Connection(asyncio.Protocol):
         self._parser = ResponseParser()
         self._reply: Reply | None = None
         self._pump: asyncio.Task[None] | None = None
-        self._deadline: Deadline | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_due = inf
-        self._silence_s = inf
-        self._silent_since = 0.0
+        self.watch = Watch(self._on_silence, self._on_deadline)
         self._write_s = inf
         self._reading_paused = False
         self._writing_paused = False
@@ -109,23 +98,22 @@ class Connection(asyncio.Protocol):
 
     # --- one exchange -------------------------------------------------------------------------------------------------
 
-    async def exchange(self, outgoing: Outgoing, timeouts: Timeouts, deadline: Deadline) -> Reply:
-        """Send `outgoing` and wait for the response head.
+    async def exchange(self, head: bytes, outgoing: Outgoing, timeouts: Timeouts, deadline: Deadline) -> Reply:
+        """Send `outgoing`, of which `head` is the head, and wait for the response head.
 
         Raises ConnectionLost when the connection ended before the first byte of a response, otherwise as
         `Upstream.exchange`; or what the request body raised.
         """
-        head = head_of(outgoing)
         reply = self._reply = Reply(self)
         waiter = reply.wait(self._loop)
         self.requests += 1
         self.read_s = timeouts.read_s
         self._write_s = timeouts.write_s
-        self._deadline = deadline
+        self.watch.deadline = deadline
         self._head_done = False
         self._parser.start(reply, bare=outgoing.method == b"HEAD")
-        self._write(head, outgoing)
         try:
+            self._write(head, outgoing)
             await waiter
         except BaseException:
             self.abort()
@@ -149,13 +137,13 @@ class Connection(asyncio.Protocol):
                 transport.writelines((head, body))
         else:
             transport.write(head)
-            self.watch(self._write_s if self._writing_paused else inf)
+            self.watch.start(self._write_s if self._writing_paused else inf)
             self._pump = self._loop.create_task(self._send_body(body, outgoing.content_length))
             return
         self._on_request_sent()
 
     def _on_request_sent(self) -> None:
-        self.watch(self._write_s if self._writing_paused else self.read_s)
+        self.watch.start(self._write_s if self._writing_paused else self.read_s)
 
     # --- the request body ---------------------------------------------------------------------------------------------
 
@@ -165,6 +153,10 @@ class Connection(asyncio.Protocol):
                 await self._send_chunked(body)
             else:
                 await self._send_sized(body, length)
+        except asyncio.CancelledError:
+            if not self._head_done:  # not by us, or this is over anyway
+                self.abort(GatewayError("bad_request", "The request body ended early."))
+            raise
         except Exception as error:  # noqa: BLE001 - the caller's iterator may raise anything; it gets it back
             self._pump = None
             self.abort(error)
@@ -202,18 +194,6 @@ class Connection(asyncio.Protocol):
 
     # --- what the reply calls -----------------------------------------------------------------------------------------
 
-    def watch(self, silence_s: float) -> None:
-        """From now on the upstream may be silent for `silence_s` seconds; `inf`: nobody waits for it."""
-        now = self._loop.time()
-        self._silent_since = now
-        self._silence_s = silence_s
-        due = now + silence_s
-        deadline = self._deadline
-        if deadline is not None and deadline.at_s < due:
-            due = deadline.at_s
-        if due < self._timer_due:
-            self._arm(due)
-
     def resume(self) -> None:
         """The caller took what was waiting."""
         if self._reading_paused:
@@ -224,8 +204,7 @@ class Connection(asyncio.Protocol):
         """Close at once, without sending what is still unsent; whoever waits gets `error`. May be called again."""
         reply = self._reply
         self._reply = None
-        self._deadline = None
-        self._silence_s = inf
+        self.watch.stop()
         if self._pump is not None:
             self._pump.cancel()
         if not self.lost:
@@ -236,10 +215,6 @@ class Connection(asyncio.Protocol):
             reply.fail(error)
 
     # --- what the pool calls ------------------------------------------------------------------------------------------
-
-    def rest(self, idle_timeout_s: float) -> None:
-        """Nobody needs it for now."""
-        self.watch(idle_timeout_s)
 
     def usable(self, method: bytes) -> bool:
         """Whether it may take another request. What cannot be repeated costs a look at the socket."""
@@ -272,7 +247,7 @@ class Connection(asyncio.Protocol):
         elif parser.head_done:
             self._on_head(reply)
         else:
-            self._silent_since = self._loop.time()
+            self.watch.heard()
 
     def eof_received(self) -> bool:
         """The upstream will send no more, which completes a body that has no other end."""
@@ -285,8 +260,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is closed."""
         self._fail_lost(exc)
-        if self._timer is not None:
-            self._timer.cancel()
+        self.watch.close()
         self._owner.on_closed(self)
 
     def pause_writing(self) -> None:
@@ -294,7 +268,7 @@ class Connection(asyncio.Protocol):
         self._writing_paused = True
         self._unwritten = self._transport.get_write_buffer_size()
         if self._reply is not None:
-            self.watch(self._write_s)
+            self.watch.start(self._write_s)
 
     def resume_writing(self) -> None:
         """The upstream took what was waiting."""
@@ -302,19 +276,19 @@ class Connection(asyncio.Protocol):
         if self._resumed is not None and not self._resumed.done():
             self._resumed.set_result(None)
         if self._reply is not None:
-            self.watch(inf if self._pump is not None and not self._head_done else self.read_s)
+            self.watch.start(inf if self._pump is not None and not self._head_done else self.read_s)
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
     def _on_head(self, reply: Reply) -> None:
         self._head_done = True
-        self._deadline = None
+        self.watch.deadline = None
         if self._pump is not None and reply.status >= _REDIRECT:
             self._pump.cancel()
         self._on_body(reply)
 
     def _on_body(self, reply: Reply) -> None:
-        self._silence_s = inf
+        self.watch.silence_s = inf
         reply.wake()
         if reply.buffered > HIGH_WATER and not self._reading_paused:
             self._reading_paused = True
@@ -323,8 +297,7 @@ class Connection(asyncio.Protocol):
     def _complete(self, reply: Reply) -> None:
         parser = self._parser
         self._reply = None
-        self._deadline = None
-        self._silence_s = inf
+        self.watch.stop()
         reply.finish()
         if parser.keep_alive and not parser.surplus and self._pump is None and not self._writing_paused:
             if self._reading_paused:
@@ -356,36 +329,15 @@ class Connection(asyncio.Protocol):
     def _readable(self) -> bool:
         return bool(self._poll.poll(0))
 
-    def _arm(self, due: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer_due = due
-        self._timer = self._loop.call_at(due, self._on_timer)
-
-    def _on_timer(self) -> None:
-        self._timer = None
-        self._timer_due = inf
-        if self.lost:
-            return
-        now = self._loop.time() + _TIMER_SLACK_S
-        deadline = self._deadline
-        silent_until = self._silent_since + self._silence_s
-        if deadline is not None and deadline.at_s <= now:
-            self.abort(failures.deadline_exceeded(sent=True))
-        elif silent_until <= now:
-            self._on_silence()
-        else:
-            due = silent_until if deadline is None else min(silent_until, deadline.at_s)
-            if due < inf:
-                self._arm(due)
+    def _on_deadline(self) -> None:
+        self.abort(failures.deadline_exceeded(sent=True))
 
     def _on_silence(self) -> None:
-        if not self._writing_paused:
-            self.abort(failures.read_timed_out(self._silence_s))
-            return
         unwritten = self._transport.get_write_buffer_size()
-        if unwritten < self._unwritten:  # slow, but not silent
+        if not self._writing_paused:
+            self.abort(failures.read_timed_out(self.watch.silence_s))
+        elif unwritten < self._unwritten:  # slow, but not silent
             self._unwritten = unwritten
-            self.watch(self._write_s)
+            self.watch.start(self._write_s)
         else:
             self.abort(failures.write_timed_out(self._write_s))
