@@ -2,7 +2,7 @@
 
 head.py        what a request head must be, as a pure function
 cycle.py       one request and its response
-connection.py  one connection: parser, timers, pipelining, closing
+connection.py  one connection: timers, pipelining, refusals, closing
 websocket.py   a connection after its WebSocket handshake
 listener.py    what connections share: settings, admission
 factory.py     the uvicorn.Config of all this

@@ -44,7 +44,7 @@ class Listener:
         settings = self.settings
         if self.connections > settings.max_connections:
             return GatewayError("overloaded", "There are too many connections.", reason="max_connections")
-        if self._by_client[peer] > settings.max_connections_per_client and peer not in self._trust:
+        if peer and self._by_client[peer] > settings.max_connections_per_client and peer not in self._trust:
             return GatewayError(
                 "overloaded", "There are too many connections of this client.", reason="max_connections_per_client"
             )

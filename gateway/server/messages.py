@@ -1,0 +1,172 @@
+"""The bytes of a connection as messages, one at a time: head, body, end.
+
+A piece that is fed to the parser never reaches over the end of a message: heads and chunked bodies end with CRLFCRLF,
+other bodies are counted. So there is never a second message inside the parser while the first is being answered, and
+what a client pipelines stays bytes.
+
+Rules: a head has at most `max_header_bytes`; what a chunked body has around its content (chunk lines, extensions,
+trailers) is limited by the same number beyond 16 bytes for each byte of content. Trailers are discarded (RFC 9110
+section 6.5.1). Empty lines before a request line are ignored (RFC 9112 section 2.2). An upgrade to anything but
+WebSocket is ignored (RFC 9110 section 7.8): llhttp takes it for the end of HTTP, so the body's framing is fed anew.
+
+Deliberately absent: time, answers, and what follows a message.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+import httptools
+
+from gateway.errors import GatewayError
+from gateway.model.request import Headers
+from gateway.model.settings import ServerSettings
+from gateway.server.boundary import Boundary
+from gateway.server.head import Head, read_head
+from gateway.server.websocket import check_handshake
+
+HEAD, LENGTH, CHUNKED, COMPLETE, SOCKET = range(5)
+_EMPTY_LINE: Final = b"\r\n"
+_AROUND_A_BYTE: Final = 16  # what a chunk of one byte may have around it, itself included
+
+
+class Sink(Protocol):
+    """Who hears of a message as it arrives."""
+
+    def head_arrived(self, head: Head, headers: Headers, *, keep_alive: bool) -> None:
+        """A head was accepted."""
+
+    def part_arrived(self, data: bytes) -> None:
+        """A part of its body."""
+
+    def end_arrived(self) -> None:
+        """The end of it."""
+
+
+class MessageReader:
+    """Reads one connection. `state` says what comes next; `raw` is the present head, as far as it has arrived.
+
+    COMPLETE: nothing is read until `next_message`. SOCKET: `socket` is an accepted WebSocket handshake, and what
+    follows is not HTTP.
+    """
+
+    __slots__ = ("_boundary", "_headers", "_ignored", "_left", "_overhead", "_parser", "_scheme", "_settings", "_sink",
+                 "raw", "socket", "state")  # fmt: skip
+
+    def __init__(self, sink: Sink, scheme: str, settings: ServerSettings) -> None:
+        self._sink = sink
+        self._scheme = scheme
+        self._settings = settings
+        self._parser = httptools.HttpRequestParser(self)
+        self._boundary = Boundary()
+        self._headers: Headers = []
+        self._left = 0
+        self._overhead = 0
+        self._ignored: Head | None = None
+        self.raw = b""
+        self.state = HEAD
+        self.socket: tuple[Head, Headers] | None = None
+
+    def next_message(self, settings: ServerSettings) -> None:
+        """The message was answered: the next one begins."""
+        self._settings = settings
+        self.state, self.raw, self._headers = HEAD, b"", []
+
+    def read(self, data: bytes, at: int) -> int:
+        """Read `data[at:]` up to the end of the present message, and say where that is.
+
+        Raises GatewayError for what makes no sense; then nothing more can be read.
+        """
+        size = len(data)
+        while at < size and self.state < COMPLETE:
+            if self.state == HEAD and not self.raw and data[at] in _EMPTY_LINE:
+                at += 1
+                continue
+            end = self._reach(data, at)
+            self._parse(data[at:end])
+            at = end
+        return at
+
+    def _reach(self, data: bytes, at: int) -> int:
+        """How far the present message may reach into the data."""
+        if self.state != LENGTH:
+            return self._boundary.after(data, at)
+        end = min(len(data), at + self._left)
+        self._left -= end - at
+        return end
+
+    def _parse(self, piece: bytes) -> None:
+        if self.state == HEAD:
+            self.raw = self.raw + piece if self.raw else piece
+            if len(self.raw) > self._settings.max_header_bytes:
+                raise self._too_large()
+        chunked = self.state == CHUNKED
+        if chunked:
+            self._overhead += len(piece)
+        try:
+            self._parser.feed_data(piece)
+        except httptools.HttpParserUpgrade:
+            self._past_upgrade()
+        except httptools.HttpParserError as error:
+            raise _refusal_of(error) from None
+        if chunked and self._overhead > self._settings.max_header_bytes:
+            raise GatewayError("headers_too_large")
+
+    def _too_large(self) -> GatewayError:
+        long_line = len(self.raw.partition(b"\r\n")[0]) > self._settings.max_uri
+        return GatewayError("uri_too_long" if long_line else "headers_too_large")
+
+    def _past_upgrade(self) -> None:
+        head, self._ignored = self._ignored, None
+        if head is None:
+            return
+        if head.body == 0:
+            self.on_message_complete()
+            return
+        framing = b"transfer-encoding: chunked" if head.body is None else b"content-length: %d" % head.body
+        self._ignored = head
+        self._parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + b"\r\n\r\n")
+        self._ignored = None
+
+    # The parser's callbacks
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A field of the head, or a trailer field, which is discarded with this list."""
+        self._headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        """Accept the head, or raise its refusal (the parser passes it on as the context of its own error)."""
+        if self._ignored is not None:
+            return
+        if self.state != HEAD:
+            raise GatewayError("bad_request")
+        headers, self._headers = self._headers, []
+        if b" \r\n" in self.raw or b"\t\r\n" in self.raw:
+            headers = [(name, value.rstrip(b" \t")) for name, value in headers]
+        head = read_head(self.raw, headers, self._scheme, self._settings)
+        if self._parser.should_upgrade():
+            if head.upgrade == b"websocket":
+                check_handshake(head, headers)
+                self.state, self.socket = SOCKET, (head, headers)
+                return
+            self._ignored = head
+        self.state = CHUNKED if head.body is None else LENGTH
+        self._left, self._overhead = head.body or 0, 0
+        self._sink.head_arrived(head, headers, keep_alive=head.version == "1.1" and self._parser.should_keep_alive())
+
+    def on_body(self, data: bytes) -> None:
+        """A part of the body."""
+        self._overhead = max(0, self._overhead - _AROUND_A_BYTE * len(data))
+        self._sink.part_arrived(data)
+
+    def on_message_complete(self) -> None:
+        """The end of the message, except where llhttp takes an upgrade for it."""
+        if self._ignored is None and self.state != SOCKET:
+            self.state = COMPLETE
+            self._sink.end_arrived()
+
+
+def _refusal_of(error: httptools.HttpParserError) -> GatewayError:
+    """What a callback of ours raised, or else what the parser says."""
+    cause = error.__context__
+    return cause if isinstance(cause, GatewayError) else GatewayError("bad_request", reason=str(error))
