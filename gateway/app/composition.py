@@ -12,6 +12,7 @@ from typing import Final
 
 import httpx
 
+from gateway.app.certificates import client_material, material
 from gateway.app.clients import control_client, iam_upstream, origin_of
 from gateway.app.endpoints import Endpoints
 from gateway.app.health import health_of
@@ -54,9 +55,11 @@ class Composition:
     health: SystemsHealth
 
 
-def compose(configuration: Configuration, observer: Observer, before: Composition | None = None) -> Composition:
-    """The composition of a configuration. Raises ValueError or OSError for what cannot be constructed."""
-    parts = Parts(before.parts if before is not None else None)
+def compose(configuration: Configuration, observer: Observer, parts: Parts) -> Composition:
+    """The composition of a configuration. Raises ValueError or OSError for what cannot be constructed.
+
+    `parts` holds what was made, also if it raises: then it is the caller's to release.
+    """
     return _Composer(configuration, observer, parts).compose()
 
 
@@ -127,8 +130,8 @@ class _Composer:
         return [self._breakers[name] for name in _names_of(self._configuration, system) if name in self._breakers]
 
     def _upstream(self, settings: UpstreamSettings) -> Upstream:
-        key = ("upstream", settings.name)
-        return self._parts.take(key, settings, lambda: Upstream(settings), lambda upstream: upstream.aclose)
+        key, made_from = ("upstream", settings.name), (settings, client_material(settings.tls))
+        return self._parts.take(key, made_from, lambda: Upstream(settings), lambda upstream: upstream.aclose)
 
     def _limit(self, key: Hashable, limit: int) -> ConcurrencyLimit:
         kept = self._parts.take(("limit", key), None, lambda: ConcurrencyLimit(limit))
@@ -139,11 +142,12 @@ class _Composer:
         settings = self._configuration.iam
         if settings.api is IamApi.EMBEDDED:
             return self._embedded("iam")
-        upstream = self._parts.take("iam upstream", settings, lambda: iam_upstream(settings), lambda u: u.aclose)
+        made_from = (settings, client_material(settings.tls))
+        upstream = self._parts.take("iam upstream", made_from, lambda: iam_upstream(settings), lambda u: u.aclose)
         breaker = self.breaker(IAM, IAM, settings.breaker)
         return self._parts.take(
             "iam",
-            settings,
+            made_from,
             lambda: build_iam(settings, http=UpstreamTransport(upstream), breaker=breaker, observer=self._observer),
             lambda iam: iam.aclose,
         )
@@ -178,10 +182,11 @@ class _Composer:
     def _identifier(self) -> Identifier:
         settings, server = self._configuration.identity, self._configuration.server
         url = settings.jwks_url if isinstance(settings, JwtIdentity) else None
+        keys = material(settings.jwks_file) if isinstance(settings, JwtIdentity) else ()
         http = self._control_client(url) if url else None
         return self._parts.take(
             "identifier",
-            (settings, server.max_token, server.name),
+            (settings, keys, server.max_token, server.name),
             lambda: build_identifier(settings, max_token=server.max_token, http=http, realm=server.name),
             lambda identifier: identifier.aclose,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from gateway.app.certificates import client_material
 from gateway.app.clients import control_client, origin_of
 from gateway.app.health import probe_of
 from gateway.app.probing import Prober
@@ -119,7 +120,7 @@ class Endpoints:
         timeout_s = settings.health.timeout_s
         self.parts.take(
             ("prober", name),
-            (interval_s, settings),
+            (interval_s, settings, client_material(settings.tls)),
             lambda: Prober(breaker, ask, interval_s=interval_s, timeout_s=timeout_s),
             lambda prober: prober.aclose,
         )

@@ -1,8 +1,7 @@
 """One serving process: sockets first, then the gateway, then ready; and the way back, in the order that hurts least.
 
-SIGTERM or SIGINT: not ready any more, answers say `Connection: close`, streams are told, then no new connections, all
-within `drain_timeout`; what still runs then is answered `draining` or broken off. A second signal ends it at once.
-SIGHUP reloads. Telemetry is flushed last.
+SIGTERM, SIGINT and `POST /-/drain` begin the drain (`draining`); a second signal ends it at once. SIGHUP reloads. What
+every request needs is closed after the last of them, and telemetry is flushed last.
 """
 
 from __future__ import annotations
@@ -12,24 +11,25 @@ import dataclasses
 import os
 import signal
 import socket
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import uvloop
 
 from gateway.admin.app import admin_app, worker_app
+from gateway.app.certificates import Certificates
+from gateway.app.draining import drain
 from gateway.app.listeners import CannotServeError, Server, admin_config, bind, bind_unix, inherited
 from gateway.app.running import Gateway
 from gateway.app.watch import reload_on_change
 from gateway.app.workers import SOCKET_VARIABLE, Supervisor
-from gateway.model.settings import Address, Configuration
+from gateway.model.settings import Address, Configuration, ServerSettings
 from gateway.server import uvicorn_config
 from gateway.telemetry import Telemetry, build_observer
 
 __all__ = ["CannotServeError", "Overrides", "serve"]
 
-NOTICE_S = 1.0
-"""How long after losing readiness new connections are still taken, for load balancers to notice."""
 EXIT_FORCED = 1
 
 
@@ -108,26 +108,32 @@ class Process:
         gateway = Gateway(self._configuration, telemetry, self._overrides.over)
         self._take_signals(gateway)
         public, admin = self._servers(gateway, telemetry)
-        tasks = [
-            asyncio.create_task(public.serve(sockets=[self._sockets[0]])),
-            asyncio.create_task(admin.serve(sockets=[self._sockets[1]])),
-        ]
+        tasks = [asyncio.create_task(public.run_on_socket()), asyncio.create_task(admin.run_on_socket())]
         watching = asyncio.create_task(reload_on_change(gateway))
-        gateway.listening = True
-        await self._until_told(gateway, tasks)
-        await self._drain(gateway, public, tasks[0])
+        told = asyncio.create_task(gateway.draining.wait())
+        gateway.listening = await _come_up((public, admin), (told, *tasks))
+        await asyncio.wait((told, *tasks), return_when=asyncio.FIRST_COMPLETED)
+        gateway.draining.set()
         watching.cancel()
+        await drain(gateway, public, tasks[0], gateway.composition.configuration.server.drain_timeout_s)
         admin.should_exit = True
-        await asyncio.gather(watching, *tasks, return_exceptions=True)
+        await asyncio.gather(told, watching, *tasks, return_exceptions=True)
         await gateway.aclose()
         await telemetry.aclose()
 
     def _servers(self, gateway: Gateway, telemetry: Telemetry) -> tuple[Server, Server]:
         settings = self._configuration.server
         config = uvicorn_config(gateway.pipeline, settings, on_refusal=telemetry.refused, lifespan="off")
-        gateway.when_settings_change = config.listener.update
+        public = Server(config, self._sockets[0])
+        certificates = Certificates(public, settings.tls)
+
+        async def reloaded(settings: ServerSettings) -> None:
+            config.listener.update(settings)
+            await certificates.renew(settings.tls)
+
+        gateway.when_reloaded = reloaded
         operators = worker_app(gateway, telemetry.snapshot) if self._worker else admin_app(gateway, settings)
-        return Server(config), Server(admin_config(operators))
+        return public, Server(admin_config(operators), self._sockets[1])
 
     def _take_signals(self, gateway: Gateway) -> None:
         loop = asyncio.get_running_loop()
@@ -148,19 +154,12 @@ class Process:
         loop.add_signal_handler(signal.SIGINT, stop)
         loop.add_signal_handler(signal.SIGHUP, reload)
 
-    async def _until_told(self, gateway: Gateway, tasks: list[asyncio.Task[None]]) -> None:
-        """Until a signal or `POST /-/drain`, or until a server ended by itself, which none should."""
-        told = asyncio.create_task(gateway.draining.wait())
-        await asyncio.wait((told, *tasks), return_when=asyncio.FIRST_COMPLETED)
-        told.cancel()
-        gateway.draining.set()
 
-    async def _drain(self, gateway: Gateway, public: Server, serving: asyncio.Task[None]) -> None:
-        timeout_s = self._configuration.server.drain_timeout_s
-        notice_s = min(NOTICE_S, timeout_s / 4)
-        gateway.begin_to_end()
-        await asyncio.sleep(notice_s)
-        public.config.timeout_graceful_shutdown = max(1, round(timeout_s - notice_s))
-        public.should_exit = True
-        with suppress(asyncio.CancelledError):
-            await serving
+async def _come_up(servers: Sequence[Server], or_any: Sequence[asyncio.Task[Any]]) -> bool:
+    """Wait until all servers accept connections (True), or until one of the tasks is over."""
+    coming = asyncio.gather(*(server.up.wait() for server in servers))
+    await asyncio.wait((coming, *or_any), return_when=asyncio.FIRST_COMPLETED)
+    if coming.done():
+        return True
+    coming.cancel()
+    return False

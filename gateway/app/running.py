@@ -11,11 +11,12 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
 from gateway.app.composition import Composition, compose
+from gateway.app.shared import Parts
 from gateway.app.status import Status
 from gateway.config import ConfigurationError, load, masked, weakened
 from gateway.forwarded import RequestBuilder
@@ -26,8 +27,12 @@ from gateway.telemetry import Telemetry
 _LOG: Final = logging.getLogger("gateway")
 
 
-def _nobody(settings: ServerSettings) -> None:
-    """Nobody has to be told of changed settings."""
+_AT_START: Final = ("listen", "admin", "admin_token", "admin_hosts", "access_log")
+"""What of `server` a reload does not change."""
+
+
+async def _nobody(settings: ServerSettings) -> None:
+    """Nobody has to be told."""
 
 
 class Gateway:
@@ -44,8 +49,9 @@ class Gateway:
         self._loading = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
         self._retired: list[Composition] = []
-        self.when_settings_change: Callable[[ServerSettings], None] = _nobody
-        self.composition = compose(configuration, telemetry.observer)
+        self.when_reloaded: Callable[[ServerSettings], Awaitable[None]] = _nobody
+        """Told what serves after every reload, also one that was refused."""
+        self.composition = compose(configuration, telemetry.observer, Parts())
         self.composition.parts.settle()
         self.pipeline = Pipeline(self.composition.site, telemetry.observer, RequestBuilder())
         self.listening = False
@@ -90,45 +96,62 @@ class Gateway:
         """Load the file again. Whether it serves now, and the mistakes if not."""
         async with self._loading:
             file = self.composition.configuration.file
+            problems: list[str] = []
             try:
-                configuration = self._override(await asyncio.to_thread(load, file, os.environ))
-                return self._swap(configuration), []
+                await self._swap(self._override(await asyncio.to_thread(load, file, os.environ)))
             except ConfigurationError as error:
                 problems = str(error).splitlines()
             except (ValueError, OSError) as error:
                 problems = [f"{file}: {error}"]
-            self.reload_problems = tuple(problems)
+            except Exception as error:  # noqa: BLE001 - a bug in a reload must not end what serves
+                self._telemetry.observer.bug("reload", error)
+                problems = [f"{file}: something went wrong in the gateway"]
+            self._tell(problems)
+            await self.when_reloaded(self.composition.configuration.server)
+            return not problems, problems
+
+    def _tell(self, problems: list[str]) -> None:
+        self.reload_problems = tuple(problems)
+        if problems:
             self._telemetry.observer.config_reload("failure", "; ".join(problems))
             _LOG.error("the configuration was not reloaded, the one before goes on serving:\n%s", "\n".join(problems))
-            return False, problems
 
-    def _swap(self, configuration: Configuration) -> bool:
+    async def _swap(self, configuration: Configuration) -> None:
+        """Construct it beside the one that serves, then let it serve. What it raises has changed nothing."""
         before = self.composition
-        self.reload_problems = ()
         if configuration.hash == before.configuration.hash:
             self._telemetry.observer.config_reload("unchanged", configuration.hash)
-            return True
-        after = compose(configuration, self._telemetry.observer, before)
-        after.parts.settle()
+            return
+        parts = Parts(before.parts)
+        try:
+            after = compose(configuration, self._telemetry.observer, parts)
+        except BaseException:
+            await parts.release()
+            raise
+        parts.settle()
         for name in before.breakers.keys() - after.breakers.keys():
             self._telemetry.observer.breaker_removed(name, before.breakers[name].kind)
-        for line in weakened(before.configuration, configuration):
-            _LOG.warning("reload weakens: %s", line)
+        self._warn(before.configuration, configuration)
         self.composition = after
         self.pipeline.site = after.site
-        self.when_settings_change(configuration.server)
         self.loaded_at_s = time.time()
-        self._retire(before, after)
+        self._retire(before)
         self._telemetry.observer.config_reload("success", configuration.hash)
-        return True
 
-    def _retire(self, before: Composition, after: Composition) -> None:
+    def _warn(self, old: Configuration, new: Configuration) -> None:
+        for line in weakened(old, new):
+            _LOG.warning("reload weakens: %s", line)
+        for name in _AT_START:
+            if getattr(old.server, name) != getattr(new.server, name):
+                _LOG.warning("server.%s has changed, which takes effect at the next start", name)
+
+    def _retire(self, before: Composition) -> None:
         """Close what only the old composition used, once its last request is over."""
 
         def over() -> None:
             before.site.retired = None
             self._retired.remove(before)
-            task = asyncio.get_running_loop().create_task(before.parts.close_all_but(after.parts))
+            task = asyncio.get_running_loop().create_task(before.parts.release())
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 
@@ -136,6 +159,11 @@ class Gateway:
         before.site.retired = over
         if not before.site.in_flight:
             over()
+
+    @property
+    def in_flight(self) -> int:
+        """Requests and streams that are not over, also those of configurations before."""
+        return sum(composition.site.in_flight for composition in (self.composition, *self._retired))
 
     async def drain(self) -> None:
         """Begin to end."""
@@ -164,7 +192,8 @@ class Gateway:
 
     async def aclose(self) -> None:
         """Close everything."""
-        await self.composition.parts.close_all_but(None)
+        for composition in (self.composition, *self._retired):
+            await composition.parts.release()
         if self._closing:
             await asyncio.gather(*self._closing, return_exceptions=True)
 

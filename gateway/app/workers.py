@@ -70,8 +70,8 @@ class Supervisor:
         with tempfile.TemporaryDirectory(prefix="gateway-") as folder:
             self._workers = [Worker(Path(folder) / f"worker{number}.sock") for number in range(count)]
             keeping = [asyncio.create_task(self._keep(worker)) for worker in self._workers]
-            server = Server(admin_config(admin_app(self.operations, self._configuration.server)))
-            serving = asyncio.create_task(server.serve(sockets=[self._admin]))
+            server = Server(admin_config(admin_app(self.operations, self._configuration.server)), self._admin)
+            serving = asyncio.create_task(server.run_on_socket())
             try:
                 await self._wait_until_up()
                 await self._ending.wait()

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import logging
 import math
-import ssl
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
-from gateway.model.settings import ServerSettings, ServerTls
+from gateway.model.settings import ServerSettings
 from gateway.server.connection import EdgeProtocol
 from gateway.server.listener import Listener, OnRefusal
+from gateway.server.tls import server_context
 
 if TYPE_CHECKING:
     from gateway.server.cycle import App
@@ -26,6 +26,12 @@ class ListenerConfig(uvicorn.Config):
     """A uvicorn configuration that knows its listener: what EdgeProtocol is made with."""
 
     listener: Listener
+
+    def load(self) -> None:
+        """As uvicorn does, with the TLS of the settings."""
+        super().load()
+        tls = self.listener.settings.tls
+        self.ssl = None if tls is None else server_context(tls)
 
 
 def uvicorn_config(
@@ -54,15 +60,6 @@ def uvicorn_config(
         "backlog": 2048,
         "workers": 1,
     }
-    if settings.tls is not None:
-        options |= _tls(settings.tls)
     config = ListenerConfig(app, **(options | overrides))
     config.listener = Listener(settings) if on_refusal is None else Listener(settings, on_refusal)
     return config
-
-
-def _tls(tls: ServerTls) -> dict[str, Any]:
-    options: dict[str, Any] = {"ssl_certfile": tls.cert_file, "ssl_keyfile": tls.key_file}
-    if tls.client_ca_file is not None:
-        options |= {"ssl_ca_certs": str(tls.client_ca_file), "ssl_cert_reqs": ssl.CERT_REQUIRED}
-    return options

@@ -1,0 +1,39 @@
+"""The way back, in the order that hurts least. All of it is over after `drain_timeout`.
+
+    told       not ready any more; every answer says `Connection: close`; streams are told to come back elsewhere
+    NOTICE_S   new connections are still taken, for load balancers to notice
+    then       no new connections; requests on open ones are served as long as anything is in flight
+    the end    idle connections are closed; what still runs at `drain_timeout` is answered `draining`, or broken off
+
+Idle connections are kept until the end because a client that was not told cannot know: closing one while its next
+request is on the way would fail that request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from gateway.app.listeners import Server
+from gateway.app.running import Gateway
+
+NOTICE_S: Final = 1.0
+ANSWER_S: Final = 1.0
+"""How long what is broken off has for its last answer."""
+_LOOK_S: Final = 0.05
+
+
+async def drain(gateway: Gateway, server: Server, serving: asyncio.Task[None], timeout_s: float) -> None:
+    """End what `server` serves; `serving` is its task."""
+    loop = asyncio.get_running_loop()
+    end_s = loop.time() + timeout_s
+    gateway.begin_to_end()
+    server.close_after_responses()
+    await asyncio.sleep(min(NOTICE_S, timeout_s / 2))
+    server.stop_listening()
+    while gateway.in_flight and loop.time() < end_s:  # noqa: ASYNC110 - an event per request would cost every request
+        await asyncio.sleep(min(_LOOK_S, max(0.0, end_s - loop.time())))
+    server.end(within_s=max(0.0, end_s - loop.time()))
+    await asyncio.wait((serving,))
+    if server.server_state.tasks:
+        await asyncio.wait(server.server_state.tasks, timeout=ANSWER_S)
