@@ -77,11 +77,14 @@ class Exchange:
         self.finished = False
 
     async def start(self, status: int, headers: Headers) -> None:
-        """Send the response head. `headers` in lower case; `extra` is added."""
-        self.started = True
-        self.record.status = status
+        """Send the response head. `headers` in lower case; `extra` is added.
+
+        Raises GatewayError, and nothing has started, if the listener finds that this would be no well-formed head.
+        """
         kind = "websocket.http.response.start" if self.request.websocket else "http.response.start"
         await self._send({"type": kind, "status": status, "headers": headers + self.extra})
+        self.started = True
+        self.record.status = status
 
     async def write(self, chunk: bytes) -> None:
         """Send a part of the body; waits while the client reads slowly."""

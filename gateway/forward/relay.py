@@ -22,9 +22,9 @@ async def relay(answer: Answer, exchange: Exchange, headers: Headers, keep: Keep
 
     A body of at most `max_kept` bytes is given to `keep` when it was whole.
     """
+    body = answer.whole()
+    await exchange.start(answer.status, headers)
     try:
-        body = answer.whole()
-        await exchange.start(answer.status, headers)
         if body is None:
             body = await _stream(answer, exchange, max_kept if keep else 0)
         else:

@@ -325,3 +325,17 @@ async def test_no_body_is_read_for_an_upstream_that_will_not_be_asked(bench: Any
     with pytest.raises(GatewayError, match="upstream_circuit_open"):
         await subject.call(client)
     assert client.pulled == 0
+
+
+async def test_a_head_that_the_listener_refuses_is_an_error_and_not_a_broken_answer(bench: Any) -> None:
+    async with upstream_of(ok) as upstream:
+        client = Client(a_request())
+
+        async def refuse(message: Any) -> None:
+            raise GatewayError("upstream_protocol_error")
+
+        client.exchange._send = refuse
+        with pytest.raises(GatewayError, match="upstream_protocol_error"):
+            await bench(upstream.port).call(client)
+        assert not client.exchange.started
+        assert not client.edge.aborted
