@@ -1,41 +1,43 @@
 """The admin application: paths to operations, and nothing else.
 
-Every answer says `Cache-Control: no-store`. Deliberately absent: editing the configuration (that is routes.yaml's
-business) and anything on the public listener.
+Every answer says `Cache-Control: no-store`, every error is problem+json. Deliberately absent: editing the configuration
+(that is routes.yaml's business) and anything on the public listener.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
+from gateway.admin.assets import PAGE, PUBLIC_FILES, asset
+from gateway.admin.feed import Feed, FeedResponse
 from gateway.admin.guard import AdminGuard
 from gateway.admin.operations import Operations
+from gateway.admin.problems import problem
 from gateway.model.settings import ServerSettings
 
 NO_STORE: Final = {"cache-control": "no-store"}
-METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+MODES: Final = ("open", "close", "auto")
+_DETAILS: Final = {404: "There is nothing here.", 405: "This path takes other methods: see Allow."}
 
 
-def admin_app(operations: Operations, settings: ServerSettings) -> ASGIApp:
-    """The guarded ASGI application of the admin listener."""
-    app = _application(operations)
+def admin_app(operations: Operations, settings: ServerSettings, feed: Feed) -> ASGIApp:
+    """The guarded ASGI application of the admin listener. `feed` is closed by whoever ends the listener."""
+    app = _application(operations, Route("/status/stream", partial(_watch, feed)), *_page())
     return AdminGuard(app, listen=settings.admin, token=settings.admin_token, hosts=settings.admin_hosts)
 
 
-def worker_app(operations: Operations, snapshot: Callable[[], Any]) -> ASGIApp:
-    """What a worker answers its supervisor with, on a socket that nobody else can reach."""
-
-    async def values(_: Request) -> Response:
-        return JSONResponse(snapshot())
-
-    return _application(operations, Route("/snapshot", values))
+def worker_app(operations: Operations, documents: Mapping[str, Callable[[], Any]]) -> ASGIApp:
+    """What a worker answers its supervisor with, on a socket that nobody else can reach. `documents`: by path."""
+    return _application(operations, *(Route(path, _shown(make)) for path, make in documents.items()))
 
 
 def _application(operations: Operations, *more: BaseRoute) -> Starlette:
@@ -53,11 +55,45 @@ def _application(operations: Operations, *more: BaseRoute) -> Starlette:
         Route("/-/reload", views.reload, methods=["POST"]),
         Route("/-/drain", views.drain, methods=["POST"]),
         Route("/cache/purge", views.purge, methods=["POST"]),
-        Route("/breakers/{name}/{mode:str}", views.force, methods=["POST"]),
+        *(Route(f"/breakers/{{name}}/{mode}", partial(views.force, mode), methods=["POST"]) for mode in MODES),
     ]
-    app = Starlette(routes=routes)
+    app = Starlette(routes=routes, exception_handlers={HTTPException: _refused, Exception: _failed})
     app.router.redirect_slashes = False
     return app
+
+
+def _page() -> list[Route]:
+    return [Route("/", _file(PAGE)), *(Route(f"/{name}", _file(name)) for name in PUBLIC_FILES)]
+
+
+def _file(name: str) -> Callable[[Request], Awaitable[Response]]:
+    async def view(_: Request) -> Response:
+        return asset(name)
+
+    return view
+
+
+def _shown(make: Callable[[], Any]) -> Callable[[Request], Awaitable[Response]]:
+    async def view(_: Request) -> Response:
+        return JSONResponse(make())
+
+    return view
+
+
+async def _watch(feed: Feed, _: Request) -> Response:
+    return FeedResponse(feed)
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    """What Starlette refuses: no such path, another method."""
+    if not isinstance(error, HTTPException):
+        raise error
+    return problem(error.status_code, _DETAILS.get(error.status_code, error.detail), error.headers)
+
+
+async def _failed(_: Request, __: Exception) -> Response:
+    """A bug. Starlette raises it on after this answer, so the log has it in full."""
+    return problem(500, "Something went wrong in the gateway; the log has it.")
 
 
 class _Views:
@@ -76,11 +112,13 @@ class _Views:
         return JSONResponse({"status": "alive"}, headers=NO_STORE)
 
     async def readyz(self, _: Request) -> Response:
-        ready = self._operations.ready
-        return JSONResponse({"status": "ready" if ready else "not ready"}, 200 if ready else 503, NO_STORE)
+        if self._operations.ready:
+            return JSONResponse({"status": "ready"}, headers=NO_STORE)
+        return problem(503, "Not ready: still starting, or draining.")
 
-    async def metrics(self, _: Request) -> Response:
-        return Response(await self._operations.metrics(), headers=NO_STORE, media_type=METRICS_TYPE)
+    async def metrics(self, request: Request) -> Response:
+        content, media_type = await self._operations.metrics(request.headers.get("accept", ""))
+        return Response(content, headers={**NO_STORE, "vary": "accept", "content-type": media_type})
 
     async def breakers(self, _: Request) -> Response:
         return JSONResponse({"breakers": await self._operations.breakers()}, headers=NO_STORE)
@@ -96,8 +134,8 @@ class _Views:
     async def purge(self, _: Request) -> Response:
         return JSONResponse({"purged": await self._operations.purge_cache()}, headers=NO_STORE)
 
-    async def force(self, request: Request) -> Response:
-        name, mode = request.path_params["name"], request.path_params["mode"]
-        if mode not in {"open", "close", "auto"} or not await self._operations.force_breaker(name, mode):
-            return JSONResponse({"detail": f"no breaker {name!r}, or not open, close or auto"}, 404, NO_STORE)
+    async def force(self, mode: str, request: Request) -> Response:
+        name = request.path_params["name"]
+        if not await self._operations.force_breaker(name, mode):
+            return problem(404, "There is no breaker of this name: GET /breakers lists them.")
         return JSONResponse({"breaker": name, "mode": mode}, headers=NO_STORE)

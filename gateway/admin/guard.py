@@ -1,9 +1,10 @@
 """Who may use the admin listener: checked before anything else is looked at.
 
-Rules (CONTRACT.md section 10): `Host` must be the listener's own or one of `admin_hosts` (a browser on a hostile page
-can reach loopback, but not under a name of ours); off loopback every path but the probes and `/metrics` needs the
-admin token; a POST needs `X-Gateway-Admin: 1`, which no form and no simple cross-origin request can send, and no
-foreign `Origin`.
+Rules: `Host` must be the listener's own, the very address that was connected to, or one of `admin_hosts`: a browser on
+a hostile page can be led to loopback by a name of its own (DNS rebinding), but then it says that name. Only a probe of
+old may say none. Off loopback everything but the probes, `/metrics` and the page's files needs the admin token. A
+change needs `X-Gateway-Admin: 1`, which no form and no simple cross-origin request can send, and no `Origin` other
+than the listener itself.
 """
 
 from __future__ import annotations
@@ -14,12 +15,17 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from gateway.admin.assets import PAGE, PUBLIC_FILES, asset
+from gateway.admin.problems import problem
 from gateway.model.settings import Address
 
 OPEN_PATHS: Final = frozenset({"/livez", "/readyz", "/metrics"})
+_FILES: Final = frozenset(f"/{name}" for name in PUBLIC_FILES)
+_READING: Final = frozenset({"GET", "HEAD"})
+_CHALLENGE: Final = {"www-authenticate": 'Bearer realm="admin"'}
 
 
 class AdminGuard:
@@ -28,35 +34,61 @@ class AdminGuard:
     def __init__(self, app: ASGIApp, *, listen: Address, token: str | None, hosts: frozenset[str]) -> None:
         self._app = app
         self._token = token
-        self._hosts = frozenset(host.lower() for host in hosts) | _own_names(listen)
+        self._named = frozenset(host.lower() for host in hosts)
+        self._hosts = self._named | _own_names(listen)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on, or refuse."""
         if scope["type"] == "http":
-            refusal = self._refusal(scope["method"], scope["path"], Headers(scope=scope))
+            refusal = self._refusal(scope, Headers(scope=scope))
             if refusal is not None:
                 await refusal(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
-    def _refusal(self, method: str, path: str, headers: Headers) -> JSONResponse | None:
-        if path in OPEN_PATHS and method in {"GET", "HEAD"}:
+    def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
+        reading, path = scope["method"] in _READING, scope["path"]
+        open_to_all = reading and path in OPEN_PATHS
+        if not self._addressed(scope, headers.getlist("host"), or_nobody=open_to_all):
+            return problem(421, "The Host of this request is not one of this listener's (server.admin_hosts).")
+        if not open_to_all and not (reading and path in _FILES) and not self._permitted(headers):
+            return _ask_for_token(path, headers)
+        if reading:
             return None
-        if not self._known(headers.get("host", "")):
-            return _problem(421, "The Host of this request is not one of this listener's.")
-        if self._token is not None and not _bears(headers, self._token):
-            return _problem(401, "The admin token is needed.", {"www-authenticate": 'Bearer realm="admin"'})
-        if method not in {"GET", "HEAD"}:
-            if headers.get("x-gateway-admin") != "1":
-                return _problem(403, "A change needs the header X-Gateway-Admin: 1.")
-            origin = headers.get("origin")
-            if origin is not None and not self._known(urlsplit(origin).netloc):
-                return _problem(403, "A change may not come from a foreign origin.")
+        if headers.get("x-gateway-admin") != "1":
+            return problem(403, "A change needs the header X-Gateway-Admin: 1.")
+        if not self._from_here(headers):
+            return problem(403, "A change may not come from a foreign origin.")
         return None
+
+    def _addressed(self, scope: Scope, hosts: list[str], *, or_nobody: bool) -> bool:
+        if len(hosts) != 1 or not hosts[0]:
+            return or_nobody and not any(hosts)
+        return self._known(hosts[0]) or _without_port(hosts[0].lower()) == _local_address(scope)
+
+    def _permitted(self, headers: Headers) -> bool:
+        return self._token is None or _bears(headers, self._token)
+
+    def _from_here(self, headers: Headers) -> bool:
+        """Whether the page that sends this, if it is a page, is this listener's own or one of `admin_hosts`."""
+        origins = headers.getlist("origin")
+        if not origins:
+            return True
+        authority = urlsplit(origins[0]).netloc.lower()
+        if len(origins) > 1 or not authority:
+            return False
+        return authority == headers["host"].lower() or bool({authority, _without_port(authority)} & self._named)
 
     def _known(self, authority: str) -> bool:
         authority = authority.lower()
         return authority in self._hosts or _without_port(authority) in self._hosts
+
+
+def _ask_for_token(path: str, headers: Headers) -> Response:
+    """To a browser the page, which has a field for it."""
+    if path == "/" and "text/html" in headers.get("accept", ""):
+        return asset(PAGE, 401, _CHALLENGE)
+    return problem(401, "The admin token is needed.", _CHALLENGE)
 
 
 def _bears(headers: Headers, token: str) -> bool:
@@ -76,13 +108,12 @@ def _own_names(listen: Address) -> frozenset[str]:
     return frozenset(names)
 
 
+def _local_address(scope: Scope) -> str:
+    """Our end of the connection: nobody can be led here by that name who is not here already."""
+    host = (scope.get("server") or ("",))[0]
+    return f"[{host}]" if ":" in host else str(host)
+
+
 def _without_port(authority: str) -> str:
     host, colon, port = authority.rpartition(":")
     return host if colon and port.isdigit() and (not host.count(":") or host.endswith("]")) else authority
-
-
-def _problem(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    document = {"type": "about:blank", "status": status, "detail": detail}
-    return JSONResponse(
-        document, status, {"cache-control": "no-store", **(headers or {})}, media_type="application/problem+json"
-    )

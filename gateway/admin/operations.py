@@ -27,8 +27,8 @@ class Operations(Protocol):
     async def systems_health(self) -> dict[str, Any]:
         """IAM and every upstream, asked now (shared for a second)."""
 
-    async def metrics(self) -> bytes:
-        """Prometheus text exposition format."""
+    async def metrics(self, accept: str) -> tuple[bytes, str]:
+        """Metrics and their media type, by what an `Accept` field asks for: Prometheus text, or OpenMetrics."""
 
     async def reload(self) -> tuple[bool, list[str]]:
         """Load routes.yaml again: whether it serves now, and the mistakes if not."""

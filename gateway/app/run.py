@@ -18,10 +18,13 @@ from typing import Any
 import uvloop
 
 from gateway.admin.app import admin_app, worker_app
+from gateway.admin.feed import Feed
+from gateway.admin.recent import Recent
 from gateway.app.certificates import Certificates
 from gateway.app.draining import drain
 from gateway.app.listeners import CannotServeError, Server, admin_config, bind, bind_unix, inherited
 from gateway.app.running import Gateway
+from gateway.app.together import OWN_STATUS, SNAPSHOT
 from gateway.app.watch import reload_on_change
 from gateway.app.workers import SOCKET_VARIABLE, Supervisor
 from gateway.model.settings import Address, Configuration, ServerSettings
@@ -104,10 +107,12 @@ class Process:
 
     async def run(self) -> None:
         """Serve until told to stop."""
-        telemetry = build_observer(self._configuration.server, os.environ)
-        gateway = Gateway(self._configuration, telemetry, self._overrides.over)
+        recent = Recent()
+        telemetry = build_observer(self._configuration.server, os.environ, also=[recent])
+        gateway = Gateway(self._configuration, telemetry, self._overrides.over, recent)
+        feed = Feed(gateway.status)
         self._take_signals(gateway)
-        public, admin = self._servers(gateway, telemetry)
+        public, admin = self._servers(gateway, telemetry, feed)
         tasks = [asyncio.create_task(public.run_on_socket()), asyncio.create_task(admin.run_on_socket())]
         watching = asyncio.create_task(reload_on_change(gateway))
         told = asyncio.create_task(gateway.draining.wait())
@@ -116,12 +121,13 @@ class Process:
         gateway.draining.set()
         watching.cancel()
         await drain(gateway, public, tasks[0], gateway.composition.configuration.server.drain_timeout_s)
+        feed.close()
         admin.should_exit = True
         await asyncio.gather(told, watching, *tasks, return_exceptions=True)
         await gateway.aclose()
         await telemetry.aclose()
 
-    def _servers(self, gateway: Gateway, telemetry: Telemetry) -> tuple[Server, Server]:
+    def _servers(self, gateway: Gateway, telemetry: Telemetry, feed: Feed) -> tuple[Server, Server]:
         settings = self._configuration.server
         config = uvicorn_config(gateway.pipeline, settings, on_refusal=telemetry.refused, lifespan="off")
         public = Server(config, self._sockets[0])
@@ -132,7 +138,8 @@ class Process:
             await certificates.renew(settings.tls)
 
         gateway.when_reloaded = reloaded
-        operators = worker_app(gateway, telemetry.snapshot) if self._worker else admin_app(gateway, settings)
+        own = {SNAPSHOT: telemetry.snapshot, OWN_STATUS: gateway.own_status}
+        operators = worker_app(gateway, own) if self._worker else admin_app(gateway, settings, feed)
         return public, Server(admin_config(operators), self._sockets[1])
 
     def _take_signals(self, gateway: Gateway) -> None:

@@ -15,6 +15,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
+from gateway.admin.merge import merge_status
+from gateway.admin.recent import Recent
 from gateway.app.composition import Composition, compose
 from gateway.app.shared import Parts
 from gateway.app.status import Status
@@ -36,16 +38,22 @@ async def _nobody(settings: ServerSettings) -> None:
 
 
 class Gateway:
-    """One process's gateway. Constructed in its event loop. `override` puts command-line settings over a file's."""
+    """One process's gateway. Constructed in its event loop. `override` puts command-line settings over a file's.
+
+    `recent` hears what `telemetry` hears.
+    """
 
     def __init__(
         self,
         configuration: Configuration,
         telemetry: Telemetry,
         override: Callable[[Configuration], Configuration],
+        recent: Recent,
     ) -> None:
         self._telemetry = telemetry
         self._override = override
+        self.recent = recent
+        self._status = Status(self)
         self._loading = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
         self._retired: list[Composition] = []
@@ -68,11 +76,15 @@ class Gateway:
 
     async def status(self) -> dict[str, Any]:
         """Everything on the page."""
-        return Status(self).document()
+        return merge_status([self._status.own()])
+
+    def own_status(self) -> dict[str, Any]:
+        """This worker's share of the page, for whoever speaks for all workers."""
+        return self._status.own()
 
     async def routes(self) -> list[dict[str, Any]]:
         """One row per route."""
-        return Status(self).routes()
+        return self._status.routes()
 
     async def breakers(self) -> dict[str, dict[str, Any]]:
         """Every breaker by name."""
@@ -86,9 +98,9 @@ class Gateway:
         """IAM and every upstream, asked now."""
         return await self.composition.health.report()
 
-    async def metrics(self) -> bytes:
-        """Prometheus text."""
-        return self._telemetry.metrics_text()
+    async def metrics(self, accept: str) -> tuple[bytes, str]:
+        """Metrics and their media type, by what an `Accept` field asks for."""
+        return self._telemetry.exposition(accept)
 
     # What operators do
 

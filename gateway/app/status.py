@@ -1,28 +1,48 @@
-"""The documents of `/status` and `/routes`: what is, in words an operator needs in the ten seconds that count."""
+"""What one process says of itself: `/routes`, and its share of `/status`, in words an operator needs at night.
+
+`admin.merge` makes the documents that are shown of it. Rules: nothing is measured here; no secret and nothing of a
+request but what the access log says of it too.
+"""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 from gateway import __version__
+from gateway.config.matrix import Row, failure_matrix
 from gateway.iam.client import Iam
-from gateway.model.route import AggregateAction, HealthAction, PermissionsAction, Route
+from gateway.model.route import (
+    AccessKind,
+    AggregateAction,
+    HealthAction,
+    PermissionsAction,
+    Route,
+    UpstreamFailureMode,
+)
+from gateway.model.settings import Configuration
+from gateway.resilience.limit import ConcurrencyLimit
 
 if TYPE_CHECKING:
     from gateway.app.running import Gateway
 
+_ACCESS: Final = (AccessKind.CHECKS, AccessKind.AUTHENTICATED, AccessKind.PUBLIC)
+
 
 class Status:
-    """Reads a running gateway; changes nothing."""
+    """Reads a running gateway; changes nothing. What a configuration means is worked out once."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self._composition = gateway.composition
+        self._read: Configuration | None = None
+        self._rows: list[dict[str, Any]] = []
+        self._summary = ""
 
-    def document(self) -> dict[str, Any]:
-        """Everything on the page."""
-        composition, configuration = self._composition, self._composition.configuration
+    def own(self) -> dict[str, Any]:
+        """This process's share of the page."""
+        composition, recent = self._gateway.composition, self._gateway.recent
+        configuration, lately, rows = composition.configuration, recent.routes(), self.routes()
         return {
             "version": __version__,
             "time_s": time.time(),
@@ -34,10 +54,16 @@ class Status:
                 "loaded_at_s": self._gateway.loaded_at_s,
                 "warnings": list(configuration.warnings),
                 "reload_problems": list(self._gateway.reload_problems),
+                "failure_summary": self._summary,
             },
             "iam": self._iam(),
             "breakers": {name: breaker.snapshot() for name, breaker in composition.breakers.items()},
-            "routes": self.routes(),
+            "routes": [
+                {**row, "in_flight": self._in_flight(row["id"]), "lately": lately.get(row["id"])} for row in rows
+            ],
+            "unrouted": lately.get(""),
+            "history": recent.history(),
+            "refusals": recent.refusals(),
             "upstreams": {name: upstream.snapshot() for name, upstream in composition.upstreams.items()},
             "cache": {"entries": len(composition.cache)},
             "copies": composition.copies.snapshot(),
@@ -47,24 +73,59 @@ class Status:
 
     def routes(self) -> list[dict[str, Any]]:
         """One row per route, in the order of the file."""
-        return [_row(route) for route in self._composition.configuration.routes]
+        configuration = self._gateway.composition.configuration
+        if configuration is not self._read:
+            matrix = failure_matrix(configuration)
+            rules = {route.id: [row for row in matrix.rows if row.route == route.id] for route in configuration.routes}
+            self._rows = [_row(route, rules[route.id]) for route in configuration.routes]
+            self._read, self._summary = configuration, matrix.summary
+        return self._rows
 
     def _iam(self) -> dict[str, Any]:
-        iam, settings = self._composition.iam, self._composition.configuration.iam
-        return {"api": settings.api.value, **(iam.snapshot() if isinstance(iam, Iam) else {})}
+        composition = self._gateway.composition
+        iam, settings = composition.iam, composition.configuration.iam
+        shown: Mapping[str, Any] = {}
+        if isinstance(iam, Iam):
+            shown = {
+                **iam.snapshot(),
+                "max_queue": settings.max_queue,
+                "max_concurrency": settings.max_concurrency,
+                "failure_threshold": settings.breaker.failure_threshold,
+            }
+        return {"api": settings.api.value, **shown, "lately": self._gateway.recent.iam()}
+
+    def _in_flight(self, route: str) -> int:
+        limit = self._gateway.composition.site.services[route].limit
+        return limit.in_use if isinstance(limit, ConcurrencyLimit) else 0
 
 
-def _row(route: Route) -> dict[str, Any]:
+def _row(route: Route, rules: list[Row]) -> dict[str, Any]:
+    kinds = {access.kind for access in route.access.values()}
     return {
         "id": route.id,
         "host": route.host,
         "path": route.path,
         "methods": sorted(route.methods),
         "policy": route.policy,
+        "access": next(kind.value for kind in _ACCESS if kind in kinds),
         "to": _destination(route),
         "on_iam_failure": {method: rule.mode.value for method, rule in sorted(route.on_iam_failure.items())},
+        "if_iam_fails": [{"methods": list(rule.methods), "mode": rule.outcome, "text": rule.text} for rule in rules],
+        "if_upstream_fails": _upstream_rules(route),
         "deadline_s": route.deadline_s,
     }
+
+
+def _upstream_rules(route: Route) -> list[dict[str, Any]]:
+    """What stands in for the upstream, for the methods where something does."""
+    by_rule: dict[tuple[str, float], list[str]] = {}
+    for method, rule in sorted(route.on_upstream_failure.items()):
+        if rule.mode is not UpstreamFailureMode.ERROR:
+            by_rule.setdefault((rule.mode.value, rule.max_stale_s), []).append(method)
+    return [
+        {"methods": methods, "mode": mode, "max_stale_s": max_stale_s}
+        for (mode, max_stale_s), methods in by_rule.items()
+    ]
 
 
 def _destination(route: Route) -> str:

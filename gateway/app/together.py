@@ -15,9 +15,14 @@ from typing import Any, Final
 import httpx
 
 from gateway.admin.merge import merge_breakers, merge_status
-from gateway.telemetry import metrics_text
+from gateway.telemetry import exposition
 
+OWN_STATUS: Final = "/own-status"
+SNAPSHOT: Final = "/snapshot"
+"""Where a worker tells what is put together here: its share of the status, its metrics."""
 PATIENCE_S: Final = 10.0
+SHORT_PATIENCE_S: Final = 2.0
+"""What is shown every second does not wait for a worker that hangs."""
 HEADERS: Final = {"x-gateway-admin": "1", "host": "worker"}
 
 
@@ -38,7 +43,7 @@ class Workers:
 
     async def status(self) -> dict[str, Any]:
         """The status of all workers as one."""
-        return merge_status(await self._documents("/status"))
+        return merge_status(await self._documents(OWN_STATUS, SHORT_PATIENCE_S), expected=len(self._sockets()))
 
     async def routes(self) -> list[dict[str, Any]]:
         """One row per route."""
@@ -63,14 +68,15 @@ class Workers:
                 return document
         return {}
 
-    async def metrics(self) -> bytes:
+    async def metrics(self, accept: str) -> tuple[bytes, str]:
         """Metrics of all workers, added up."""
-        return metrics_text(await self._documents("/snapshot"))
+        return exposition(await self._documents(SNAPSHOT), accept)
 
     async def reload(self) -> tuple[bool, list[str]]:
         """All workers reload. They read the same files, so they agree unless a file changes in between."""
         replies = await self._all("POST", "/-/reload")
         problems = [problem for reply in replies if reply for problem in reply.json()["problems"]]
+        problems += [f"worker {number} did not answer" for number, reply in enumerate(replies) if reply is None]
         return all(reply is not None and reply.is_success for reply in replies), list(dict.fromkeys(problems))
 
     async def drain(self) -> None:
@@ -97,21 +103,21 @@ class Workers:
         for client in self._clients.values():
             await client.aclose()
 
-    async def _documents(self, path: str) -> list[Any]:
-        return [reply.json() for reply in await self._all("GET", path) if reply is not None and reply.is_success]
+    async def _documents(self, path: str, patience_s: float = PATIENCE_S) -> list[Any]:
+        replies = await self._all("GET", path, patience_s)
+        return [reply.json() for reply in replies if reply is not None and reply.is_success]
 
-    async def _all(self, method: str, path: str) -> list[httpx.Response | None]:
-        return list(await asyncio.gather(*(self._ask(socket, method, path) for socket in self._sockets())))
+    async def _all(self, method: str, path: str, patience_s: float = PATIENCE_S) -> list[httpx.Response | None]:
+        asking = (self._ask(socket, method, path, patience_s) for socket in self._sockets())
+        return list(await asyncio.gather(*asking))
 
-    async def _ask(self, socket: Path, method: str, path: str) -> httpx.Response | None:
+    async def _ask(self, socket: Path, method: str, path: str, patience_s: float = PATIENCE_S) -> httpx.Response | None:
         client = self._clients.get(socket)
         if client is None:
             transport = httpx.AsyncHTTPTransport(uds=str(socket))
-            client = httpx.AsyncClient(
-                transport=transport, base_url="http://worker", timeout=PATIENCE_S, trust_env=False, headers=HEADERS
-            )
+            client = httpx.AsyncClient(transport=transport, base_url="http://worker", trust_env=False, headers=HEADERS)
             self._clients[socket] = client
         try:
-            return await client.request(method, path)
+            return await client.request(method, path, timeout=patience_s)
         except httpx.TransportError:
             return None

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.admin.app import admin_app
+from gateway.admin.feed import Feed
 from gateway.app.listeners import CannotServeError, Server, admin_config
 from gateway.app.together import Workers
 from gateway.model.settings import Configuration
@@ -70,7 +71,9 @@ class Supervisor:
         with tempfile.TemporaryDirectory(prefix="gateway-") as folder:
             self._workers = [Worker(Path(folder) / f"worker{number}.sock") for number in range(count)]
             keeping = [asyncio.create_task(self._keep(worker)) for worker in self._workers]
-            server = Server(admin_config(admin_app(self.operations, self._configuration.server)), self._admin)
+            feed = Feed(self.operations.status)
+            operators = admin_app(self.operations, self._configuration.server, feed)
+            server = Server(admin_config(operators), self._admin)
             serving = asyncio.create_task(server.run_on_socket())
             try:
                 await self._wait_until_up()
@@ -80,6 +83,7 @@ class Supervisor:
                 self._signal_all(signal.SIGTERM)
                 await asyncio.wait(keeping, timeout=self._configuration.server.drain_timeout_s + GRACE_S)
                 self._signal_all(signal.SIGKILL)
+                feed.close()
                 server.should_exit = True
                 await asyncio.gather(*keeping, serving, return_exceptions=True)
                 await self.operations.aclose()

@@ -187,7 +187,7 @@ class Call:
             raise
         finally:
             taken_s = time.perf_counter() - started_s
-            means.record.add(len(batch), taken_s, code, reason)
+            means.record.add(code, reason)
             means.observer.iam_call_ended(span, len(batch), code, taken_s)
 
     async def _ask_apart(self, batch: Sequence[Pending], failure: CallFailure) -> None:

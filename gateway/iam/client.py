@@ -99,7 +99,7 @@ class Iam:
         return ""
 
     def snapshot(self) -> dict[str, Any]:
-        """What the status page shows: queue, calls in flight, latency, batch size, last error."""
+        """What the status page shows: queue, calls in flight, calls in all, last error."""
         return {"queue": len(self._waiting), "in_flight": self._places.in_use, **self._record.snapshot()}
 
     async def aclose(self) -> None:

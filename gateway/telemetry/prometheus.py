@@ -1,4 +1,4 @@
-"""A snapshot of the metrics as Prometheus text (format 0.0.4, which has no exemplars: those leave by OTLP).
+"""A snapshot of the metrics as Prometheus text, or as OpenMetrics for who asks for it: only that has exemplars.
 
 Rule: names are translated as OpenTelemetry says for Prometheus: dots become underscores, the unit is a suffix, counters
 end in `_total`.
@@ -10,14 +10,16 @@ from collections.abc import Iterator
 from itertools import accumulate
 from typing import Any, Final
 
-from prometheus_client import generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client import generate_latest, openmetrics
+from prometheus_client.core import CounterMetricFamily, Exemplar, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from gateway.telemetry.instruments import INSTRUMENTS, Instrument, InstrumentKind
 from gateway.telemetry.store import Snapshot
 
 _SUFFIXES: Final = {"s": "_seconds"}
+_TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
+_OPEN_METRICS: Final = "application/openmetrics-text"
 
 
 def prometheus_name(instrument: Instrument) -> str:
@@ -25,11 +27,28 @@ def prometheus_name(instrument: Instrument) -> str:
     return instrument.name.replace(".", "_") + _SUFFIXES.get(instrument.unit, "")
 
 
+def exposition(snapshot: Snapshot, accept: str) -> tuple[bytes, str]:
+    """The text and its media type, by what an `Accept` field asks for."""
+    if _OPEN_METRICS in accept.lower():
+        return open_metrics(snapshot), f"{_OPEN_METRICS}; version=1.0.0; charset=utf-8"
+    return text(snapshot), _TEXT
+
+
 def text(snapshot: Snapshot) -> bytes:
-    """Prometheus text."""
+    """Prometheus text, format 0.0.4."""
+    return generate_latest(_registry(snapshot))
+
+
+def open_metrics(snapshot: Snapshot) -> bytes:
+    """OpenMetrics 1.0, with the traces of measured requests as exemplars."""
+    shown: bytes = openmetrics.exposition.generate_latest(_registry(snapshot))  # type: ignore[no-untyped-call]
+    return shown
+
+
+def _registry(snapshot: Snapshot) -> CollectorRegistry:
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Reading(snapshot))
-    return generate_latest(registry)
+    return registry
 
 
 class _Reading(Collector):
@@ -58,6 +77,15 @@ def _family(instrument: Instrument, cells: list[list[Any]]) -> Metric:
 
 def _histogram(family: HistogramMetricFamily, instrument: Instrument, cells: list[list[Any]]) -> HistogramMetricFamily:
     bounds = [*(repr(bound) for bound in instrument.bounds), "+Inf"]
-    for values, (counts, total) in cells:
-        family.add_metric(values, list(zip(bounds, accumulate(counts), strict=True)), total)
+    for values, (counts, total, exemplars) in cells:
+        buckets: list[tuple[str, float] | tuple[str, float, Exemplar]] = list(
+            zip(bounds, accumulate(counts), strict=True)
+        )
+        for bucket, *exemplar in exemplars:
+            buckets[bucket] = (*buckets[bucket][:2], _exemplar(*exemplar))
+        family.add_metric(values, buckets, total)
     return family
+
+
+def _exemplar(value: float, trace_id: str, span_id: str, at_s: float) -> Exemplar:
+    return Exemplar({"trace_id": trace_id, "span_id": span_id}, value, at_s)

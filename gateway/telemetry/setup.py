@@ -12,7 +12,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import IO, Any, Final
 
 from gateway.errors import GatewayError
@@ -40,11 +40,11 @@ _FLUSH_S: Final = 5.0
 _LINES_FLUSH_S: Final = 2.0
 
 
-def metrics_text(snapshots: Iterable[Snapshot]) -> bytes:
-    """The metrics of several workers, added up, in Prometheus text format."""
+def exposition(snapshots: Iterable[Snapshot], accept: str = "") -> tuple[bytes, str]:
+    """The metrics of several workers, added up, and their media type: Prometheus text, or OpenMetrics if asked for."""
     from gateway.telemetry import prometheus  # noqa: PLC0415 - only a serving process needs the library
 
-    return prometheus.text(merge(snapshots))
+    return prometheus.exposition(merge(snapshots), accept)
 
 
 class Telemetry:
@@ -57,9 +57,9 @@ class Telemetry:
         self._exporting = exporting
         self._writing = writing
 
-    def metrics_text(self) -> bytes:
-        """All metrics in Prometheus text format."""
-        return metrics_text([self._store.snapshot()])
+    def exposition(self, accept: str = "") -> tuple[bytes, str]:
+        """All metrics and their media type, by what an `Accept` field asks for."""
+        return exposition([self._store.snapshot()], accept)
 
     def snapshot(self) -> Snapshot:
         """The values of this worker, as JSON data for another one."""
@@ -90,12 +90,13 @@ def build_observer(
     settings: ServerSettings,
     environ: Mapping[str, str],
     *,
+    also: Sequence[Observer] = (),
     stdout: IO[bytes] | None = None,
     stderr: IO[bytes] | None = None,
 ) -> Telemetry:
     """The telemetry of this process. `environ` must be the process's own for exporters to see all of it.
 
-    `stdout`, `stderr`: other unbuffered binary files than the process's own.
+    `also`: who else is told. `stdout`, `stderr`: other unbuffered binary files than the process's own.
     """
     choice, store = choose(environ), Store()
     dropped = _counter_of_drops(store)
@@ -103,7 +104,7 @@ def build_observer(
     notes = LineWriter(stderr or _raw(sys.stderr), dropped("logs"))
     undo = install(notes.write)
     spans, exporting = _exporting(choice, store, environ, dropped)
-    observers = [spans, Diagnostics(), *_access_log(settings, lines)]
+    observers = [spans, Diagnostics(), *_access_log(settings, lines), *also]
     if choice.collect:
         observers.append(MetricsObserver(store))
 

@@ -12,24 +12,20 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from gateway.telemetry.instruments import INSTRUMENTS, Instrument, InstrumentKind
 
 Labels = tuple[str, ...]
 Snapshot = dict[str, list[list[Any]]]
-"""Metric name → `[labels, value]` pairs; the value of a histogram is `[counts by bucket, sum]`."""
+"""Metric name → `[labels, value]` pairs; the value of a histogram is `[counts by bucket, sum, exemplars]`.
+
+An exemplar is `[bucket, value, trace id, span id, Unix time]`: one measured value and the trace that it belongs to.
+"""
 
 
-@dataclass(frozen=True, slots=True)
-class Exemplar:
-    """One measured value and the trace that it belongs to. `at_s` is Unix time."""
-
-    value: float
-    trace_id: str
-    span_id: str
-    at_s: float
+Exemplar = tuple[float, str, str, float]
+"""Value, trace id, span id, Unix time."""
 
 
 class Values:
@@ -63,6 +59,10 @@ class Cell:
         self.total = 0.0
         self.exemplars: dict[int, Exemplar] = {}
 
+    def copy(self) -> list[Any]:
+        """Counts, sum and exemplars as JSON data."""
+        return [list(self.counts), self.total, [[bucket, *one] for bucket, one in list(self.exemplars.items())]]
+
 
 class Distribution:
     """A histogram: counts by bucket and the sum, by label values."""
@@ -85,7 +85,7 @@ class Distribution:
     def record_of_trace(self, labels: Labels, value: float, trace_id: str, span_id: str) -> None:
         """The same, and remember the trace as the exemplar of its bucket."""
         cell = self.record(labels, value)
-        cell.exemplars[bisect_left(self.bounds, value)] = Exemplar(value, trace_id, span_id, time.time())
+        cell.exemplars[bisect_left(self.bounds, value)] = (value, trace_id, span_id, time.time())
 
 
 class Store:
@@ -109,13 +109,6 @@ class Store:
         """Where a histogram is written."""
         return self._distributions[instrument.name]
 
-    def exemplars(self) -> dict[str, dict[Labels, dict[int, Exemplar]]]:
-        """The exemplars of this process: metric name → label values → bucket."""
-        return {
-            name: {labels: dict(cell.exemplars) for labels, cell in list(kept.cells.items()) if cell.exemplars}
-            for name, kept in self._distributions.items()
-        }
-
     def snapshot(self) -> Snapshot:
         """A copy of all values, as JSON data."""
         taken: Snapshot = {
@@ -123,7 +116,7 @@ class Store:
             for name, kept in self._values.items()
         }
         for name, kept in self._distributions.items():
-            taken[name] = [[list(labels), [list(cell.counts), cell.total]] for labels, cell in list(kept.cells.items())]
+            taken[name] = [[list(labels), cell.copy()] for labels, cell in list(kept.cells.items())]
         return taken
 
 
@@ -147,4 +140,5 @@ def _add_numbers(one: float, other: float) -> float:
 
 
 def _add_distributions(one: list[Any], other: list[Any]) -> list[Any]:
-    return [[a + b for a, b in zip(one[0], other[0], strict=True)], one[1] + other[1]]
+    latest = {exemplar[0]: exemplar for exemplar in sorted([*one[2], *other[2]], key=lambda exemplar: exemplar[-1])}
+    return [[a + b for a, b in zip(one[0], other[0], strict=True)], one[1] + other[1], list(latest.values())]

@@ -291,13 +291,12 @@ async def test_a_probe_only_asks_whether_iam_answers(bench, make, code):
     assert await bench.iam.probe() == code
 
 
-async def test_the_snapshot_shows_latency_batches_and_the_last_error(bench):
+async def test_the_snapshot_shows_what_is_under_way_and_the_last_error(bench):
     await bench.decide(question("a"), question("b"), question("c"))
     failing(bench)
     await bench.decide(question())
     await turns()
     shown = bench.iam.snapshot()
-    assert (shown["queue"], shown["in_flight"], shown["calls"], shown["mean_batch_size"]) == (0, 0, 2, 2.0)
-    assert shown["latency_ms"]["p50"] <= shown["latency_ms"]["p95"] <= shown["latency_ms"]["p99"]
+    assert (shown["queue"], shown["in_flight"], shown["calls"]) == (0, 0, 2)
     assert shown["last_error"]["code"] == "iam_error"
     assert shown["last_error"]["reason"] == "IAM answered 500"

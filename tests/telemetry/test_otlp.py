@@ -12,7 +12,7 @@ import pytest
 
 from gateway.errors import GatewayError
 from gateway.model.settings import ServerSettings
-from gateway.telemetry import Telemetry, build_observer, metrics_text
+from gateway.telemetry import Telemetry, build_observer, exposition
 from tests.telemetry.conftest import TOKEN, Receiver, record, request, until
 
 pytestmark = pytest.mark.hazard
@@ -124,7 +124,7 @@ async def test_metrics_are_sent_at_the_interval(build, receiver):
 async def test_nothing_is_sent_when_the_sdk_is_off(build, receiver, out):
     telemetry = build(OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint, OTEL_SDK_DISABLED="true")
     serve(telemetry)
-    assert b"gateway_authz_decisions_total{" in telemetry.metrics_text(), "what is counted does not need the SDK"
+    assert b"gateway_authz_decisions_total{" in telemetry.exposition()[0], "what is counted does not need the SDK"
     await telemetry.aclose()
     assert (receiver.exports, receiver.metrics) == (0, {})
     assert len(json.loads(out.text)["trace_id"]) == 32
@@ -133,7 +133,7 @@ async def test_nothing_is_sent_when_the_sdk_is_off(build, receiver, out):
 async def test_nothing_is_counted_when_metrics_are_off(build):
     telemetry = build(OTEL_METRICS_EXPORTER="none")
     serve(telemetry)
-    assert b"gateway_authz_decisions_total{" not in telemetry.metrics_text()
+    assert b"gateway_authz_decisions_total{" not in telemetry.exposition()[0]
     await telemetry.aclose()
 
 
@@ -167,7 +167,7 @@ async def test_a_bad_collector_costs_spans_never_time_or_memory(build, receiver,
     assert time.perf_counter() - begun_s < 9
     assert TOKEN not in err.text
     if collector == "refusing":
-        assert b'gateway_telemetry_dropped_total{signal="traces"}' in telemetry.metrics_text()
+        assert b'gateway_telemetry_dropped_total{signal="traces"}' in telemetry.exposition()[0]
 
 
 async def test_a_transport_that_is_not_installed_is_said_and_the_gateway_serves(build, monkeypatch, err, out):
@@ -186,7 +186,7 @@ async def test_what_the_listener_refused_is_logged_and_counted(build, out):
     line = json.loads(out.text)
     assert (line["status"], line["code"], line["path"], line["client"]) == (431, "headers_too_large", "/x", "192.0.2.9")
     assert len(line["trace_id"]) == 32
-    assert b'http_response_status_code="431"' in telemetry.metrics_text()
+    assert b'http_response_status_code="431"' in telemetry.exposition()[0]
     assert TOKEN not in out.text
 
 
@@ -211,6 +211,6 @@ async def test_workers_can_be_shown_as_one(build):
     serve(telemetry)
     other = json.loads(json.dumps(telemetry.snapshot()))
     counted = b'gateway_authz_decisions_total{code="",outcome="allow",route="inventory"} '
-    assert counted + b"1.0" in telemetry.metrics_text()
-    assert counted + b"2.0" in metrics_text([telemetry.snapshot(), other])
+    assert counted + b"1.0" in telemetry.exposition()[0]
+    assert counted + b"2.0" in exposition([telemetry.snapshot(), other])[0]
     await telemetry.aclose()

@@ -32,7 +32,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from gateway import __version__
 from gateway.telemetry.instruments import INSTRUMENTS, Instrument, InstrumentKind
-from gateway.telemetry.store import Exemplar, Labels, Store
+from gateway.telemetry.store import Store
 
 _log: Final = logging.getLogger("gateway.telemetry")
 
@@ -101,26 +101,22 @@ def metrics_data(store: Store, resource: Resource) -> MetricsData:
 
 def _metrics(store: Store) -> Iterable[Metric]:
     started, now = int(store.started_s * _NANO), time.time_ns()
-    snapshot, exemplars = store.snapshot(), store.exemplars()
+    snapshot = store.snapshot()
     for instrument in INSTRUMENTS:
         cells = snapshot[instrument.name]
         if cells:
-            data = _data(instrument, cells, exemplars.get(instrument.name, {}), started, now)
+            data = _data(instrument, cells, started, now)
             yield Metric(name=instrument.name, description=instrument.description, unit=instrument.unit, data=data)
 
 
 def _data(
     instrument: Instrument,
     cells: list[list[Any]],
-    exemplars: Mapping[Labels, Mapping[int, Exemplar]],
     started: int,
     now: int,
 ) -> Sum | Gauge | Histogram:
     if instrument.kind is InstrumentKind.HISTOGRAM:
-        distributions = [
-            _distribution(instrument, labels, value, exemplars.get(tuple(labels), {}), started, now)
-            for labels, value in cells
-        ]
+        distributions = [_distribution(instrument, labels, value, started, now) for labels, value in cells]
         return Histogram(data_points=distributions, aggregation_temporality=_CUMULATIVE)
     numbers = [NumberDataPoint(_attributes(instrument, labels), started, now, value) for labels, value in cells]
     if instrument.kind is InstrumentKind.COUNTER:
@@ -132,11 +128,10 @@ def _distribution(
     instrument: Instrument,
     labels: list[str],
     value: list[Any],
-    exemplars: Mapping[int, Exemplar],
     started: int,
     now: int,
 ) -> HistogramDataPoint:
-    counts, total = value
+    counts, total, exemplars = value
     return HistogramDataPoint(
         attributes=_attributes(instrument, labels),
         start_time_unix_nano=started,
@@ -147,7 +142,7 @@ def _distribution(
         explicit_bounds=instrument.bounds,
         min=None,  # type: ignore[arg-type]  # optional in OTLP, and not kept
         max=None,  # type: ignore[arg-type]  # as above
-        exemplars=[_exemplar(exemplar) for exemplar in exemplars.values()],
+        exemplars=[_exemplar(*exemplar) for _, *exemplar in exemplars],
     )
 
 
@@ -159,11 +154,11 @@ def _attributes(instrument: Instrument, labels: list[str]) -> dict[str, str | in
     }
 
 
-def _exemplar(exemplar: Exemplar) -> OtlpExemplar:
+def _exemplar(value: float, trace_id: str, span_id: str, at_s: float) -> OtlpExemplar:
     return OtlpExemplar(
         filtered_attributes={},
-        value=exemplar.value,
-        time_unix_nano=int(exemplar.at_s * _NANO),
-        span_id=int(exemplar.span_id, 16),
-        trace_id=int(exemplar.trace_id, 16),
+        value=value,
+        time_unix_nano=int(at_s * _NANO),
+        span_id=int(span_id, 16),
+        trace_id=int(trace_id, 16),
     )

@@ -1,0 +1,133 @@
+"""`/status/stream`: the status once a second as server-sent events (HTML Living Standard 9.2), to a few watchers.
+
+Rules: one producer works for all watchers, and only while there are any; who takes nothing for ten seconds is let go;
+no more than 32 at a time; when the process ends, every stream is ended with an event that says so. Deliberately
+absent: event ids and catching up - every event is the whole status.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from typing import Any, Final
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from gateway.admin.problems import problem
+
+_LOG: Final = logging.getLogger("gateway")
+MOST_WATCHERS: Final = 32
+INTERVAL_S: Final = 1.0
+PATIENCE_S: Final = 10.0
+RETRY_MS: Final = 2000
+_END: Final = b"event: end\ndata: {}\n\n"
+
+
+class Feed:
+    """The status for whoever watches. `source` makes it; one event loop only."""
+
+    def __init__(self, source: Callable[[], Awaitable[dict[str, Any]]], *, interval_s: float = INTERVAL_S) -> None:
+        self._source = source
+        self._interval_s = interval_s
+        self._watchers = 0
+        self._producer: asyncio.Task[None] | None = None
+        self._latest = b""
+        self._tick = asyncio.Event()
+        self._closed = False
+
+    def enter(self) -> bool:
+        """Take a place among the watchers, if there is one. Each True is followed by one `leave`."""
+        if self._closed or self._watchers >= MOST_WATCHERS:
+            return False
+        self._watchers += 1
+        if self._producer is None:
+            self._producer = asyncio.get_running_loop().create_task(self._produce())
+        return True
+
+    def leave(self) -> None:
+        """Give it back. With the last watcher the work ends."""
+        self._watchers -= 1
+        if not self._watchers and self._producer is not None:
+            self._producer.cancel()
+            self._producer, self._latest = None, b""
+
+    def close(self) -> None:
+        """End every stream."""
+        self._closed = True
+        self._turn()
+
+    async def events(self) -> AsyncIterator[bytes]:
+        """What to send, from now to the end. Who is slow misses some."""
+        if self._latest:
+            yield self._latest
+        while not self._closed:
+            await self._tick.wait()
+            if not self._closed:
+                yield self._latest
+        yield _END
+
+    async def _produce(self) -> None:
+        while True:
+            try:
+                document = await self._source()
+                self._latest = b"event: status\ndata: %s\n\n" % json.dumps(document, separators=(",", ":")).encode()
+            except Exception:  # noqa: BLE001 - a bug in what is shown must not end the showing
+                _LOG.exception("the status could not be made")
+            self._turn()
+            await asyncio.sleep(self._interval_s)
+
+    def _turn(self) -> None:
+        """Wake all who wait; whoever waits from now on waits for the next time."""
+        tick, self._tick = self._tick, asyncio.Event()
+        tick.set()
+
+
+class FeedResponse(Response):
+    """One watcher's stream."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, feed: Feed) -> None:
+        super().__init__(headers={"cache-control": "no-store", "x-accel-buffering": "no"})
+        del self.headers["content-length"]
+        self._feed = feed
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Stream until the watcher leaves, takes nothing, or the process ends."""
+        head = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        if scope["method"] == "HEAD":
+            await send(head)
+            await send({"type": "http.response.body"})
+        elif not self._feed.enter():
+            await problem(503, "Too many watch already.", {"retry-after": "5"})(scope, receive, send)
+        else:
+            gone = asyncio.get_running_loop().create_task(_until_gone(receive))
+            try:
+                with suppress(TimeoutError):
+                    await self._stream(gone, head, send)
+            finally:
+                self._feed.leave()
+                gone.cancel()
+
+    async def _stream(self, gone: asyncio.Task[None], head: dict[str, Any], send: Send) -> None:
+        await send(head)
+        await _in_time(send, b"retry: %d\n\n" % RETRY_MS, more=True)
+        async for event in self._feed.events():
+            if gone.done():
+                return
+            await _in_time(send, event, more=True)
+        await _in_time(send, b"", more=False)
+
+
+async def _in_time(send: Send, body: bytes, *, more: bool) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        await send({"type": "http.response.body", "body": body, "more_body": more})
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
