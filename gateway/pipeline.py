@@ -109,12 +109,12 @@ class Pipeline:
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """One request (ASGI 3, scope types `http` and `websocket`)."""
         site = self.site
-        site.in_flight += 1
         record = AccessRecord(started_s=time.monotonic())
         request = self._build_request(scope, site.settings)
         span = self._observer.request_started(request, record)
         edge = scope["extensions"]["gateway.edge"]
         exchange = Exchange(request, record, span, edge, receive, send)
+        site.in_flight += 1
         try:
             if self.closing:
                 edge.close_after_response()
