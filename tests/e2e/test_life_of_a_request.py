@@ -15,7 +15,7 @@ pytestmark = pytest.mark.hazard
 ROUTES = """
 version: 1
 server: {{listen: "127.0.0.1:{{port}}", admin: "127.0.0.1:{{admin}}"}}
-iam: {{url: "{iam}", timeout: {{connect: 1s, read: 500ms, total: 800ms}}, circuit_breaker: {{open_for: 2s}}}}
+iam: {{url: "{iam}", timeout: {{connect: 1s, read: 500ms, total: 800ms}}, circuit_breaker: {{open_for: 6s}}}}
 identity: {{opaque: {{}}}}
 upstreams: {{inventory: {{url: "{upstream}"}}}}
 routes:
@@ -79,16 +79,16 @@ async def test_iam_failing_opens_the_circuit_and_its_return_closes_it(
             assert reply.json()["code"] in {"iam_unreachable", "iam_timeout"}
             assert time.monotonic() - begun < 0.8 + 2.0
         calls = len(iam.seen)
-        replies = await asyncio.gather(*(client.get("/inventory/7") for _ in range(300)))
+        replies = await asyncio.gather(*(client.get("/inventory/7") for _ in range(200)))
         assert {reply.json()["code"] for reply in replies} == {"iam_circuit_open"}
-        assert all(1 <= int(reply.headers["retry-after"]) <= 3 for reply in replies)
+        assert all(1 <= int(reply.headers["retry-after"]) <= 8 for reply in replies)
         assert all(int(reply.headers["retry-after"]) == reply.json()["retry_after"] for reply in replies)
         assert len(iam.seen) == calls
         assert (await client.get("/open/x")).status_code == 200
         if fault == "killed":
             await iam.start()
         iam.mode = "ok"
-        await asyncio.sleep(2.2)
+        await asyncio.sleep(6.2)
         calls = len(iam.seen)
         assert (await client.get("/inventory/7")).status_code == 200
         assert len(iam.seen) == calls + 1
