@@ -23,13 +23,18 @@ ANSWER_S: Final = 1.0
 _LOOK_S: Final = 0.05
 
 
+def notice_s(timeout_s: float) -> float:
+    """How long new connections are taken after the gateway was told to end."""
+    return min(NOTICE_S, timeout_s / 2)
+
+
 async def drain(gateway: Gateway, server: Server, serving: asyncio.Task[None], timeout_s: float) -> None:
     """End what `server` serves; `serving` is its task."""
     loop = asyncio.get_running_loop()
     end_s = loop.time() + timeout_s
     gateway.begin_to_end()
     server.close_after_responses()
-    await asyncio.sleep(min(NOTICE_S, timeout_s / 2))
+    await asyncio.sleep(notice_s(timeout_s))
     server.stop_listening()
     while gateway.in_flight and loop.time() < end_s:  # noqa: ASYNC110 - an event per request would cost every request
         await asyncio.sleep(min(_LOOK_S, max(0.0, end_s - loop.time())))

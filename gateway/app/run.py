@@ -77,8 +77,9 @@ def serve(configuration: Configuration, overrides: Overrides, *, workers: int = 
     inherited_from = os.environ.get(SOCKET_VARIABLE)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         if inherited_from:
-            number, _, path = inherited_from.partition(":")
-            runner.run(Process(configuration, overrides, inherited(int(number)), bind_unix(path), worker=True).run())
+            listening, pipe, path = inherited_from.split(":", 2)
+            sockets = inherited(int(listening)), bind_unix(path)
+            runner.run(Process(configuration, overrides, *sockets, lifeline=int(pipe)).run())
             return
         public, admin = bind(configuration.server.listen), bind(configuration.server.admin)
         if workers > 1:
@@ -89,7 +90,10 @@ def serve(configuration: Configuration, overrides: Overrides, *, workers: int = 
 
 
 class Process:
-    """One serving process: alone, or one of several workers whose operators ask on a Unix socket."""
+    """One serving process: alone, or one of several workers whose operators ask on a Unix socket.
+
+    `lifeline`: a worker's pipe from its supervisor, which ends with it.
+    """
 
     def __init__(
         self,
@@ -98,12 +102,12 @@ class Process:
         public: socket.socket,
         admin: socket.socket,
         *,
-        worker: bool = False,
+        lifeline: int | None = None,
     ) -> None:
         self._configuration = configuration
         self._overrides = overrides
         self._sockets = (public, admin)
-        self._worker = worker
+        self._lifeline = lifeline
 
     async def run(self) -> None:
         """Serve until told to stop."""
@@ -139,7 +143,7 @@ class Process:
 
         gateway.when_reloaded = reloaded
         own = {SNAPSHOT: telemetry.snapshot, OWN_STATUS: gateway.own_status}
-        operators = worker_app(gateway, own) if self._worker else admin_app(gateway, settings, feed)
+        operators = worker_app(gateway, own) if self._lifeline is not None else admin_app(gateway, settings, feed)
         return public, Server(admin_config(operators), self._sockets[1])
 
     def _take_signals(self, gateway: Gateway) -> None:
@@ -160,6 +164,18 @@ class Process:
         loop.add_signal_handler(signal.SIGTERM, stop)
         loop.add_signal_handler(signal.SIGINT, stop)
         loop.add_signal_handler(signal.SIGHUP, reload)
+        if self._lifeline is not None:
+            self._hold_on_to(self._lifeline, gateway)
+
+    def _hold_on_to(self, lifeline: int, gateway: Gateway) -> None:
+        """Without a supervisor nobody could end or reload this worker, and its port would never be free."""
+        loop = asyncio.get_running_loop()
+
+        def alone() -> None:
+            loop.remove_reader(lifeline)
+            gateway.draining.set()
+
+        loop.add_reader(lifeline, alone)
 
 
 async def _come_up(servers: Sequence[Server], or_any: Sequence[asyncio.Task[Any]]) -> bool:

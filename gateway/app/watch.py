@@ -1,21 +1,28 @@
 """Reload when a folder of the configuration changes, also by a Kubernetes ConfigMap's symlink swap.
 
 The folders are watched, not the files: a swap replaces a symlink beside them, which a watch on the file never sees.
-Of what changes in a folder only the configuration's own files count, and what may become one of them.
+Of what changes in a folder only the configuration's own files count, and what may become one of them. Where the kernel
+tells nothing (network file systems) or told it before the watch began, the files are looked at every LOOK_S.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from pathlib import PurePath
+from collections.abc import Iterable
+from pathlib import Path, PurePath
+from typing import Final
 
 import watchfiles
 
 from gateway.app.running import Gateway
 
-_LOG = logging.getLogger("gateway")
-_KINDS = frozenset({".yaml", ".cedar", ".json"})
+LOOK_S: Final = 10.0
+_DEBOUNCE_MS: Final = 200
+_LOG: Final = logging.getLogger("gateway")
+_KINDS: Final = frozenset({".yaml", ".cedar", ".json"})
+
+Stamps = frozenset[tuple[Path, int, int, int]]
 
 
 def matters(path: str, known: frozenset[str]) -> bool:
@@ -24,21 +31,53 @@ def matters(path: str, known: frozenset[str]) -> bool:
     return name in known or name.startswith("..") or PurePath(path).suffix in _KINDS
 
 
-async def reload_on_change(gateway: Gateway) -> None:
-    """Watch until cancelled. The set of folders is taken anew after each reload."""
-    while True:
-        folders = gateway.folders
-        known = frozenset(file.name for file in gateway.composition.configuration.files)
+def stamps(files: Iterable[Path]) -> Stamps:
+    """What tells a changed file from the one before. A file that is gone has none."""
+    found = set()
+    for file in files:
         try:
-            async for _ in watchfiles.awatch(
-                *folders,
-                watch_filter=lambda _, path: matters(path, known),  # noqa: B023 - awatch ends before `known` changes
-                recursive=False,
-                debounce=200,
-            ):
-                await gateway.reload()
-                if gateway.folders != folders:
-                    break
+            status = file.stat()
+        except OSError:
+            continue
+        found.add((file, status.st_ino, status.st_size, status.st_mtime_ns))
+    return frozenset(found)
+
+
+class _Watch:
+    """One gateway's files and folders."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._seen = stamps(gateway.composition.configuration.files)
+
+    async def folders(self) -> None:
+        """Watch until there is something else to watch, as a reload can have it."""
+        folders, files = self._gateway.folders, self._gateway.composition.configuration.files
+        known = frozenset(file.name for file in files)
+        async for changes in watchfiles.awatch(
+            *folders,
+            watch_filter=lambda _, path: matters(path, known),
+            recursive=False,
+            debounce=_DEBOUNCE_MS,
+            rust_timeout=round(LOOK_S * 1000),
+            yield_on_timeout=True,
+        ):
+            if changes or self._changed():
+                await self._gateway.reload()
+                self._seen = stamps(self._gateway.composition.configuration.files)
+            if (folders, files) != (self._gateway.folders, self._gateway.composition.configuration.files):
+                return
+
+    def _changed(self) -> bool:
+        return stamps(self._gateway.composition.configuration.files) != self._seen
+
+
+async def reload_on_change(gateway: Gateway) -> None:
+    """Watch until cancelled."""
+    watch = _Watch(gateway)
+    while True:
+        try:
+            await watch.folders()
         except (OSError, RuntimeError) as error:
             _LOG.warning("cannot watch the configuration's folders, SIGHUP and /-/reload still work: %s", error)
             await asyncio.sleep(60)

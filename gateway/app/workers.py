@@ -1,8 +1,8 @@
 """`--workers N`: one process that binds, starts and watches workers, and answers operators for all of them.
 
 The workers share the listening socket, so a worker that ends loses no connection that waits there. A worker that dies
-is started again, after a pause that grows while it keeps dying. SIGTERM, SIGINT and SIGHUP are passed on; the
-supervisor ends when the last worker has.
+is started again, after a pause that grows while it keeps dying; a worker learns from a pipe that its supervisor died,
+and drains. SIGTERM, SIGINT and SIGHUP are passed on; the supervisor ends when the last worker has.
 """
 
 from __future__ import annotations
@@ -22,15 +22,17 @@ from typing import Final
 
 from gateway.admin.app import admin_app
 from gateway.admin.feed import Feed
+from gateway.app.draining import notice_s
 from gateway.app.listeners import CannotServeError, Server, admin_config
 from gateway.app.together import Workers
 from gateway.model.settings import Configuration
 
 _LOG: Final = logging.getLogger("gateway")
 SOCKET_VARIABLE: Final = "GATEWAY_WORKER"
-"""Set for workers: `<number of the inherited listening socket>:<path of the worker's own admin socket>`."""
+"""Set for workers: `<number of the listening socket>:<number of the pipe>:<path of the worker's own admin socket>`."""
 START_TIMEOUT_S: Final = 60.0
 GRACE_S: Final = 10.0
+EXIT_FORCED: Final = 1
 FIRST_PAUSE_S: Final = 0.5
 LONGEST_PAUSE_S: Final = 30.0
 STEADY_S: Final = 30.0
@@ -63,6 +65,7 @@ class Supervisor:
         self._admin = admin
         self._workers: list[Worker] = []
         self._ending = asyncio.Event()
+        self._pipe = os.pipe()
         self.operations = Workers(lambda: [worker.socket for worker in self._workers], self._ending.set)
 
     async def run(self, count: int) -> None:
@@ -79,14 +82,20 @@ class Supervisor:
                 await self._wait_until_up()
                 await self._ending.wait()
             finally:
-                self.operations.draining = True
-                self._signal_all(signal.SIGTERM)
-                await asyncio.wait(keeping, timeout=self._configuration.server.drain_timeout_s + GRACE_S)
-                self._signal_all(signal.SIGKILL)
+                await self._end_workers(keeping)
                 feed.close()
                 server.should_exit = True
                 await asyncio.gather(*keeping, serving, return_exceptions=True)
                 await self.operations.aclose()
+
+    async def _end_workers(self, keeping: Sequence[asyncio.Task[None]]) -> None:
+        """Let them drain. We let go of the listening socket when they do, or connections would wait for nobody."""
+        self.operations.draining = True
+        timeout_s = self._configuration.server.drain_timeout_s
+        self._signal_all(signal.SIGTERM)
+        asyncio.get_running_loop().call_later(notice_s(timeout_s), self._public.close)
+        await asyncio.wait(keeping, timeout=timeout_s + GRACE_S)
+        self._signal_all(signal.SIGKILL)
 
     async def _wait_until_up(self) -> None:
         end = asyncio.get_running_loop().time() + START_TIMEOUT_S
@@ -115,15 +124,15 @@ class Supervisor:
 
     async def _start(self, worker: Worker) -> None:
         worker.socket.unlink(missing_ok=True)
-        number = self._public.fileno()
+        listening, pipe = self._public.fileno(), self._pipe[0]
         worker.process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "gateway",
             "serve",
             *self._arguments,
-            env={**os.environ, SOCKET_VARIABLE: f"{number}:{worker.socket}"},
-            pass_fds=[number],
+            env={**os.environ, SOCKET_VARIABLE: f"{listening}:{pipe}:{worker.socket}"},
+            pass_fds=[listening, pipe],
             start_new_session=True,
         )
 
@@ -133,6 +142,7 @@ class Supervisor:
         def stop() -> None:
             if self._ending.is_set():
                 self._signal_all(signal.SIGKILL)
+                os._exit(EXIT_FORCED)
             self._ending.set()
 
         loop.add_signal_handler(signal.SIGTERM, stop)

@@ -18,7 +18,7 @@ from gateway.forward.copies import Copies
 from gateway.forward.marks import mark_degraded_permit, respond_with
 from gateway.forward.outage import OUTAGES, OutageRules, is_outage
 from gateway.forward.outgoing import OutgoingHead
-from gateway.forward.relay import break_off, relay
+from gateway.forward.relay import break_off, end_well, relay
 from gateway.forward.shown import shown_headers
 from gateway.forward.streams import Streams
 from gateway.forward.upload import upload
@@ -109,5 +109,9 @@ class ProxyEndpoint:
         exchange.become_stream()
         answer.allow_silence(self._route.stream_idle_timeout_s)
         ended = await self._streams.serve(permit, relay(answer, exchange, headers, None, 0))
-        if ended is not None:
+        if ended is None:
+            return
+        if ended.code == "draining" and not any(name == b"content-length" for name, _ in headers):
+            await end_well(exchange, ended)
+        else:
             break_off(exchange, ended)

@@ -43,6 +43,13 @@ def break_off(exchange: Exchange, error: GatewayError) -> None:
     exchange.abort()
 
 
+async def end_well(exchange: Exchange, error: GatewayError) -> None:
+    """End a stream of events that could go on elsewhere: its client comes back, and loses no event that was whole."""
+    exchange.record.code = error.code
+    exchange.record.reason = error.reason or error.detail
+    await exchange.finish()
+
+
 async def _stream(answer: Answer, exchange: Exchange, max_kept: int) -> bytes | None:
     """Part by part. Returns the body if it has at most `max_kept` bytes and somebody wants it."""
     kept: list[bytes] = []
