@@ -308,6 +308,12 @@ class Gateway:
         found: dict[str, Any] = (await self.look("/breakers"))["breakers"][name]
         return found
 
+    async def until_said(self, text: str) -> None:
+        """Until it stands in the diagnostics."""
+        async with asyncio.timeout(PATIENCE_S):
+            while text not in self.process.errors.decode():  # noqa: ASYNC110 - another process sets no events here
+                await asyncio.sleep(0.02)
+
     async def until_idle(self) -> dict[str, Any]:
         """Until nothing is in flight any more, which must be soon: the status then."""
         async with asyncio.timeout(PATIENCE_S):
