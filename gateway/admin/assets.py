@@ -1,4 +1,4 @@
-"""The status page: three static files of the package, the same for everybody, and the headers that fence them in.
+"""The status page: static files of the package, the same for everybody, and the headers that fence them in.
 
 Rules: nothing is filled in, so there is nothing to inject into; no script and no style but our own files, no foreign
 host, no frame around it (CSP Level 3). Without a token the page is shown all the same, as 401: it asks for one.
@@ -31,7 +31,7 @@ HEADERS: Final = {
     "x-frame-options": "DENY",
 }
 PAGE: Final = "page.html"
-PUBLIC_FILES: Final = ("page.js", "page.css")
+PUBLIC_FILES: Final = ("page.css", "page.js", "dom.js", "iam.js", "stream.js", "tables.js", "words.js")
 
 
 def asset(name: str, status: int = 200, headers: dict[str, str] | None = None) -> Response:
