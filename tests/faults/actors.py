@@ -332,16 +332,32 @@ def _busy(status: dict[str, Any]) -> bool:
 @asynccontextmanager
 async def running(folder: Path, text: str, *arguments: str, **environ: str) -> AsyncIterator[Gateway]:
     """`gateway serve` on `text`, in which PORT and ADMIN are filled in."""
-    port, admin = free_port(), free_port()
-    file = folder / "routes.yaml"
-    file.write_text(text.replace("PORT", str(port)).replace("ADMIN", str(admin)))
-    process = GatewayProcess(file, port, admin, environ, arguments)
+    process = _prepared(folder, text, *arguments, **environ)
     try:
         await process.start()
         yield Gateway(process)
     finally:
         code = await process.stop()
     assert code == 0, process.errors.decode()
+
+
+@asynccontextmanager
+async def all_running(*texts: tuple[Path, str]) -> AsyncIterator[list[Gateway]]:
+    """Several gateways, started and stopped side by side."""
+    processes = [_prepared(folder, text) for folder, text in texts]
+    try:
+        await asyncio.gather(*(process.start() for process in processes))
+        yield [Gateway(process) for process in processes]
+    finally:
+        codes = await asyncio.gather(*(process.stop() for process in processes))
+    assert set(codes) == {0}
+
+
+def _prepared(folder: Path, text: str, *arguments: str, **environ: str) -> GatewayProcess:
+    port, admin = free_port(), free_port()
+    file = folder / "routes.yaml"
+    file.write_text(text.replace("PORT", str(port)).replace("ADMIN", str(admin)))
+    return GatewayProcess(file, port, admin, environ, arguments)
 
 
 @asynccontextmanager

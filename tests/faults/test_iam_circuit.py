@@ -17,11 +17,11 @@ from tests.faults.actors import (
     Caller,
     Gateway,
     acting,
+    all_running,
     by_name,
     decides,
     echo,
     plays,
-    running,
 )
 from tests.faults.actors import Seen as Question
 
@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.hazard, pytest.mark.asyncio(loop_scope="module")]
 
 ROUTES = """
 version: 1
-server: {listen: "127.0.0.1:PORT", admin: "127.0.0.1:ADMIN"}
+server: {listen: "127.0.0.1:PORT", admin: "127.0.0.1:ADMIN", drain_timeout: 1s}
 iam:
   url: "IAM"
   timeout: {connect: 500ms, read: 5s, total: 6s}
@@ -90,14 +90,10 @@ class Scene:
 async def scenes(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Callable[[str], Scene]]:
     iam, upstream = Actor(decides(by_name)), Actor(echo)
     text = ROUTES.replace("IAM", iam.url).replace("UPSTREAM", upstream.url)
-    folders = {name: tmp_path_factory.mktemp(name) for name in BREAKERS}
-    async with (
-        acting(iam, upstream),
-        running(folders["counting"], text.replace("BREAKER", BREAKERS["counting"])) as counting,
-        running(folders["rating"], text.replace("BREAKER", BREAKERS["rating"])) as rating,
-    ):
-        gateways = {"counting": counting, "rating": rating}
-        yield lambda name: Scene(gateways[name], iam, upstream)
+    texts = [(tmp_path_factory.mktemp(name), text.replace("BREAKER", BREAKERS[name])) for name in BREAKERS]
+    async with acting(iam, upstream), all_running(*texts) as gateways:
+        made = dict(zip(BREAKERS, gateways, strict=True))
+        yield lambda name: Scene(made[name], iam, upstream)
 
 
 @pytest_asyncio.fixture(loop_scope="module")

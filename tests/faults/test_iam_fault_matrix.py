@@ -33,7 +33,7 @@ RULES = {
 }
 ROUTES = """
 version: 1
-server: {listen: "127.0.0.1:PORT", admin: "127.0.0.1:ADMIN", trusted_proxies: [127.0.0.1/32]}
+server: {listen: "127.0.0.1:PORT", admin: "127.0.0.1:ADMIN", drain_timeout: 1s, trusted_proxies: [127.0.0.1/32]}
 iam:
   url: "IAM"
   timeout: {connect: 300ms, read: 300ms, total: 500ms}

@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.hazard, pytest.mark.asyncio(loop_scope="module")]
 
 ROUTES = """
 version: 1
-server: {listen: "127.0.0.1:PORT", admin: "127.0.0.1:ADMIN"}
+server: {listen: "127.0.0.1:PORT", admin: "127.0.0.1:ADMIN", drain_timeout: 1s}
 iam: {url: "http://127.0.0.1:9"}
 identity: {opaque: {}}
 upstreams:

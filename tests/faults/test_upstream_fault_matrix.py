@@ -27,7 +27,7 @@ RULES = {
 }
 ROUTES = """
 version: 1
-server: {listen: "127.0.0.1:PORT", admin: "127.0.0.1:ADMIN"}
+server: {listen: "127.0.0.1:PORT", admin: "127.0.0.1:ADMIN", drain_timeout: 1s}
 iam: {url: "IAM"}
 identity: {opaque: {}}
 upstreams: {sick: {url: "UPSTREAM"}}
