@@ -6,7 +6,10 @@ obeyed; exit code 2 is always a usage error; what a user did wrong is one clear 
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -23,6 +26,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+_CANNOT_WRITE = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF})
+
 for _command in (serve, validate, routes, explain, schema, health, iam, policy, demo, drill):
     _command.register(app)
 
@@ -45,10 +50,29 @@ def _options(
 
 def main() -> None:
     """Entry point of `gateway` and of `python -m gateway`."""
+    if sys.stdout is None:  # closed by whoever started us
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - as long as the program
     try:
-        app()
+        _run()
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
+    except OSError as error:
+        if error.errno not in _CANNOT_WRITE:
+            raise
+        _stop_writing()
+        if not isinstance(error, BrokenPipeError):  # who reads no further knows why
+            sys.stderr.write(f"cannot write: {error.strerror or error}\n")
         sys.exit(1)
+
+
+def _run() -> None:
+    """Run the command. What it wrote is out, or OSError says that it can't be."""
+    try:
+        app()
+    finally:
+        sys.stdout.flush()
+
+
+def _stop_writing() -> None:
+    """Let what is still buffered go nowhere, or the interpreter would try it again on its way out."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

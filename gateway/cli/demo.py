@@ -37,8 +37,12 @@ def register(app: typer.Typer) -> None:
         if running is not None:
             fail(f"cannot start: a demo is running already (process {running.pid})", EXIT_CANNOT)
         file = config or shipped_folder() / "routes.yaml"
-        issuer, jwks_file = Issuer(), state.runtime_folder() / "jwks.json"
-        issuer.write_jwks(jwks_file)
+        issuer = Issuer()
+        try:
+            jwks_file = state.runtime_folder() / "jwks.json"
+            issuer.write_jwks(jwks_file)
+        except OSError as error:
+            fail(f"cannot start: {error}", EXIT_CANNOT)
         os.environ["GATEWAY_JWKS_FILE"] = str(jwks_file)
         configuration = load_or_exit(file.resolve(), warnings=False)
         try:

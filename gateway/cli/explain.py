@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from gateway.model.question import Decision, Question
     from gateway.model.request import Match, Request
-    from gateway.model.route import IamFailureRule
+    from gateway.model.route import Route
     from gateway.model.settings import Configuration
     from gateway.model.subject import Subject
 
@@ -38,22 +38,25 @@ def register(app: typer.Typer) -> None:
 
         Exit code: 0 allowed, 1 denied, 3 unknown; without --ask 0.
         """
-        from gateway.errors import GatewayError  # noqa: PLC0415 - heavy
+        from gateway.cli.asking import decided  # noqa: PLC0415 - heavy
+        from gateway.errors import GatewayError  # noqa: PLC0415
 
         configuration = load_or_exit(config, warnings=False)
         method, host, target = split_request(request)
         match = match_or_exit(configuration, method, host, target)
         made = _request(method, host, target, match, _pairs(header))
-        _say_route(match, method)
         try:
             questions = _questions(configuration, made, match, subject, _pairs(claim))
         except GatewayError as error:
+            _say_route(match, method)
             fail(f"refused: {error.code} ({error.kind.status}) {error.detail}")
+        _say_route(match, method)
+        _say_items(match.route, method)
         if questions:
             _say_iam_request(configuration, questions)
-        _say_outage(match.route.on_iam_failure[method], questions)
+        _say_outage(configuration, match.route, method)
         if ask and questions:
-            raise typer.Exit(_say_decisions(questions, asyncio.run(_asked(configuration, questions))))
+            raise typer.Exit(_say_decisions(questions, asyncio.run(decided(configuration, questions))))
 
 
 def _pairs(texts: list[str] | None) -> dict[str, str]:
@@ -107,11 +110,13 @@ def _questions(
     if plan.kind is AccessKind.PUBLIC and not plan.checks:
         return []
     if not name:
-        raise typer.BadParameter("this route needs a subject: --subject NAME")
+        raise typer.BadParameter("this route asks who it is: --subject NAME")
     return plan.questions(request, _subject(configuration, name, claims))
 
 
 def _say_route(match: Match, method: str) -> None:
+    from gateway.model.route import AggregateAction  # noqa: PLC0415
+
     route = match.route
     say(f"route     {route.id}  {route.path}  ({route.location})")
     for name, value in match.params.items():
@@ -120,10 +125,29 @@ def _say_route(match: Match, method: str) -> None:
     say(f"policy    {route.policy}, deadline {route.deadline_s:g} s")
     access = route.access[method]
     say(f"authorize {', '.join(check.source for check in access.checks) or access.kind.value}")
+    if isinstance(route.action, AggregateAction):
+        for part in route.action.parts:
+            if part.access is not None:
+                say(f"          {part.name}: {', '.join(check.source for check in part.access.checks)}")
+
+
+def _say_items(route: Route, method: str) -> None:
+    """What is asked besides, once the items are known."""
+    from gateway.model.route import NavigationAction, PermissionsAction, bulk_of  # noqa: PLC0415
+
+    match route.action:
+        case NavigationAction(check=check):
+            say(f"items     IAM is asked about each item of the document: {check.source}")
+        case PermissionsAction():
+            say("items     IAM is asked each question of the request's body")
+        case _ if bulk_of(route):
+            checks = ", ".join(check.source for check in route.access[method].checks)
+            say(f"items     IAM is asked about each item of the request's body: {checks}")
 
 
 def _say_iam_request(configuration: Configuration, questions: Sequence[Question]) -> None:
     """The exact request, or the evaluations where no request is made."""
+    from gateway.cli.asking import caught  # noqa: PLC0415 - heavy
     from gateway.model.settings import IamApi  # noqa: PLC0415
 
     if configuration.iam.api is IamApi.EMBEDDED:
@@ -131,79 +155,20 @@ def _say_iam_request(configuration: Configuration, questions: Sequence[Question]
         for question in questions:
             say(f"          {question.document}")
         return
-    for sent in asyncio.run(_captured(configuration, questions)):
-        say(f"IAM       {sent.method} {sent.url}")
+    for sent in asyncio.run(caught(configuration.iam, questions)):
+        elsewhere = ", unless discovery says otherwise" if configuration.iam.discovery else ""
+        say(f"IAM       {sent.method} {sent.url}{elsewhere}")
         body = json.dumps(json.loads(sent.content), indent=2, ensure_ascii=False)
         say("          " + body.replace("\n", "\n          "))
 
 
-async def _captured(configuration: Configuration, questions: Sequence[Question]) -> list[Any]:
-    """What the client of IAM would send, caught on its way out."""
-    import httpx  # noqa: PLC0415
+def _say_outage(configuration: Configuration, route: Route, method: str) -> None:
+    """The failure matrix's row."""
+    from gateway.config.matrix import failure_matrix  # noqa: PLC0415 - heavy
 
-    sent: list[httpx.Request] = []
-
-    async def catch(request: httpx.Request) -> httpx.Response:
-        await request.aread()
-        sent.append(request)
-        raise httpx.ConnectError("caught")
-
-    await _decide(configuration, questions, httpx.MockTransport(catch))
-    distinct = {request.content: request for request in sent}
-    return list(distinct.values())
-
-
-async def _decide(configuration: Configuration, questions: Sequence[Question], transport: Any) -> list[Decision]:
-    from gateway.iam.build import build_iam  # noqa: PLC0415
-    from gateway.resilience.breaker import Breaker  # noqa: PLC0415
-    from gateway.resilience.deadline import Deadline  # noqa: PLC0415
-    from gateway.telemetry.observer import NO_SPAN, Observer  # noqa: PLC0415
-
-    settings, observer = configuration.iam, Observer()
-    breaker = Breaker("iam", "iam", settings.breaker, observer=observer)
-    iam = build_iam(settings, http=transport, breaker=breaker, observer=observer)
-    try:
-        deadline = Deadline.after(settings.timeout.total_s + 1)
-        return await iam.decide(questions, deadline=deadline, request_id="explain", span=NO_SPAN)
-    finally:
-        await iam.aclose()
-
-
-async def _asked(configuration: Configuration, questions: Sequence[Question]) -> list[Decision]:
-    """What IAM decides now."""
-    from gateway.app.clients import iam_upstream  # noqa: PLC0415
-    from gateway.model.settings import IamApi  # noqa: PLC0415
-    from gateway.resilience.deadline import Deadline  # noqa: PLC0415
-    from gateway.telemetry.observer import NO_SPAN  # noqa: PLC0415
-    from gateway.upstream import UpstreamTransport  # noqa: PLC0415
-
-    if configuration.iam.api is IamApi.EMBEDDED and configuration.access_policies is not None:
-        from gateway.pdp.point import EmbeddedDecisionPoint  # noqa: PLC0415
-
-        point = EmbeddedDecisionPoint.load(configuration.access_policies)
-        return await point.decide(questions, deadline=Deadline.after(1), request_id="explain", span=NO_SPAN)
-    upstream = iam_upstream(configuration.iam)
-    try:
-        return await _decide(configuration, questions, UpstreamTransport(upstream))
-    finally:
-        await upstream.aclose()
-
-
-def _say_outage(rule: IamFailureRule, questions: Sequence[Question]) -> None:
-    from gateway.model.route import IamFailureMode  # noqa: PLC0415
-
-    if not questions:
-        say("IAM down  nothing changes: IAM is not asked")
-        return
-    limit = f", for permits younger than {rule.max_stale_s:g} s" if rule.mode is IamFailureMode.STALE else ""
-    words = {
-        IamFailureMode.FAIL_CLOSED: "503 with Retry-After",
-        IamFailureMode.STALE: "forwarded, marked degraded",
-        IamFailureMode.LOCAL: "the embedded policies decide, marked degraded",
-        IamFailureMode.FALLBACK: "the route's own response, marked degraded",
-        IamFailureMode.ALLOW: "forwarded without a decision (fails open), marked degraded",
-    }
-    say(f"IAM down  {words[rule.mode]}{limit}")
+    rows = failure_matrix(configuration).rows
+    row = next(row for row in rows if row.route == route.id and method in row.methods)
+    say(f"IAM down  the route {row.text}")
 
 
 def _say_decisions(questions: Sequence[Question], decisions: Sequence[Decision]) -> int:

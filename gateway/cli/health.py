@@ -9,6 +9,7 @@ import typer
 from gateway.cli.output import Format, fail, note, say, say_json, table
 
 PATIENCE_S = 30.0
+_TOKEN_WANTED = frozenset({401, 403})
 
 
 def register(app: typer.Typer) -> None:
@@ -42,11 +43,28 @@ def _fetch(admin: str, token: str) -> dict[str, Any]:
     try:
         with httpx.Client(trust_env=False, timeout=PATIENCE_S) as client:
             reply = client.get(admin.rstrip("/") + "/health/systems", headers=headers)
-            reply.raise_for_status()
-            report: dict[str, Any] = reply.json()
+        report: dict[str, Any] = reply.json() if reply.is_success else {}
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         fail(f"cannot ask {admin}: {str(error) or type(error).__name__}")
+    if not reply.is_success:
+        fail(f"cannot ask {admin}: it answers {reply.status_code}{_hint(reply.status_code)}")
+    if not _is_report(report):
+        fail(f"cannot ask {admin}: what it answers is no health report; is this the admin listener?")
     return report
+
+
+def _hint(status: int) -> str:
+    return "; the admin token is needed: --token or GATEWAY_ADMIN_TOKEN" if status in _TOKEN_WANTED else ""
+
+
+def _is_report(document: Any) -> bool:
+    """Whether it has what is shown of it."""
+    try:
+        systems, summary = document["systems"], document["summary"]
+        counts = [summary[name] for name in ("availability_percentage", "available_systems", "total_systems")]
+        return all(isinstance(count, int) for count in counts) and all("available" in each for each in systems.values())
+    except (AttributeError, KeyError, TypeError):
+        return False
 
 
 def _show(report: dict[str, Any]) -> None:
@@ -54,7 +72,7 @@ def _show(report: dict[str, Any]) -> None:
         [
             name,
             "up" if system["available"] else "DOWN",
-            f"{system['response_time_ms']} ms" if system["available"] else system.get("error", ""),
+            f"{system.get('response_time_ms', '?')} ms" if system["available"] else system.get("error", ""),
             system.get("circuit", ""),
             f"{system['retry_after']} s" if "retry_after" in system else "",
         ]

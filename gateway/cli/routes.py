@@ -38,11 +38,14 @@ def register(app: typer.Typer) -> None:
 
 
 def split_request(text: str) -> tuple[str, str, str]:
-    """`GET /path`, `GET host/path` or `/path` → method, host, target. Raises a usage error."""
+    """`GET /path`, `GET host/path`, `GET http://host/path`, or without GET → method, host, target.
+
+    Raises a usage error.
+    """
     method, space, rest = text.strip().partition(" ")
     if not space:
         method, rest = "GET", method
-    rest = rest.strip()
+    rest = rest.strip().removeprefix("http://").removeprefix("https://")
     host, slash, path = rest.partition("/")
     if not slash:
         raise typer.BadParameter(f"{text!r} is not like 'GET /inventory/7'")

@@ -44,7 +44,10 @@ _STAND_INS: Final[Mapping[str, Any]] = {"id": "unnamed", "path": "/", "authorize
 def load(path: Path, environ: Mapping[str, str]) -> Configuration:
     """Reads `path` and the folder `policies` beside it. Raises ConfigurationError with all mistakes."""
     problems = Problems()
+    path = path if path.name else path.absolute()  # `.` has no name
     files = Files(path.absolute().parent, problems)
+    if files.read(Mark(str(path)), path.name) is None:
+        raise ConfigurationError(problems.errors)
     interpolate = Interpolation(environ, files.read_text, problems)
     access_policies = read_access_policies(path.parent, files, problems)
     policies = read_policies(path.parent, files, interpolate, problems)

@@ -23,8 +23,9 @@ class DemoState:
 
 def runtime_folder() -> Path:
     """A folder of this user's own, mode 0700."""
-    base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
-    folder = Path(base) / f"gateway-demo-{os.getuid()}"
+    wanted = os.environ.get("XDG_RUNTIME_DIR", "")
+    base = Path(wanted) if wanted and Path(wanted).is_dir() else Path(tempfile.gettempdir())
+    folder = base / f"gateway-demo-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
         raise PermissionError(f"{folder} belongs to somebody else")
