@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Final
 
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
 from gateway.forward.aggregate_document import AggregateDocument, Answers
-from gateway.forward.asking import PARTIAL
+from gateway.forward.asking import PARTIAL, a_moment_before
 from gateway.forward.json_text import write
 from gateway.forward.marks import DEGRADED, mark_degraded_permit, respond_with, upstream_mark
 from gateway.forward.parts import PartCaller, unanswered
@@ -27,9 +26,6 @@ from gateway.model.request import Headers
 from gateway.model.route import AggregateAction, Route, UpstreamFailureMode
 from gateway.resilience.deadline import Deadline
 from gateway.telemetry.observer import Observer, Span
-
-_MOMENT_S: Final = 0.1
-_SHARE: Final = 0.05
 
 
 class Gatherer:
@@ -48,11 +44,14 @@ class Gatherer:
         decisions = dict(permit.parts)
         allowed = {name for name, decision in decisions.items() if decision.outcome is Outcome.ALLOW}
         prepared = [(caller, caller.outgoing(permit)) for caller in self._callers if caller.part.name in allowed]
-        at_s = deadline.at_s - min(_MOMENT_S, deadline.remaining_s() * _SHARE)
+        until = a_moment_before(deadline)
         async with asyncio.TaskGroup() as group:
             asking = [
                 group.create_task(
-                    caller.ask(outgoing, permit, deadline=Deadline(at_s, deadline.granted_s), span=span, record=record)
+                    # Each enforces a deadline of its own.
+                    caller.ask(
+                        outgoing, permit, deadline=Deadline(until.at_s, until.granted_s), span=span, record=record
+                    )
                 )
                 for caller, outgoing in prepared
             ]

@@ -74,11 +74,14 @@ class AggregateDocument:
         return document
 
     def shortfall(self, said: Answers) -> GatewayError | None:
-        """The 503 that too few answers mean, with the smallest `Retry-After` after which there could be enough."""
+        """The 503 that too few answers mean, with the smallest wait after which there could be enough.
+
+        The wait is not spread yet: whoever tells it does that, once.
+        """
         failures = said.failures
         missing = self._action.require - (len(said.answers) - len(failures))
-        waits_s = sorted(float(failure.retry_after or 1) for failure in failures.values())
-        needed_s = [float(failures[name].retry_after or 1) for name in self._required if name in failures]
+        waits_s = sorted(_wait_s(failure) for failure in failures.values())
+        needed_s = [_wait_s(failures[name]) for name in self._required if name in failures]
         if missing <= 0 and not needed_s:
             return None
         if missing > 0:
@@ -90,6 +93,10 @@ class AggregateDocument:
             retry_after_s=max(needed_s),
             reason=", ".join(f"{name}: {failure.code}" for name, failure in failures.items()),
         )
+
+
+def _wait_s(failure: Failure) -> float:
+    return 1.0 if failure.wait_s is None else failure.wait_s
 
 
 def _code(failures: Mapping[str, Failure]) -> str:

@@ -23,6 +23,8 @@ from gateway.upstream.outgoing import Outgoing
 
 PARTIAL: Final = "partial"
 IAM_PARTIAL: Final = (b"x-gateway-degraded", b"iam; mode=partial")
+_MOMENT_S: Final = 0.1
+_SHARE: Final = 0.05
 JSON_HEADERS: Final = [(b"content-type", b"application/json"), (b"cache-control", b"private, no-store")]
 
 
@@ -59,6 +61,15 @@ def outage_of(decisions: Sequence[Decision]) -> Outage | None:
         return None
     fault = max(faults, key=_weight)
     return Outage(fault.code, spread_retry_after(fault.retry_after_s or 1.0))
+
+
+def a_moment_before(deadline: Deadline) -> Deadline:
+    """The end of asking: what is not known by then is not waited for, so that the rest can still be composed and sent.
+
+    5 % of what is left, at most 100 ms.
+    """
+    left_s = deadline.remaining_s()
+    return Deadline(deadline.at_s - min(_MOMENT_S, left_s * _SHARE), deadline.granted_s)
 
 
 async def body_of(exchange: Exchange, deadline: Deadline, max_body: int) -> bytes:

@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
 from gateway.forward.aggregate import Gatherer
-from gateway.forward.asking import body_of
+from gateway.forward.asking import a_moment_before, body_of
 from gateway.forward.json_text import read_callers, write
 from gateway.forward.marks import mark_degraded_permit, respond_with
 from gateway.forward.parts import failure_of
@@ -73,7 +73,7 @@ class BulkEndpoint:
         items = self._items(await body_of(exchange, deadline, self._max_body))
         params = [{self._bulk.param: item} for item in items]
         verdicts = await self._decide_items(
-            permit, params, deadline=deadline, record=exchange.record, span=exchange.span
+            permit, params, deadline=a_moment_before(deadline), record=exchange.record, span=exchange.span
         )
         deadline.stop()
         jobs = (

@@ -2,8 +2,9 @@
 
 What is kept: complete answers with status 200 to GET, at most `MAX_COPY` bytes each and `MAX_TOTAL` in all; never with
 `Set-Cookie`, never `no-store` (said by either side), never with `Vary: *`. A key names where the question went, who
-asked it, at which host and target; `Vary` tells the answers to one key apart. Nothing is ever shared between subjects,
-so `private` may be kept. One subject holds at most a twentieth of everything, so that nobody evicts everybody.
+asked it, at which host and target; `Vary` tells the answers to one key apart, by hashes of what was sent, since that
+may be a token. Nothing is ever shared between subjects, so `private` may be kept. One subject holds at most a twentieth
+of everything, so that nobody evicts everybody.
 What ends a copy: a newer answer to the same question, whether that may be kept or not; 401, 403, 404 and 410, after
 which the old answer is nobody's business any more; a successful unsafe request to the same target (RFC 9111 section
 4.4); the least recently used go first when there is no room.
@@ -12,6 +13,7 @@ Whether a copy may be served is not decided here: the caller does that, after a 
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -31,6 +33,10 @@ _SAFE: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE"})
 _MAX_AGE: Final = 2**31 - 1  # RFC 9111 section 1.2.2
 
 
+Variant = tuple[tuple[bytes, bytes], ...]
+"""By name of the fields that an answer varies with: a hash of all values of that field in the request."""
+
+
 class CopyKey(NamedTuple):
     """One question. `place` is the route (or `route.part`) with its upstream; `subject` is `Subject.key`, no token."""
 
@@ -47,7 +53,7 @@ class Copy:
     status: int
     headers: Headers
     body: bytes
-    vary: tuple[tuple[bytes, tuple[bytes, ...]], ...]
+    vary: Variant
     stored_s: float
     initial_age_s: int
     size: int
@@ -160,16 +166,21 @@ def served_headers(copy: Copy, age_s: float) -> Headers:
     return [*kept, (b"age", b"%d" % age)]
 
 
-def _variant(headers: Headers, request_headers: Headers) -> tuple[tuple[bytes, tuple[bytes, ...]], ...]:
+def _variant(headers: Headers, request_headers: Headers) -> Variant:
     names = sorted(_tokens(field_values(headers, b"vary")))
-    return tuple((name, tuple(field_values(request_headers, name))) for name in names)
+    return tuple((name, _sent(request_headers, name)) for name in names)
 
 
 def _matches(copy: Copy, request_headers: Headers) -> bool:
-    return all(tuple(field_values(request_headers, name)) == values for name, values in copy.vary)
+    return all(_sent(request_headers, name) == sent for name, sent in copy.vary)
 
 
-def _same_variant(old: Copy, vary: tuple[tuple[bytes, tuple[bytes, ...]], ...]) -> bool:
+def _sent(request_headers: Headers, name: bytes) -> bytes:
+    # No field value has a line feed in it (RFC 9110 section 5.5), so the joined text tells every list of them apart.
+    return hashlib.sha256(b"\n".join([b"", *field_values(request_headers, name)])).digest()
+
+
+def _same_variant(old: Copy, vary: Variant) -> bool:
     """Whether a newer answer with `vary` takes the place of `old`."""
     return old.vary == vary or [name for name, _ in old.vary] != [name for name, _ in vary]
 

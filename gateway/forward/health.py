@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
 from gateway.model.permit import Permit
-from gateway.resilience.deadline import Deadline
+from gateway.resilience.deadline import GRACE_S, Deadline
 
 _SHARED_S: Final = 1.0
 _CONNECT_TIMEOUT: Final = "connection_timeout"
@@ -44,7 +44,10 @@ class Unavailable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """One line of the report. `probe` raises Unavailable or GatewayError, and is cancelled after `timeout_s`."""
+    """One line of the report. `probe` raises Unavailable or GatewayError, and is cancelled after `timeout_s`.
+
+    A probe that ends by itself just then knows more of what it waited for, and has the first word.
+    """
 
     name: str
     probe: Callable[[], Awaitable[None]]
@@ -112,7 +115,7 @@ class HealthEndpoint:
 async def _error(system: System) -> str:
     """Why the system is not available, empty if it is."""
     try:
-        async with asyncio.timeout(system.timeout_s):
+        async with asyncio.timeout(system.timeout_s + GRACE_S):
             await system.probe()
     except TimeoutError:
         return f"no answer in {system.timeout_s:g}s"

@@ -1,8 +1,9 @@
 """JSON as it comes from callers and systems, and as it goes out again (RFC 8259).
 
 Rules: text is UTF-8; NaN and infinities are not JSON, a number too large for a double is not either, since it could not
-be written down again as it was; what nests too deeply is refused, never a crash. From a caller a key that occurs twice
-is refused, since two parsers would read two things; of a system's document the last one counts, as in a browser.
+be written down again as it was; what nests deeper than MAX_DEPTH is refused, so that whoever walks a document here need
+not think of it. From a caller a key that occurs twice is refused, since two parsers would read two things; of a
+system's document the last one counts, as in a browser.
 All errors are ValueError: whose mistake it is, is for the one who read the bytes to say.
 """
 
@@ -10,8 +11,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from itertools import accumulate
 from typing import Any, Final, NoReturn
 
+MAX_DEPTH: Final = 200
 _BOM: Final = b"\xef\xbb\xbf"
 
 
@@ -35,9 +39,22 @@ def write(value: Any) -> bytes:
 
 def _decoded(decoder: json.JSONDecoder, body: bytes) -> Any:
     try:
-        return decoder.decode(body.decode())
+        value = decoder.decode(body.decode())
     except RecursionError:
-        raise ValueError("nested too deeply") from None
+        raise _too_deep() from None
+    # Brackets in strings count at first: cheap, and enough for nearly every document.
+    if _depth(body) > MAX_DEPTH and _depth(_STRINGS.sub(b"", body)) > MAX_DEPTH:
+        raise _too_deep()
+    return value
+
+
+def _depth(text: bytes) -> int:
+    brackets = text.translate(None, _NO_BRACKETS)
+    return max(accumulate(map(_STEPS.__getitem__, brackets)), default=0)
+
+
+def _too_deep() -> ValueError:
+    return ValueError("nested too deeply")
 
 
 def _number(text: str) -> float:
@@ -58,6 +75,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
+_STRINGS: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
+_STEPS: Final = [{"[": 1, "{": 1, "]": -1, "}": -1}.get(chr(byte), 0) for byte in range(256)]
+_NO_BRACKETS: Final = bytes(byte for byte, step in enumerate(_STEPS) if not step)
 _STRICT: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_constant, parse_float=_number)
 _LENIENT: Final = json.JSONDecoder(parse_constant=_constant, parse_float=_number)
 _TEXT: Final = json.JSONEncoder(ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":"))

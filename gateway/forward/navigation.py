@@ -13,7 +13,16 @@ from typing import Any, Final, NamedTuple
 from gateway.checks import PreparedCheck
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
-from gateway.forward.asking import IAM_PARTIAL, PARTIAL, Decide, Guarded, Outage, outage_of, refuse_void_credentials
+from gateway.forward.asking import (
+    IAM_PARTIAL,
+    PARTIAL,
+    Decide,
+    Guarded,
+    Outage,
+    a_moment_before,
+    outage_of,
+    refuse_void_credentials,
+)
 from gateway.forward.copies import CopyKey
 from gateway.forward.json_text import read_systems, write
 from gateway.forward.last_good import LastGood
@@ -193,8 +202,8 @@ class NavigationEndpoint:
         asked = [question for question in questions if question is not None]
         decisions: list[Decision] = []
         if asked:
-            request_id = permit.request.request_id
-            decisions = await self._decide(asked, deadline=deadline, request_id=request_id, span=exchange.span)
+            until, request_id = a_moment_before(deadline), permit.request.request_id
+            decisions = await self._decide(asked, deadline=until, request_id=request_id, span=exchange.span)
         refuse_void_credentials(decisions)
         answers = iter(decisions)
         mark(

@@ -42,11 +42,20 @@ _DISCARDED: Final = 64 * 1024  # of a body that nobody wants, so that its connec
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a system did not answer. `status`: its own, where that is all there is. `retry_after`: spread seconds."""
+    """Why a system did not answer. `status`: its own, where that is all there is.
+
+    `wait_s`: seconds until it could answer, if anybody knows; `retry_after`: the same as it is told, spread.
+    """
 
     code: str
     status: int | None = None
+    wait_s: float | None = None
     retry_after: int | None = None
+
+    @classmethod
+    def after(cls, code: str, wait_s: float | None, status: int | None = None) -> Failure:
+        """With the wait as it is told."""
+        return cls(code, status, wait_s, None if wait_s is None else spread_retry_after(wait_s))
 
     @property
     def document(self) -> dict[str, Any]:
@@ -134,7 +143,7 @@ class PartCaller:
         if status == _NOT_FOUND:
             return PartAnswer(self.part.name)
         wait_s = retry_after_s(_field(answer.headers, b"retry-after"), self._wall())
-        failure = Failure("upstream_error", status, None if wait_s is None else spread_retry_after(wait_s))
+        failure = Failure.after("upstream_error", wait_s, status)
         return self._last_good_or(failure, key, outgoing) if status in OUTAGES else self._failed(failure)
 
     def _last_good_or(self, failure: Failure, key: CopyKey | None, outgoing: Outgoing) -> PartAnswer:
@@ -156,8 +165,7 @@ def unanswered(name: str, fault: GatewayError | None) -> PartAnswer:
 
 def failure_of(error: GatewayError) -> Failure:
     """A refusal as the reason of a failure."""
-    wait_s = error.retry_after_s if error.kind.retry_after else None
-    return Failure(error.code, retry_after=None if wait_s is None else spread_retry_after(wait_s))
+    return Failure.after(error.code, error.retry_after_s if error.kind.retry_after else None)
 
 
 def _parsed(body: bytes) -> Any:

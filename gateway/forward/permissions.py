@@ -21,6 +21,7 @@ from gateway.forward.asking import (
     JSON_HEADERS,
     PARTIAL,
     Decide,
+    a_moment_before,
     body_of,
     outage_of,
     refuse_void_credentials,
@@ -66,8 +67,8 @@ class PermissionsEndpoint:
             raise GatewayError("internal_error", reason="permissions were asked for by nobody")
         asked = _read(await body_of(exchange, deadline, self._max_body), self._max_items)
         questions = [Question(subject, check) for check in asked.checks]
-        request_id = permit.request.request_id
-        decisions = await self._decide(questions, deadline=deadline, request_id=request_id, span=exchange.span)
+        until, request_id = a_moment_before(deadline), permit.request.request_id
+        decisions = await self._decide(questions, deadline=until, request_id=request_id, span=exchange.span)
         refuse_void_credentials(decisions)
         deadline.stop()
         await self._respond(exchange, asked, decisions)

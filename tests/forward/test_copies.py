@@ -82,6 +82,18 @@ def test_vary_tells_answers_apart() -> None:
     assert copies.find(KEY, [], 60) is None
 
 
+def test_what_an_answer_varies_with_is_not_kept_in_clear() -> None:
+    """It may be a token: `Vary: Authorization`."""
+    copies = Copies()
+    token: Headers = [(b"authorization", b"Bearer secret")]
+    copies.keep(KEY, token, [(b"vary", b"Authorization")], b"hers")
+    found = copies.find(KEY, token, 60)
+    assert found is not None
+    assert b"secret" not in repr(found).encode()
+    for other in ([], [(b"authorization", b"")], [*token, *token], [(b"authorization", b"Bearer other")]):
+        assert copies.find(KEY, other, 60) is None
+
+
 def test_a_newer_answer_takes_the_older_ones_place() -> None:
     copies = Copies()
     copies.keep(KEY, [], PLAIN, b"old")
