@@ -8,7 +8,7 @@ import json
 import socket
 import struct
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -327,6 +327,13 @@ def _busy(status: dict[str, Any]) -> bool:
     pools = any(origin["in_flight"] or origin["connecting"] or origin["pending"] for origin in origins)
     iam = status["iam"]
     return bool(pools or status["in_flight"] or iam.get("in_flight") or iam.get("queue") or status["streams"])
+
+
+async def until(holds: Callable[[], Awaitable[bool]]) -> None:
+    """Until it holds, which must be soon."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not await holds():  # noqa: ASYNC110 - another process sets no events here
+            await asyncio.sleep(0.02)
 
 
 @asynccontextmanager

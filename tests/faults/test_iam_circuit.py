@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from math import ceil
 
 import pytest
 import pytest_asyncio
 
 from tests.faults.actors import (
-    PATIENCE_S,
     Actor,
     Answer,
     Caller,
@@ -22,6 +21,7 @@ from tests.faults.actors import (
     decides,
     echo,
     plays,
+    until,
 )
 from tests.faults.actors import Seen as Question
 
@@ -65,16 +65,11 @@ class Scene:
             assert (await self.ask()).code == "iam_unreachable"
         assert (await self.gateway.breaker())["state"] == "open"
 
-    async def until(self, holds: Callable[[], Awaitable[bool]]) -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            while not await holds():  # noqa: ASYNC110 - another process sets no events here
-                await asyncio.sleep(0.02)
-
     async def until_trial_is_due(self) -> None:
         async def due() -> bool:
             return (await self.gateway.breaker())["remaining_s"] == 0
 
-        await self.until(due)
+        await until(due)
 
     async def on_trial(self) -> bool:
         return bool((await self.gateway.breaker())["trial"])
@@ -83,7 +78,7 @@ class Scene:
         async def closed() -> bool:
             return (await self.gateway.breaker())["state"] == "closed"
 
-        await self.until(closed)
+        await until(closed)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -119,7 +114,7 @@ async def test_fifty_callers_at_half_open_wait_for_one_trial_of_another(scene: S
     await scene.until_trial_is_due()
     calls = len(scene.iam.seen)
     first = asyncio.create_task(scene.ask())
-    await scene.until(scene.on_trial)
+    await until(scene.on_trial)
     refused = await asyncio.gather(*(scene.ask() for _ in range(50)))
     assert {answer.code for answer in refused} == {"iam_circuit_open"}
     assert all(answer.retry_after <= 2 for answer in refused)
@@ -136,7 +131,7 @@ async def test_a_trial_whose_caller_leaves_frees_its_place(scene: Scene) -> None
     scene.iam.fault = plays(end="hang")
     caller = await Caller.to(scene.gateway.port)
     leaving = asyncio.create_task(caller.ask("/inventory/7", headers=HEADERS))
-    await scene.until(scene.on_trial)
+    await until(scene.on_trial)
     assert (await scene.ask()).code == "iam_circuit_open"
     caller.abort()
     await leaving
@@ -144,7 +139,7 @@ async def test_a_trial_whose_caller_leaves_frees_its_place(scene: Scene) -> None
     async def free() -> bool:
         return not await scene.on_trial()
 
-    await scene.until(free)
+    await until(free)
     assert (await scene.gateway.breaker())["state"] == "half_open"
     scene.iam.fault = None
     assert (await scene.ask()).status == 200

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from tests.faults.actors import (
-    PATIENCE_S,
     Actor,
     Answer,
     Caller,
@@ -24,6 +23,7 @@ from tests.faults.actors import (
     plays,
     reply,
     running,
+    until,
 )
 
 pytestmark = [pytest.mark.hazard, pytest.mark.asyncio(loop_scope="module")]
@@ -83,11 +83,6 @@ class Scene:
 
         self.one.fault = Fault(script, fault.end, fault.early)
         return before
-
-    async def until(self, holds: Callable[[], Awaitable[bool]]) -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            while not await holds():  # noqa: ASYNC110 - another process sets no events here
-                await asyncio.sleep(0.02)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -159,10 +154,10 @@ async def test_a_trial_whose_caller_leaves_frees_its_place(scene: Scene) -> None
     async def free() -> bool:
         return not await on_trial()
 
-    await scene.until(on_trial)
+    await until(on_trial)
     caller.abort()
     await leaving
-    await scene.until(free)
+    await until(free)
     scene.one.fault = None
     assert (await scene.ask("/plain/x")).status == 200
     assert (await scene.gateway.breaker("plain"))["state"] == "closed"
@@ -257,7 +252,7 @@ async def test_a_route_at_its_limit_sheds_load_and_the_others_do_not_notice(scen
     async def both() -> bool:
         return (await scene.gateway.look("/status"))["in_flight"] == 2
 
-    await scene.until(both)
+    await until(both)
     shed = await asyncio.gather(*(scene.ask("/narrow/x") for _ in range(10)))
     assert {(answer.status, answer.code) for answer in shed} == {(503, "overloaded")}
     assert {answer.value("proxy-status") for answer in shed} == {"edge; error=connection_limit_reached"}
