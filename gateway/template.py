@@ -21,6 +21,7 @@ MAX_VALUE_BYTES: Final = 1024
 PLAIN: Final = ("method", "route.id", "route.path", "subject.id")
 NAMED: Final = ("path", "claim", "query", "header", "item")
 _PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
+_LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _KNOWN: Final = re.compile(rf"\{{({'|'.join(map(re.escape, PLAIN))}|(?:{'|'.join(NAMED)})\.[^{{}}\s]+)\}}")
 
 
@@ -154,7 +155,7 @@ class RequestValues:
     def __call__(self, placeholder: Placeholder) -> str:
         """The value, checked: present once, valid UTF-8, at most 1 KiB."""
         value = self._plain(placeholder.kind) if not placeholder.name else self._named(placeholder)
-        if value is None:
+        if value is None or not _is_text(value):
             raise GatewayError("bad_request", f"The request has no single usable value for {placeholder}.")
         if len(value) > MAX_VALUE_BYTES or len(value.encode()) > MAX_VALUE_BYTES:
             raise GatewayError("bad_request", f"The value for {placeholder} is too long.")
@@ -181,6 +182,11 @@ class RequestValues:
             case "header":
                 return _header_value(self._request.values(placeholder.name.encode("latin-1")))
         return _item_value(self._item, placeholder.name) if self._item else None
+
+
+def _is_text(value: str) -> bool:
+    """Whether it can be sent: JSON can spell half a surrogate pair, which no encoding has."""
+    return value.isascii() or not _LONE_SURROGATE.search(value)
 
 
 def _item_value(item: Mapping[str, Any], name: str) -> str | None:

@@ -39,7 +39,8 @@ def check_header(header: Any, algorithms: frozenset[str]) -> None:
     """Check a JOSE header. Raises TokenRefused."""
     if not isinstance(header, dict):
         raise TokenRefused(_MALFORMED)
-    if header.get("alg") not in algorithms:
+    algorithm = header.get("alg")
+    if not isinstance(algorithm, str) or algorithm not in algorithms:
         raise TokenRefused("The algorithm of the token is not accepted.")
     if "crit" in header or "b64" in header:
         raise TokenRefused("The token uses an extension that is not understood.")

@@ -89,7 +89,7 @@ async def test_failing_systems_are_named_per_item(world):
     assert caller.json["summary"]["failed"] == 1
 
 
-@pytest.mark.parametrize("value", ["", "..", "x" * 1025])
+@pytest.mark.parametrize("value", ["", "..", "x" * 1025, "\ud800", "a\udfff"])
 async def test_an_item_that_cannot_stand_in_a_path_fails_alone(world, value):
     results = (await post(world, ["a", value])).json["results"]
     assert results[0]["complete"] is True

@@ -107,6 +107,8 @@ async def test_what_is_known_is_shown_beside_what_is_not(world, kit):
         {"action": ["read"], "resource": "system:x"},
         {"action": "", "resource": "system:x"},
         {"action": "read", "resource": "system:" + "x" * 2000},
+        {"action": "read", "resource": "system:\ud800"},
+        {"action": "\udfff", "resource": "system:x"},
     ],
 )
 async def test_an_item_that_cannot_be_asked_about_is_disabled(world, item):
