@@ -13,7 +13,7 @@ from typing import Final
 
 _FIRST_S: Final = 0.0001
 _GROWTH: Final = 1.1
-_EDGES: Final = 147
+_EDGES: Final = 148
 EDGES_S: Final = tuple(_FIRST_S * _GROWTH**number for number in range(_EDGES))
 _SHARES: Final = (("p50", 0.50), ("p95", 0.95), ("p99", 0.99))
 

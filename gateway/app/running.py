@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.admin.merge import merge_status
+from gateway.admin.merge import merge_breakers, merge_status
 from gateway.admin.recent import Recent
 from gateway.app.composition import Composition, compose
 from gateway.app.shared import Parts
@@ -88,7 +88,7 @@ class Gateway:
 
     async def breakers(self) -> dict[str, dict[str, Any]]:
         """Every breaker by name."""
-        return {name: breaker.snapshot() for name, breaker in self.composition.breakers.items()}
+        return merge_breakers([{name: breaker.snapshot() for name, breaker in self.composition.breakers.items()}])
 
     async def config(self) -> dict[str, Any]:
         """The configuration, secrets masked."""

@@ -76,7 +76,7 @@ class Page:
         value: Any = None
         with suppress(TimeoutError):
             async with asyncio.timeout(within_s):
-                while not (value := await self.run(script)):
+                while not (value := await self.run(script)):  # noqa: ASYNC110 - it happens in another process
                     await asyncio.sleep(0.1)
         assert value, f"never true: {script}; the page shows: {await self.run('document.body.innerText')}"
         return value
@@ -102,10 +102,9 @@ class Page:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         await self.call("Emulation.setEmulatedMedia", features=[scheme])
 
-    async def picture(self, file: Path) -> None:
-        """A picture of the whole page."""
-        answer = await self.call("Page.captureScreenshot", captureBeyondViewport=True)
-        file.write_bytes(base64.b64decode(answer["data"]))
+    async def picture(self) -> bytes:
+        """A picture of what is seen, as PNG."""
+        return base64.b64decode((await self.call("Page.captureScreenshot"))["data"])
 
 
 @asynccontextmanager
