@@ -172,7 +172,7 @@ class Pipeline:
         deadline = Deadline.after(route.deadline_s)
         permit: Permit | None = None
         try:
-            async with deadline.enforced():
+            with deadline.enforced():
                 subject = None
                 if route.access[request.method].kind is not AccessKind.PUBLIC:
                     subject = await site.identifier.identify(request)

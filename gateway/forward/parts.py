@@ -119,7 +119,7 @@ class PartCaller:
         """Ask, within the deadline, which this enforces. Never raises for what the system does."""
         key = self._last_good.key(permit, outgoing)
         try:
-            async with deadline.enforced():
+            with deadline.enforced():
                 answer = await self._upstream.exchange(
                     outgoing, deadline=deadline, span=span, replayable=True, record=record
                 )

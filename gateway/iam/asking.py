@@ -7,6 +7,7 @@ caller who leaves takes only its own waits along; a Pending that nobody waits fo
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -27,25 +28,35 @@ _COALESCED_DENY: Final = Decision(Outcome.DENY, "coalesced")
 class Ask:
     """One caller with its questions. `decisions` is complete when `left` is 0; then `done` is resolved.
 
-    What has no answer yet stands there as unknown, so that no mistake can read it as anything else.
+    What has no answer yet stands there as unknown, so that no mistake can read it as anything else. `expire` is called
+    when its time is over.
     """
 
-    __slots__ = ("decisions", "done", "left", "pendings", "request_id", "span")
+    __slots__ = ("_expire", "decisions", "done", "left", "pendings", "request_id", "span")
 
-    def __init__(self, size: int, request_id: str, span: Span, done: asyncio.Future[None]) -> None:
+    def __init__(
+        self, size: int, request_id: str, span: Span, done: asyncio.Future[None], expire: Callable[[Ask], None]
+    ) -> None:
         self.decisions = [_UNANSWERED] * size
         self.left = size
         self.pendings: list[tuple[Pending, int]] = []
         self.request_id = request_id
         self.span = span
         self.done = done
+        self._expire = expire
+
+    def ring(self) -> None:
+        """The time is over: called by the timer."""
+        self._expire(self)
 
     def answer(self, index: int, decision: Decision) -> None:
         """Fill in one decision."""
         self.decisions[index] = decision
         self.left -= 1
-        if not self.left and not self.done.done():
-            self.done.set_result(None)
+        if not self.left:
+            self.pendings = []  # they know their asker: a circle would keep both until the garbage is collected
+            if not self.done.done():
+                self.done.set_result(None)
 
     def leave(self) -> list[tuple[Pending, int]]:
         """Stop waiting for what has no answer yet: which that was."""

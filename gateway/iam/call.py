@@ -115,6 +115,7 @@ class Call:
         for pending in self._batch:
             if pending.waiters:
                 pending.resolve(unknown(fault("internal_error", "a call to IAM ended without an answer")))
+        self._batch = ()  # its questions know it
 
     def _settle(self) -> None:
         if self._decided:

@@ -29,6 +29,7 @@ from gateway.resilience.budget import RetryBudget
 from gateway.resilience.deadline import Deadline
 from gateway.resilience.limit import ConcurrencyLimit
 from gateway.resilience.probe import probe_loop
+from gateway.resilience.ticks import ticks_of
 from gateway.telemetry.observer import Observer, Span
 
 _LAST_INSTANT_S: Final = 0.005  # whoever enforces the deadline may cancel a hair before it ends
@@ -80,11 +81,12 @@ class Iam:
                 return [unknown(_circuit_open(refusal_s))] * len(questions)
         if deadline.remaining_s() <= 0:
             return [unknown(_too_late())] * len(questions)
-        ask = Ask(len(questions), request_id, span, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        ask = Ask(len(questions), request_id, span, loop.create_future(), self._expire)
         for index, question in enumerate(questions):
             self._put(ask, index, question)
         if ask.left:
-            await self._wait(ask, deadline)
+            await self._wait(ask, deadline, loop)
         return ask.decisions
 
     async def probe(self) -> str:
@@ -127,15 +129,15 @@ class Iam:
             self._schedule()
         pending.join(ask, index)
 
-    async def _wait(self, ask: Ask, deadline: Deadline) -> None:
-        timer = asyncio.get_running_loop().call_at(deadline.at_s, self._expire, ask)
+    async def _wait(self, ask: Ask, deadline: Deadline, loop: asyncio.AbstractEventLoop) -> None:
+        tick = ticks_of(loop).set(deadline.at_s, ask)
         try:
             await ask.done
         except asyncio.CancelledError:
             self._leave(ask, hung_up=deadline.remaining_s() > _LAST_INSTANT_S)
             raise
         finally:
-            timer.cancel()
+            tick.pop(ask, None)
 
     def _expire(self, ask: Ask) -> None:
         for index in self._leave(ask, hung_up=False):

@@ -269,7 +269,7 @@ class Bench:
         """As the pipeline does: under the route's deadline."""
         deadline = Deadline.after(self.route.deadline_s)
         try:
-            async with deadline.enforced():
+            with deadline.enforced():
                 await self.endpoint(self.permit(client.request, **over), client.exchange, deadline)
         except DeadlineExceeded:
             raise AssertionError("the deadline's end has to be named inside") from None

@@ -104,7 +104,7 @@ async def endpoint(port: int, *, streams: Streams | None = None, **over: Any) ->
     async def call(caller: Caller, **permit: Any) -> None:
         deadline = Deadline.after(5)
         fields: dict[str, Any] = {"subject": ALICE, "outcome": "allow", "source": "iam", **permit}
-        async with deadline.enforced():
+        with deadline.enforced():
             await subject(Permit(request=caller.request, route=route, **fields), caller.exchange, deadline)
 
     call.breaker = breaker  # type: ignore[attr-defined]

@@ -208,7 +208,7 @@ class World:
         document = f'{{"type":"identity","id":"{who}"}}'
         known = Subject(type="identity", id=who, key=document, document=document, **subject)
         deadline = Deadline.after(route.deadline_s)
-        async with deadline.enforced():
+        with deadline.enforced():
             permit = await self.authorizer.authorize(request, route, known, deadline, caller.record, NO_SPAN)
             await self.endpoints[route.id](permit, caller.exchange, deadline)
 

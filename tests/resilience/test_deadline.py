@@ -16,9 +16,8 @@ async def hang() -> None:
 
 async def test_what_is_inside_is_cancelled_and_the_end_named():
     deadline = Deadline.after(0.01)
-    with pytest.raises(DeadlineExceeded):
-        async with deadline.enforced():
-            await hang()
+    with pytest.raises(DeadlineExceeded), deadline.enforced():
+        await hang()
     assert deadline.expired
     assert deadline.remaining_s() == 0
     assert asyncio.current_task().cancelling() == 0
@@ -26,7 +25,7 @@ async def test_what_is_inside_is_cancelled_and_the_end_named():
 
 async def test_what_ends_in_time_is_left_alone():
     deadline = Deadline.after(0.01)
-    async with deadline.enforced():
+    with deadline.enforced():
         await asyncio.sleep(0)
     await asyncio.sleep(0.05)
     assert not deadline.expired
@@ -34,7 +33,7 @@ async def test_what_ends_in_time_is_left_alone():
 
 async def test_once_stopped_it_does_not_end():
     deadline = Deadline.after(0.01)
-    async with deadline.enforced():
+    with deadline.enforced():
         deadline.stop()
         deadline.extend(0.0)
         await asyncio.sleep(0.05)
@@ -43,7 +42,7 @@ async def test_once_stopped_it_does_not_end():
 
 async def test_paused_time_does_not_count():
     deadline = Deadline.after(0.1)
-    async with deadline.enforced():
+    with deadline.enforced():
         deadline.pause()
         assert deadline.at_s == math.inf
         await asyncio.sleep(0.2)
@@ -55,7 +54,7 @@ async def test_paused_time_does_not_count():
 
 async def test_stopped_while_paused_it_stays_stopped():
     deadline = Deadline.after(0.01)
-    async with deadline.enforced():
+    with deadline.enforced():
         deadline.pause()
         deadline.stop()
         deadline.resume()
@@ -64,7 +63,7 @@ async def test_stopped_while_paused_it_stays_stopped():
 
 async def test_extended_it_ends_later():
     deadline = Deadline.after(0.01)
-    async with deadline.enforced():
+    with deadline.enforced():
         deadline.extend(5.0)
         await asyncio.sleep(0.05)
     assert deadline.granted_s == 0.01
@@ -72,7 +71,7 @@ async def test_extended_it_ends_later():
 
 async def test_what_was_inside_may_answer_for_the_end_itself():
     deadline = Deadline.after(0.01)
-    async with deadline.enforced():
+    with deadline.enforced():
         with pytest.raises(asyncio.CancelledError):
             await hang()
         assert deadline.expired
@@ -83,7 +82,7 @@ async def test_what_was_inside_may_answer_for_the_end_itself():
 
 async def test_another_error_at_the_end_is_raised_as_it_is():
     async def serve() -> None:
-        async with Deadline.after(0.01).enforced():
+        with Deadline.after(0.01).enforced():
             try:
                 await hang()
             except asyncio.CancelledError:
@@ -95,7 +94,7 @@ async def test_another_error_at_the_end_is_raised_as_it_is():
 
 async def test_a_caller_who_leaves_is_cancelled_not_late():
     async def serve() -> None:
-        async with Deadline.after(5).enforced():
+        with Deadline.after(5).enforced():
             await hang()
 
     task = asyncio.create_task(serve())
@@ -108,7 +107,7 @@ async def test_a_caller_who_leaves_is_cancelled_not_late():
 async def test_a_caller_who_leaves_as_the_deadline_ends_is_still_cancelled():
     async def serve() -> None:
         deadline = Deadline.after(0.01)
-        async with deadline.enforced():
+        with deadline.enforced():
             try:
                 await hang()
             finally:
@@ -121,7 +120,7 @@ async def test_a_caller_who_leaves_as_the_deadline_ends_is_still_cancelled():
 
 async def test_a_wait_that_ends_at_the_deadline_has_the_first_word():
     deadline = Deadline.after(0.02)
-    async with deadline.enforced():
+    with deadline.enforced():
         with pytest.raises(TimeoutError):
             async with asyncio.timeout_at(deadline.at_s):
                 await hang()
