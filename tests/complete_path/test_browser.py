@@ -54,9 +54,8 @@ routes:
 
 
 @asynccontextmanager
-async def chromium(url: str, profile: Path) -> AsyncIterator[None]:
+async def browsing(program: str, url: str, profile: Path) -> AsyncIterator[None]:
     """A browser on a page, with a profile of its own; all of its processes end with it."""
-    program = on_path("chromium")
     browser = await asyncio.create_subprocess_exec(
         program,
         *FLAGS,
@@ -74,8 +73,9 @@ async def chromium(url: str, profile: Path) -> AsyncIterator[None]:
 
 
 async def test_a_page_streams_through_the_gateway(
-    start_gateway: Any, iam: Server, issuer: Issuer, tmp_path: Path
+    start_gateway: Any, iam: Server, upstream: Server, issuer: Issuer, tmp_path: Path
 ) -> None:
+    chromium = on_path("chromium")
     report: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
 
     def answer(seen: Seen) -> tuple[int, dict[str, str], bytes]:
@@ -83,17 +83,15 @@ async def test_a_page_streams_through_the_gateway(
             report.set_result(json.loads(seen.body))
         return 200, {"Content-Type": "text/html; charset=utf-8"}, PAGE
 
-    pages = Server(answer)
-    await pages.start()
+    upstream.answer = answer
     async with streaming() as events, talkative() as chat:
         gateway = await start_gateway(
             ROUTES.format(
-                iam=iam.url, identity=issuer.settings(tmp_path), pages=pages.url, events=events.url, chat=chat.url
+                iam=iam.url, identity=issuer.settings(tmp_path), pages=upstream.url, events=events.url, chat=chat.url
             )
         )
-        async with chromium(f"{gateway.url}/page/index.html", tmp_path / "profile"):
+        async with browsing(chromium, f"{gateway.url}/page/index.html", tmp_path / "profile"):
             results = await asyncio.wait_for(report, WITHIN_S)
-    await pages.stop()
     assert results == {
         "events": ["0", "1", "2"],
         "socket": ["chat.v2", "grüße", [0, 255], 4001, True],

@@ -75,11 +75,11 @@ async def test_keys_are_rotated_under_load_without_one_failed_request(
             before = statuses.total()
             issuer.rotate()
             tokens.append(issuer.bearer("alice"))
-            await until(lambda before=before: statuses.total() >= before + 5 * WORKERS)  # type: ignore[misc]
+            await until(lambda before=before: statuses.total() >= before + 3 * WORKERS)  # type: ignore[misc]
             assert statuses.keys() == {200}, (rotation, statuses)
         over.set()
     assert statuses.keys() == {200}
-    assert statuses.total() >= ROTATIONS * 5 * WORKERS
+    assert statuses.total() >= ROTATIONS * 3 * WORKERS
     assert all(seen.method == "GET" and seen.target == "/jwks" for seen in keys.seen)
 
 
