@@ -16,8 +16,6 @@ from gateway.model.settings import ClientTls, IamSettings, UpstreamSettings
 from gateway.upstream import Upstream, UpstreamTransport
 
 PATIENCE_S = 5.0
-HEALTH_TIMEOUTS = Timeouts(connect_s=30.0, read_s=30.0)
-"""A system's own `health.timeout` is shorter and ends the probe."""
 
 
 def no_cookies() -> CookieJar:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
-from gateway.app.clients import HEALTH_TIMEOUTS
 from gateway.forward.health import System, SystemsHealth, Unavailable
 from gateway.iam.client import Iam
 from gateway.iam.decision_point import DecisionPoint
+from gateway.model.route import Timeouts
 from gateway.model.settings import Configuration, HealthCheck
 from gateway.resilience.breaker import Breaker
 from gateway.resilience.deadline import Deadline
@@ -41,13 +41,14 @@ def probe_of(upstream: Upstream, check: HealthCheck) -> Callable[[], Awaitable[N
     """What asks one upstream: its `health` path, else a TCP connect."""
     if check.path is None:
         return partial(upstream.probe, check.timeout_s)
-    return partial(_get, upstream, check.path.encode("ascii"))
+    return partial(_get, upstream, check.path.encode("ascii"), check.timeout_s)
 
 
-async def _get(upstream: Upstream, path: bytes) -> None:
+async def _get(upstream: Upstream, path: bytes, timeout_s: float) -> None:
+    """Whoever asks ends this after `timeout_s`; a connection that does not come about by then says so by itself."""
     outgoing = Outgoing(b"GET", path, [(b"host", upstream.authority)], None, None)
-    deadline = Deadline.after(HEALTH_TIMEOUTS.connect_s + HEALTH_TIMEOUTS.read_s)
-    reply = await upstream.exchange(outgoing, timeouts=HEALTH_TIMEOUTS, deadline=deadline)
+    timeouts = Timeouts(connect_s=timeout_s, read_s=2 * timeout_s)
+    reply = await upstream.exchange(outgoing, timeouts=timeouts, deadline=Deadline.after(2 * timeout_s))
     try:
         if reply.status >= BAD_STATUS:
             raise Unavailable(f"status {reply.status}")

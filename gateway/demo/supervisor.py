@@ -25,7 +25,7 @@ from starlette.routing import Route
 
 from gateway.demo import state as demo_state
 from gateway.demo.state import DemoState
-from gateway.demo.systems import SYSTEMS, Breakable, system
+from gateway.demo.systems import MODES, SYSTEMS, Breakable, system
 from gateway.demo.tokens import PEOPLE, Issuer
 from gateway.model.settings import Address, Configuration
 
@@ -61,7 +61,7 @@ class ToySystem:
             self._server = None
 
     async def set_mode(self, mode: str) -> None:
-        """Ok, down, hang, slow or errors."""
+        """One of MODES."""
         self._app.mode = mode if mode != "down" else "ok"
         if mode == "down":
             await self.stop()
@@ -210,6 +210,8 @@ class Supervisor:
             return JSONResponse({"error": "wrong secret"}, 401)
         wanted = await request.json()
         part, mode = wanted["part"], wanted["mode"]
+        if mode not in MODES:
+            return JSONResponse({"error": f"no mode {mode!r}"}, 400)
         if part == "iam":
             await self._break_iam(mode)
         elif part in self.toys:

@@ -1,6 +1,6 @@
 """The toy systems: nine small services that answer as their models do, and that can be broken.
 
-`Breakable.mode` (ok, hang, slow, errors) is set by the supervisor; a system that is down does not listen at all.
+`Breakable.mode` (of MODES) is set by the supervisor; a system that is down does not listen at all.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gateway.demo import data
 
 PAGE: Final = 3
+LARGEST_PAGE: Final = 100
+_PAGING: Final = (("$skip", "0"), ("$top", str(PAGE)))
 SLOW_S: Final = 4.0
+MODES: Final = ("ok", "down", "hang", "slow", "errors")
 
 
 class Breakable:
@@ -119,11 +122,15 @@ def _active_directory() -> list[Route]:
 
 def _entra() -> list[Route]:
     def users(request: Request) -> Response:
-        skip = int(request.query_params.get("$skip", "0"))
-        everybody = list(data.ENTRA.values())
-        page: data.Record = {"value": everybody[skip : skip + PAGE]}
-        if skip + PAGE < len(everybody):
-            page["@odata.nextLink"] = f"/v1.0/users?$skip={skip + PAGE}"
+        """A page at a time: `$top` people from `$skip` on, with a link to the next page while there is one."""
+        try:
+            skip, top = (max(0, int(request.query_params.get(name, default))) for name, default in _PAGING)
+        except ValueError:
+            return JSONResponse({"error": {"code": "BadRequest", "message": "$top and $skip are numbers"}}, 400)
+        everybody, end = list(data.ENTRA.values()), skip + (min(top, LARGEST_PAGE) or PAGE)
+        page: data.Record = {"value": everybody[skip:end]}
+        if end < len(everybody):
+            page["@odata.nextLink"] = f"{request.base_url}v1.0/users?$top={end - skip}&$skip={end}"
         return JSONResponse(page)
 
     return [Route("/v1.0/users", users), Route("/v1.0/users/{key}", _one(data.ENTRA, "user"))]
@@ -131,11 +138,13 @@ def _entra() -> list[Route]:
 
 def _lansweeper() -> list[Route]:
     async def graphql(request: Request) -> Response:
-        name = (await request.json()).get("variables", {}).get("name", "")
-        found = data.LANSWEEPER.get(name)
-        if found is None:
-            return _not_found("asset")
-        return JSONResponse({"data": {"asset": found}})
+        """Knows one query: the asset whose name is the variable `name`."""
+        try:
+            name = (await request.json())["variables"]["name"]
+        except (ValueError, KeyError, TypeError):
+            return JSONResponse({"errors": [{"message": "a query with the variable name is expected"}]}, 400)
+        found = data.LANSWEEPER.get(str(name))
+        return JSONResponse({"data": {"asset": found}}) if found else _not_found("asset")
 
     return [Route("/api/v2/graphql", graphql, methods=["POST"])]
 
