@@ -20,6 +20,7 @@ EVALUATION: Final = "/access/v1/evaluation"
 _HEAD: Final = '{"options":{"evaluations_semantic":"execute_all"},"evaluations":['
 _UNAUTHORIZED: Final = 401
 _SERVER_ERROR: Final = 500
+_HIGHEST_STATUS: Final = 999
 _VOID: Final = Decision(Outcome.DENY, unauthenticated=True)
 
 
@@ -73,7 +74,8 @@ def _in_context(context: Any, question: Question, *, permitted: bool) -> Decisio
     if error is None:
         return ALLOW if permitted else DENY
     status = error.get("status") if isinstance(error, dict) else None
-    number = status if isinstance(status, int | float) and not isinstance(status, bool) else 0
+    is_number = isinstance(status, int | float) and not isinstance(status, bool)
+    number = max(0, min(status, _HIGHEST_STATUS)) if is_number else 0
     if permitted or number >= _SERVER_ERROR:
         return unknown(fault("iam_error", f"IAM answered an item with error status {number:g}"))
     return _VOID if number == _UNAUTHORIZED and not question.subject.identified else DENY

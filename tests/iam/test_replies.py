@@ -168,6 +168,8 @@ async def test_a_location_that_is_no_url_changes_nothing(ask, httpx_mock):
     [
         ({"decision": False, "context": {"error": {"status": 500}}}, "iam_error"),
         ({"decision": False, "context": {"error": {"status": 503.0}}}, "iam_error"),
+        ({"decision": False, "context": {"error": {"status": 10**400}}}, "iam_error"),
+        ({"decision": True, "context": {"error": {"status": -(10**400)}}}, "iam_error"),
         ({"decision": False, "context": {"error": {"status": 400}}}, "deny"),
         ({"decision": False, "context": {"error": {"status": 401}}}, "deny"),
         ({"decision": False, "context": {"error": {"status": 404}}}, "deny"),
