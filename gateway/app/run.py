@@ -20,6 +20,7 @@ import uvloop
 from gateway.admin.app import admin_app, worker_app
 from gateway.admin.feed import Feed
 from gateway.admin.recent import Recent
+from gateway.app import garbage
 from gateway.app.certificates import Certificates
 from gateway.app.draining import drain
 from gateway.app.listeners import CannotServeError, Server, admin_config, bind, bind_unix, inherited
@@ -120,6 +121,7 @@ class Process:
         tasks = [asyncio.create_task(public.run_on_socket()), asyncio.create_task(admin.run_on_socket())]
         watching = asyncio.create_task(reload_on_change(gateway))
         told = asyncio.create_task(gateway.draining.wait())
+        garbage.settle()
         gateway.listening = await _come_up((public, admin), (told, *tasks))
         await asyncio.wait((told, *tasks), return_when=asyncio.FIRST_COMPLETED)
         gateway.draining.set()
