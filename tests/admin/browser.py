@@ -72,11 +72,12 @@ class Page:
         return answer["result"].get("value")
 
     async def until(self, script: str, within_s: float = PATIENCE_S) -> Any:
-        """Wait until an expression is true."""
+        """Wait until an expression is true; while the page loads it may fail."""
         value: Any = None
+        patient = f"(() => {{ try {{ return {script} }} catch {{ return null }} }})()"
         with suppress(TimeoutError):
             async with asyncio.timeout(within_s):
-                while not (value := await self.run(script)):  # noqa: ASYNC110 - it happens in another process
+                while not (value := await self.run(patient)):  # noqa: ASYNC110 - it happens in another process
                     await asyncio.sleep(0.1)
         assert value, f"never true: {script}; the page shows: {await self.run('document.body.innerText')}"
         return value
@@ -84,7 +85,7 @@ class Page:
     async def text(self, selector: str) -> str:
         """What an element shows, "" if it is hidden."""
         found = f"document.querySelector({json.dumps(selector)})"
-        return str(await self.run(f"{found} ? {found}.innerText : ''"))
+        return str(await self.run(f"{found}?.checkVisibility() ? {found}.innerText : ''"))
 
     async def press(self, key: str, modifiers: int = 0) -> None:
         """Press a key and let it go: Tab, Enter, Escape."""
@@ -124,11 +125,13 @@ async def browsing(url: str, profile: Path) -> AsyncIterator[Page]:
         async with connect(await _debugger(profile), max_size=None, proxy=None) as connection:
             page = Page(connection)
             listening = asyncio.create_task(page.listen())
-            for domain in ("Page", "Runtime", "Log", "Network"):
-                await page.call(f"{domain}.enable")
-            await page.call("Page.navigate", url=url)
-            yield page
-            listening.cancel()
+            try:
+                for domain in ("Page", "Runtime", "Log", "Network"):
+                    await page.call(f"{domain}.enable")
+                await page.call("Page.navigate", url=url)
+                yield page
+            finally:
+                listening.cancel()
     finally:
         os.killpg(browser.pid, signal.SIGKILL)
         await browser.wait()
