@@ -74,8 +74,9 @@ def _in_context(context: Any, question: Question, *, permitted: bool) -> Decisio
     if error is None:
         return ALLOW if permitted else DENY
     status = error.get("status") if isinstance(error, dict) else None
-    is_number = isinstance(status, int | float) and not isinstance(status, bool)
-    number = max(0, min(status, _HIGHEST_STATUS)) if is_number else 0
+    number = 0.0
+    if isinstance(status, int | float) and not isinstance(status, bool):
+        number = max(0, min(status, _HIGHEST_STATUS))
     if permitted or number >= _SERVER_ERROR:
         return unknown(fault("iam_error", f"IAM answered an item with error status {number:g}"))
     return _VOID if number == _UNAUTHORIZED and not question.subject.identified else DENY
