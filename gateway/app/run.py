@@ -28,13 +28,18 @@ from gateway.app.running import Gateway
 from gateway.app.together import OWN_STATUS, SNAPSHOT
 from gateway.app.watch import reload_on_change
 from gateway.app.workers import SOCKET_VARIABLE, Supervisor
+from gateway.config.addresses import is_loopback
 from gateway.model.settings import Address, Configuration, ServerSettings
 from gateway.server import uvicorn_config
 from gateway.telemetry import Telemetry, build_observer
 
-__all__ = ["CannotServeError", "Overrides", "serve"]
+__all__ = ["CannotServeError", "NotAllowedError", "Overrides", "serve"]
 
 EXIT_FORCED = 1
+
+
+class NotAllowedError(ValueError):
+    """The command line asks for what a configuration may not: one line for the user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +55,15 @@ class Overrides:
         return cls(_address(listen), _address(admin))
 
     def over(self, configuration: Configuration) -> Configuration:
-        """The configuration with what the command line says."""
+        """The configuration with what the command line says. NotAllowedError: a file could not say that."""
         server = configuration.server
         changed = dataclasses.replace(server, listen=self.listen or server.listen, admin=self.admin or server.admin)
+        if not is_loopback(changed.admin.host) and not changed.admin_token:
+            raise NotAllowedError(
+                f"the admin listener on {changed.admin} is not on loopback: it needs server.admin_token"
+            )
+        if changed.listen == changed.admin and changed.admin.port:
+            raise NotAllowedError(f"both listeners can't be on {changed.admin}")
         return dataclasses.replace(configuration, server=changed)
 
     def arguments(self, configuration: Configuration) -> list[str]:
@@ -73,7 +84,10 @@ def _address(text: str) -> Address | None:
 
 
 def serve(configuration: Configuration, overrides: Overrides, *, workers: int = 1) -> None:
-    """Serve until told to stop. Raises CannotServeError; ends the process with 1 on a second signal."""
+    """Serve until told to stop. Raises CannotServeError, and NotAllowedError for overrides.
+
+    A second signal ends the process with 1.
+    """
     configuration = overrides.over(configuration)
     inherited_from = os.environ.get(SOCKET_VARIABLE)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -32,3 +32,5 @@ def register(app: typer.Typer) -> None:
             run.serve(configuration, overrides, workers=workers)
         except run.CannotServeError as error:
             fail(str(error), EXIT_CANNOT)
+        except run.NotAllowedError as error:
+            fail(str(error))
