@@ -118,7 +118,7 @@ class Connection(asyncio.Protocol):
         except BaseException:
             self.abort()
             raise
-        if reply.status == 0 and reply.error is not None:
+        if reply.error is not None and not reply.buffered:  # no head, or one with which the response broke off
             raise reply.error
         return reply
 

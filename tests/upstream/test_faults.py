@@ -170,6 +170,19 @@ async def test_what_came_before_a_body_broke_off_is_delivered_and_then_it_raises
         await anext(reply)
 
 
+@pytest.mark.parametrize("size", [b"ZZ", b"-1", b"f" * 17])
+async def test_a_response_that_breaks_off_with_its_head_is_none(serve, reach, size):
+    async def behave(visitor) -> None:
+        await visitor.request()
+        await visitor.send(OK + b"Transfer-Encoding: chunked\r\n\r\n" + size + b"\r\n")
+
+    client = reach(await serve(behave))
+    with pytest.raises(GatewayError) as caught:
+        await client.ask()
+    assert caught.value.proxy_error == "http_protocol_error"
+    assert client.state["in_flight"] == 0
+
+
 async def test_bytes_that_nobody_asked_for_close_a_kept_connection(serve, reach, until):
     async def behave(visitor) -> None:
         await visitor.request()
