@@ -11,12 +11,12 @@ Deliberately absent: `Forwarded` (RFC 7239), which is removed, and the PROXY pro
 from __future__ import annotations
 
 import ipaddress
-import os
 import re
 from collections.abc import MutableMapping
 from functools import lru_cache
 from typing import Any, Final, Protocol
 
+from gateway.ids import random_digits
 from gateway.model.request import Headers, Request, Target
 from gateway.model.settings import Network, ServerSettings
 
@@ -40,7 +40,7 @@ class Received(Protocol):
 
 def new_request_id() -> str:
     """32 hexadecimal digits that nobody has used."""
-    return os.urandom(16).hex()
+    return random_digits(32)
 
 
 class Trust:

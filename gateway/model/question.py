@@ -25,12 +25,12 @@ class Check:
     fragment: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Question:
     """May this subject do this? `key` holds no token and is the identity for cache and coalescing."""
 
-    subject: Subject
-    check: Check
+    subject: Final[Subject]
+    check: Final[Check]
 
     @property
     def key(self) -> tuple[str, str]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Subject:
-    """Who asks, as IAM and the upstream are told.
+    """Who asks, as IAM and the upstream are told. Made for each request with an opaque token, so not frozen.
 
     `key` names the subject in caches, queues and coalescing; it never holds a token (opaque: the token's SHA-256).
     `document` is the subject as JSON text for IAM. `claims` fill `{claim.NAME}`.
@@ -17,11 +17,11 @@ class Subject:
     `identified` is False for opaque tokens: nobody was authenticated here.
     """
 
-    type: str
-    id: str = field(repr=False)
-    key: str
-    document: str = field(repr=False)
-    properties: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    claims: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    expires_at_s: float | None = None
-    identified: bool = True
+    type: Final[str]
+    id: Final[str] = field(repr=False)
+    key: Final[str]
+    document: Final[str] = field(repr=False)
+    properties: Final[Mapping[str, Any]] = field(default_factory=dict, repr=False)
+    claims: Final[Mapping[str, Any]] = field(default_factory=dict, repr=False)
+    expires_at_s: Final[float | None] = None
+    identified: Final[bool] = True

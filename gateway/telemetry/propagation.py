@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from gateway.model.record import AccessRecord
 from gateway.model.request import Request
 from gateway.telemetry.observer import NO_SPAN, Observer, Span
-from gateway.telemetry.trace_context import Parent, new_span_id, new_trace_id, parent_of, unsampled
+from gateway.telemetry.trace_context import Parent, new_span, new_trace, parent_of, unsampled
 
 
 class PropagatingObserver(Observer):
@@ -23,7 +23,7 @@ class PropagatingObserver(Observer):
         parent = parent_of(request)
         if parent is not None:
             return passing(parent, record)
-        return unrecorded(new_trace_id(), None, record)
+        return unrecorded(new_trace(), None, record)
 
     def authorize_started(self, parent: Span) -> Span:
         """See Observer."""
@@ -55,8 +55,8 @@ def passing(parent: Parent, record: AccessRecord) -> Span:
     return Span(parent.raw)
 
 
-def unrecorded(trace_id: int, parent: Parent | None, record: AccessRecord) -> Span:
+def unrecorded(trace_id: str, parent: Parent | None, record: AccessRecord) -> Span:
     """A span of ours that nobody records, in the caller's trace or in a new one."""
-    record.trace_id = f"{trace_id:032x}" if parent is None else parent.trace_id
-    record.span_id = f"{new_span_id():016x}"
+    record.trace_id = trace_id if parent is None else parent.trace_id
+    record.span_id = new_span()
     return Span(unsampled(record.trace_id, record.span_id))

@@ -29,7 +29,7 @@ from gateway.telemetry.propagation import PropagatingObserver
 from gateway.telemetry.sampling import sampler_of
 from gateway.telemetry.spans import SpansObserver
 from gateway.telemetry.store import Snapshot, Store, merge
-from gateway.telemetry.trace_context import new_span_id, new_trace_id
+from gateway.telemetry.trace_context import new_span, new_trace
 from gateway.telemetry.writer import LineWriter
 
 _log = logging.getLogger("gateway.telemetry")
@@ -70,8 +70,8 @@ class Telemetry:
         record = AccessRecord(
             started_s=time.monotonic(),
             request_id=request_id,
-            trace_id=f"{new_trace_id():032x}",
-            span_id=f"{new_span_id():016x}",
+            trace_id=new_trace(),
+            span_id=new_span(),
             path=target.partition(b"?")[0].decode("latin-1"),
             status=error.kind.status,
             code=error.code,

@@ -22,7 +22,7 @@ from gateway.telemetry.metrics import KNOWN_METHODS, error_type, status_of
 from gateway.telemetry.observer import NO_SPAN, Observer, Span
 from gateway.telemetry.propagation import introduce, unrecorded
 from gateway.telemetry.sampling import Sampler
-from gateway.telemetry.trace_context import Parent, new_span_id, new_trace_id, parent_of
+from gateway.telemetry.trace_context import Parent, new_span, new_trace, parent_of
 
 _CLIENT_ERRORS_FROM: Final = 400
 _MAX_EVENTS: Final = 128
@@ -72,7 +72,7 @@ class RecordedSpan(Span):
         self.name = name
         self.kind = kind
         self.trace_id = trace_id
-        self.span_id = new_span_id()
+        self.span_id = int(new_span(), 16)
         self.parent = parent
         self.parent_is_remote = parent_is_remote
         self.attributes = attributes
@@ -115,9 +115,10 @@ class SpansObserver(Observer):
         """See Observer. The span gets its name at its end, when the route is known."""
         introduce(request, record)
         parent = parent_of(request)
-        trace_id = new_trace_id()
+        digits = new_trace()
+        trace_id = int(digits, 16)
         if not self._sampler(trace_id, parent):
-            return unrecorded(trace_id, parent, record)
+            return unrecorded(digits, parent, record)
         span = self._root(trace_id, parent, request)
         record.trace_id = f"{span.trace_id:032x}"
         record.span_id = f"{span.span_id:016x}"

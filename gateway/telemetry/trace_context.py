@@ -7,16 +7,18 @@ new trace begins, so that no client can join a foreign trace, force sampling, or
 
 from __future__ import annotations
 
-import random
 import re
 from dataclasses import dataclass
 from typing import Final
 
+from gateway.ids import random_digits
 from gateway.model.request import Request
 
 _TRACEPARENT: Final = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _NO_TRACE: Final = b"0" * 32
 _NO_SPAN: Final = b"0" * 16
+_NO_TRACE_DIGITS: Final = _NO_TRACE.decode()
+_NO_SPAN_DIGITS: Final = _NO_SPAN.decode()
 _SAMPLED: Final = 0x01
 
 
@@ -49,14 +51,16 @@ def parse(value: bytes) -> Parent | None:
     return Parent(trace_id.decode(), span_id.decode(), bool(int(flags, 16) & _SAMPLED), value)
 
 
-def new_trace_id() -> int:
-    """A random trace id, not 0."""
-    return random.getrandbits(128) or 1
+def new_trace() -> str:
+    """A random trace id as 32 digits, not all 0."""
+    digits = random_digits(32)
+    return digits if digits != _NO_TRACE_DIGITS else new_trace()
 
 
-def new_span_id() -> int:
-    """A random span id, not 0."""
-    return random.getrandbits(64) or 1
+def new_span() -> str:
+    """A random span id as 16 digits, not all 0."""
+    digits = random_digits(16)
+    return digits if digits != _NO_SPAN_DIGITS else new_span()
 
 
 def unsampled(trace_id: str, span_id: str) -> bytes:
