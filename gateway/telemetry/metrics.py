@@ -15,6 +15,7 @@ KNOWN_METHODS: Final = frozenset(
 )
 """Others are counted as `_OTHER` (semantic conventions), so that a client cannot make up series."""
 CIRCUIT_STATES: Final = ("closed", "open", "half_open")
+RELOAD_RESULTS: Final = ("success", "failure", "unchanged")
 CLIENT_LEFT: Final = 499
 """The status of a request whose caller left before any answer, as in nginx's logs. Nobody is sent it."""
 _ERRORS_FROM: Final = 500
@@ -37,6 +38,8 @@ class MetricsObserver(Observer):
         self._degraded = store.values(instruments.DEGRADED)
         self._retries = store.values(instruments.RETRIES)
         self._reloads = store.values(instruments.RELOADS)
+        for result in RELOAD_RESULTS:  # a counter that begins at one hides its first event from `increase`
+            self._reloads.add((result,), 0)
 
     def request_ended(self, record: AccessRecord, span: Span) -> None:
         """See Observer."""

@@ -36,6 +36,7 @@ _log = logging.getLogger("gateway.telemetry")
 
 Closing = list[Callable[[], None]]
 
+SIGNALS: Final = ("logs", "traces", "metrics")
 _FLUSH_S: Final = 5.0
 _LINES_FLUSH_S: Final = 2.0
 
@@ -128,6 +129,8 @@ def _access_log(settings: ServerSettings, lines: LineWriter) -> list[Observer]:
 
 def _counter_of_drops(store: Store) -> Callable[[str], Callable[[int], None]]:
     values = store.values(DROPPED)
+    for signal in SIGNALS:  # a counter that begins at one hides its first event from `increase`
+        values.add((signal,), 0)
     return lambda signal: lambda count: values.add((signal,), count)
 
 
