@@ -46,10 +46,9 @@ async def whole(demo: Demo) -> AsyncIterator[None]:
     for name in ("workday", "ad", "entra", "lansweeper"):
         await demo.set(name, "ok")
     for name in ("Workday", "ActiveDirectory", "Entra"):
-        reply = await demo.admin.post(f"/breakers/user-audit.{name}/close", headers={"x-gateway-admin": "1"})
-        assert reply.status_code == 200, reply.text
-        await demo.admin.post(f"/breakers/user-audit.{name}/auto", headers={"x-gateway-admin": "1"})
-    assert (await demo.get(JOHN)).json()["complete"]
+        for what in ("open", "close", "auto"):  # a change of state forgets what was counted
+            reply = await demo.admin.post(f"/breakers/user-audit.{name}/{what}", headers={"x-gateway-admin": "1"})
+            assert reply.status_code == 200, reply.text
 
 
 @pytest.mark.parametrize(("path", "name"), [(JOHN, "user-audit"), (DEVICE, "device-audit")])
