@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from gateway import __version__
-from gateway.cli import demo, drill, explain, health, iam, policy, routes, schema, serve, validate
+from gateway.cli import demo, drill, explain, export, health, iam, policy, routes, schema, serve, validate
 
 app = typer.Typer(
     name="gateway",
@@ -28,7 +28,7 @@ app = typer.Typer(
 )
 _CANNOT_WRITE = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF})
 
-for _command in (serve, validate, routes, explain, schema, health, iam, policy, demo, drill):
+for _command in (serve, validate, routes, explain, schema, health, iam, policy, demo, drill, export):
     _command.register(app)
 
 

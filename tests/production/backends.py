@@ -98,7 +98,8 @@ class Backend:
                 await asyncio.sleep(0.1)
         await asyncio.sleep(float(parse_qs(parts.query).get("sleep", ["0"])[0]))
         body = json.dumps({"from": self.name, "target": seen.target, "method": seen.method}).encode()
-        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        kind = next(iter(seen.values("content-type")), "application/json")
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
         writer.write(head.encode() + body)
         await writer.drain()
 

@@ -1,0 +1,264 @@
+"""The bootstrap of an Envoy in front of the gateway: listeners, edge hardening, the gateway as a cluster.
+
+Paths are neither normalised nor merged by Envoy: the bytes that were asked for are what the gateway decides on, and
+what is ambiguous it refuses. Limits follow `server`, where Envoy has the like. Idle connections to the gateway are
+closed by Envoy before the gateway does, so that no request meets one that is just being closed.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import ipaddress
+from dataclasses import dataclass
+from math import ceil
+from typing import Any, Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from gateway.config.envoy.routes import CLUSTER, seconds, virtual_hosts
+from gateway.model.settings import Address, Configuration, ServerSettings, ServerTls
+
+_HTTP: Final = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+_FILTERS: Final = "type.googleapis.com/envoy.extensions.filters.http"
+_SOCKETS: Final = "type.googleapis.com/envoy.extensions.transport_sockets"
+_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+_BUFFER: Final = 32 * 1024
+_WINDOWS: Final = {
+    "max_concurrent_streams": 100,
+    "initial_stream_window_size": 64 * 1024,
+    "initial_connection_window_size": 1024 * 1024,
+}
+_EARLIER_S: Final = 5.0
+
+
+class NotExportable(Exception):
+    """This configuration has no like in Envoy: one line for the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where Envoy listens: for callers, and for its own operators (loopback)."""
+
+    listen: Address
+    admin: Address
+
+
+def bootstrap(configuration: Configuration, places: Places) -> dict[str, Any]:
+    """The whole bootstrap, JSON-ready. Raises NotExportable."""
+    server = configuration.server
+    if server.tls is not None and server.tls.client_ca_file is not None:
+        raise NotExportable(
+            "server.tls.client_ca_file: behind Envoy the gateway would ask Envoy for the certificate, not the caller"
+        )
+    listeners = [_tcp(configuration, places)]
+    if server.tls is not None:
+        listeners.append(_quic(configuration, places, server.tls))
+    return {
+        "admin": {"address": _address(places.admin)},
+        "static_resources": {"listeners": listeners, "clusters": [_cluster(server)]},
+        "overload_manager": {
+            "resource_monitors": [
+                {
+                    "name": "envoy.resource_monitors.global_downstream_max_connections",
+                    "typed_config": {
+                        "@type": "type.googleapis.com/envoy.extensions.resource_monitors.downstream_connections.v3"
+                        ".DownstreamConnectionsConfig",
+                        "max_active_downstream_connections": server.max_connections,
+                    },
+                }
+            ]
+        },
+    }
+
+
+def warnings(configuration: Configuration) -> list[str]:
+    """What else has to be so for the two to work together."""
+    server = configuration.server
+    envoy = _reached_at(server.listen).host
+    if not _is_address(envoy) or any(ipaddress.ip_address(envoy) in network for network in server.trusted_proxies):
+        return []
+    return [f"server.trusted_proxies does not have Envoy's address ({envoy}): every caller will look like Envoy"]
+
+
+def _tcp(configuration: Configuration, places: Places) -> dict[str, Any]:
+    chain: dict[str, Any] = {"filters": [_manager(configuration, "AUTO", places)]}
+    tls = configuration.server.tls
+    if tls is not None:
+        context = {"@type": f"{_SOCKETS}.tls.v3.DownstreamTlsContext", **_certificate(tls, ["h2", "http/1.1"])}
+        chain["transport_socket"] = {"name": "envoy.transport_sockets.tls", "typed_config": context}
+    return {
+        "name": "tcp",
+        "address": _address(places.listen),
+        "per_connection_buffer_limit_bytes": _BUFFER,
+        "filter_chains": [chain],
+    }
+
+
+def _quic(configuration: Configuration, places: Places, tls: ServerTls) -> dict[str, Any]:
+    """HTTP/3 (RFC 9114) on the same port."""
+    context = {
+        "@type": f"{_SOCKETS}.quic.v3.QuicDownstreamTransport",
+        "downstream_tls_context": _certificate(tls, ["h3"]),
+    }
+    chain = {
+        "filters": [_manager(configuration, "HTTP3", places)],
+        "transport_socket": {"name": "envoy.transport_sockets.quic", "typed_config": context},
+    }
+    return {
+        "name": "quic",
+        "address": _address(places.listen, "UDP"),
+        "udp_listener_config": {"quic_options": {}},
+        "filter_chains": [chain],
+    }
+
+
+def _certificate(tls: ServerTls, protocols: list[str]) -> dict[str, Any]:
+    certificate = {
+        "certificate_chain": {"filename": str(tls.cert_file)},
+        "private_key": {"filename": str(tls.key_file)},
+    }
+    return {
+        "common_tls_context": {
+            "alpn_protocols": protocols,
+            "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
+            "tls_certificates": [certificate],
+        }
+    }
+
+
+def _manager(configuration: Configuration, codec: str, places: Places) -> dict[str, Any]:
+    server = configuration.server
+    manager: dict[str, Any] = {
+        "@type": _HTTP,
+        "stat_prefix": "edge",
+        "codec_type": codec,
+        "use_remote_address": True,
+        "normalize_path": False,
+        "merge_slashes": False,
+        "path_with_escaped_slashes_action": "KEEP_UNCHANGED",
+        "server_header_transformation": "PASS_THROUGH",
+        "forward_client_cert_details": "SANITIZE",
+        "max_request_headers_kb": max(1, ceil(server.max_header_bytes / 1024)),
+        "request_headers_timeout": seconds(server.header_timeout_s),
+        "common_http_protocol_options": {
+            "idle_timeout": seconds(server.idle_timeout_s),
+            "max_headers_count": server.max_headers,
+        },
+        "http2_protocol_options": {**_WINDOWS, "allow_connect": True},
+        "upgrade_configs": [{"upgrade_type": "websocket"}],
+        "local_reply_config": {"body_format": _PROBLEM},
+        "route_config": {"name": "gateway", "virtual_hosts": virtual_hosts(configuration)},
+        "http_filters": [
+            _grpc_bridge(),
+            {"name": "envoy.filters.http.router", "typed_config": _typed("router.v3.Router")},
+        ],
+    }
+    if codec == "HTTP3":
+        manager["http3_protocol_options"] = {"allow_extended_connect": True}
+    if server.tls is not None:
+        offer = {"key": "alt-svc", "value": f'h3=":{places.listen.port}"; ma=86400'}
+        manager["route_config"]["response_headers_to_add"] = [{"header": offer}]
+    return {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}
+
+
+_PROBLEM: Final = {
+    "content_type": "application/problem+json",
+    "json_format": {"type": "about:blank", "title": "%LOCAL_REPLY_BODY%", "status": "%RESPONSE_CODE%"},
+}
+"""What Envoy answers by itself looks like what the gateway answers (RFC 9457)."""
+
+
+def _typed(name: str) -> dict[str, Any]:
+    return {"@type": f"{_FILTERS}.{name}"}
+
+
+def _grpc_bridge() -> dict[str, Any]:
+    """Unary gRPC as a POST of its protobuf message, for upstreams that answer `application/x-protobuf` by HTTP/1.1."""
+    return {
+        "name": "envoy.filters.http.grpc_http1_reverse_bridge",
+        "typed_config": {
+            **_typed("grpc_http1_reverse_bridge.v3.FilterConfig"),
+            "content_type": "application/x-protobuf",
+            "withhold_grpc_frames": True,
+        },
+    }
+
+
+def _cluster(server: ServerSettings) -> dict[str, Any]:
+    target, admin = _reached_at(server.listen), _reached_at(server.admin)
+    idle_s = max(server.idle_timeout_s - _EARLIER_S, server.idle_timeout_s / 2)
+    options = {
+        "@type": f"type.googleapis.com/{_OPTIONS}",
+        "common_http_protocol_options": {"idle_timeout": seconds(idle_s)},
+        "explicit_http_config": {"http_protocol_options": {}},
+    }
+    endpoint = {
+        "address": _address(target),
+        "health_check_config": {"address": _address(admin)},
+    }
+    thresholds = dict.fromkeys(("max_connections", "max_pending_requests", "max_requests"), server.max_connections)
+    cluster: dict[str, Any] = {
+        "name": CLUSTER,
+        "type": "STATIC" if _is_address(target.host) and _is_address(admin.host) else "STRICT_DNS",
+        "connect_timeout": "1s",
+        "per_connection_buffer_limit_bytes": _BUFFER,
+        "typed_extension_protocol_options": {_OPTIONS: options},
+        "circuit_breakers": {"thresholds": [thresholds]},
+        "health_checks": [_ready(tls=server.tls is not None)],
+        "load_assignment": {"cluster_name": CLUSTER, "endpoints": [{"lb_endpoints": [{"endpoint": endpoint}]}]},
+    }
+    if server.tls is not None:
+        cluster["transport_socket"] = _tls_to_the_gateway(server.tls)
+        raw = {"@type": f"{_SOCKETS}.raw_buffer.v3.RawBuffer"}
+        socket = {"name": "envoy.transport_sockets.raw_buffer", "typed_config": raw}
+        cluster["transport_socket_matches"] = [{"name": "plain", "match": _PLAIN, "transport_socket": socket}]
+    return cluster
+
+
+_PLAIN: Final = {"plain": True}
+
+
+def _ready(*, tls: bool) -> dict[str, Any]:
+    """`/readyz` of the admin listener, which does without its token and never speaks TLS."""
+    check: dict[str, Any] = {
+        "timeout": "1s",
+        "interval": "2s",
+        "unhealthy_threshold": 2,
+        "healthy_threshold": 1,
+        "http_health_check": {"path": "/readyz"},
+    }
+    return {**check, "transport_socket_match_criteria": _PLAIN} if tls else check
+
+
+def _tls_to_the_gateway(tls: ServerTls) -> dict[str, Any]:
+    """The gateway's key is known here, so it is pinned: a renewed certificate with the same key goes on working."""
+    certificate = x509.load_pem_x509_certificate(tls.cert_file.read_bytes())
+    key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    pin = base64.b64encode(hashlib.sha256(key).digest()).decode()
+    validation = {"trust_chain_verification": "ACCEPT_UNTRUSTED", "verify_certificate_spki": [pin]}
+    context = {
+        "@type": f"{_SOCKETS}.tls.v3.UpstreamTlsContext",
+        "common_tls_context": {"validation_context": validation},
+    }
+    return {"name": "envoy.transport_sockets.tls", "typed_config": context}
+
+
+def _reached_at(address: Address) -> Address:
+    """From the same machine."""
+    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+    return dataclasses.replace(address, host=everywhere.get(address.host, address.host))
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _address(address: Address, protocol: str = "TCP") -> dict[str, Any]:
+    return {"socket_address": {"protocol": protocol, "address": address.host, "port_value": address.port}}
