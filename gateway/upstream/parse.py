@@ -28,7 +28,6 @@ _FINAL: Final = range(200, 600)
 _BODILESS: Final = frozenset({204, 304})
 _HTTP_1_0: Final = b"HTTP/1.0 "
 _HTTP_1_1: Final = b"HTTP/1.1 "
-_PREFIX: Final = len(_HTTP_1_1)
 
 
 class Violation(Exception):
@@ -40,13 +39,14 @@ class ResponseParser:
 
     __slots__ = (
         "_bare",
-        "_feeding",
-        "_head_bytes",
+        "_feed",
+        "_headers",
         "_interim",
         "_interims",
         "_llhttp",
         "_prefix",
         "_reply",
+        "_unbodied",
         "complete",
         "head_done",
         "keep_alive",
@@ -56,9 +56,10 @@ class ResponseParser:
 
     def __init__(self) -> None:
         self._llhttp = httptools.HttpResponseParser(self)
-        self._reply = Reply(None)
+        self._feed = self._llhttp.feed_data
         self._prefix = b""
         self._interim = False
+        self.head_done = False
         self.complete = True
         self.surplus = False
 
@@ -67,11 +68,17 @@ class ResponseParser:
         """Whether any byte of the response has come."""
         return bool(self._prefix)
 
+    @property
+    def ends_here(self) -> bool:
+        """Whether the end of the connection would be the end of the body, which has no other."""
+        return self.head_done and self.until_close
+
     def start(self, reply: Reply, *, bare: bool) -> None:
         """The next bytes belong to `reply`; `bare`: it answers HEAD, so it has no body whatever it says."""
         self._reply = reply
+        self._headers = reply.headers
         self._bare = bare
-        self._head_bytes = 0
+        self._unbodied = 0
         self._interims = 0
         self._prefix = b""
         self.head_done = False
@@ -79,39 +86,33 @@ class ResponseParser:
 
     def feed(self, data: bytes) -> None:
         """Parse what came. Raises Violation; never for bytes after a complete response, see `surplus`."""
-        if not self._prefix and data.startswith(_HTTP_1_1):
-            self._prefix = _HTTP_1_1
-        elif len(self._prefix) < _PREFIX:
-            self._check_prefix(data)
-        self._feeding = len(data)
-        buffered = self._reply.buffered
+        if self._prefix is not _HTTP_1_1:
+            if not self._prefix and data.startswith(_HTTP_1_1):
+                self._prefix = _HTTP_1_1
+            else:
+                self._check_prefix(data)
+        # Bytes since the last part of a body. Also bounds what llhttp takes without telling: half a header field.
+        self._unbodied += len(data)
         try:
-            self._llhttp.feed_data(data)
+            self._feed(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             if not self.complete:
                 cause = error.__context__
                 raise Violation(str(cause if isinstance(cause, Violation) else error)) from None
             self.surplus = True
             return
-        if not self.complete and self._reply.buffered == buffered:
-            self._count(len(data))
-
-    @property
-    def ends_here(self) -> bool:
-        """Whether the end of the connection would be the end of the body, which has no other."""
-        return self.head_done and self.until_close
+        if self._unbodied > MAX_HEAD and not self.complete:
+            raise Violation(f"more than {MAX_HEAD} bytes of head or framing")
 
     def _check_prefix(self, data: bytes) -> None:
         # llhttp also takes RTSP/, ICE/, HTTP/0.9 and HTTP/2.0, and empty lines before the status line.
-        prefix = self._prefix = self._prefix + data[: _PREFIX - len(self._prefix)]
-        if not (_HTTP_1_1.startswith(prefix) or _HTTP_1_0.startswith(prefix)):
+        prefix = self._prefix + data[: len(_HTTP_1_1) - len(self._prefix)]
+        if _HTTP_1_1.startswith(prefix):
+            self._prefix = _HTTP_1_1 if prefix == _HTTP_1_1 else prefix
+        elif _HTTP_1_0.startswith(prefix):
+            self._prefix = prefix
+        else:
             raise Violation("not an HTTP/1.x response")
-
-    def _count(self, size: int) -> None:
-        # Also bounds what llhttp takes without telling: half a header field, chunk extensions.
-        self._head_bytes += size
-        if self._head_bytes > MAX_HEAD:
-            raise Violation(f"more than {MAX_HEAD} bytes of head or framing")
 
     # Callbacks of llhttp, in the order in which they come. What they raise arrives in `feed` as the error's context.
 
@@ -127,23 +128,22 @@ class ResponseParser:
     def on_header(self, name: bytes, value: bytes) -> None:
         """A whole field, of the head or of the trailers."""
         if not self.head_done:
-            self._reply.headers.append((name.lower(), value.rstrip(b" \t")))
+            self._headers.append((name.lower(), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         """The end of a head."""
         reply = self._reply
         status = self._llhttp.get_status_code()
-        if len(reply.headers) > MAX_HEADERS or self._head_bytes + self._feeding > MAX_HEAD:
+        # Only a large delivery can hold a large head, so most heads need not be measured.
+        if self._unbodied > MAX_HEAD or self._interims or len(self._headers) > MAX_HEADERS:
             self._check_size(reply)
         if status not in _FINAL:
             self._on_interim(status)
             return
-        if self._interims and self._llhttp.get_http_version() not in ("1.0", "1.1"):
-            raise Violation("not an HTTP/1.x response")
         framed = self._read_framing(reply)
         reply.status = status
         self.head_done = True
-        self._head_bytes = 0
+        self._unbodied = 0
         self.until_close = not framed
         self.keep_alive = self._llhttp.should_keep_alive()
         if self._bare or status in _BODILESS:
@@ -154,7 +154,7 @@ class ResponseParser:
         if self.complete:
             raise Violation("surplus")
         self._reply.add(body)
-        self._head_bytes = 0
+        self._unbodied = 0
 
     def on_message_complete(self) -> None:
         """The end of a response that says where it ends."""
@@ -164,12 +164,13 @@ class ResponseParser:
             self.complete = True
 
     def _check_size(self, reply: Reply) -> None:
-        # Only a large delivery can hold a large head, so most heads need not be measured.
         if len(reply.headers) > MAX_HEADERS:
             raise Violation(f"more than {MAX_HEADERS} header fields")
         size = sum(len(name) + len(value) for name, value in reply.headers) + len(reply.reason)
         if size > MAX_HEAD:
             raise Violation(f"more than {MAX_HEAD} bytes of head")
+        if self._llhttp.get_http_version() not in ("1.0", "1.1"):  # behind a 1xx, where no prefix was looked at
+            raise Violation("not an HTTP/1.x response")
 
     def _expect_no_body(self, reply: Reply, *, framed: bool) -> None:
         # A body that such a response announces may still come, and must not become the next one's answer.
@@ -189,7 +190,7 @@ class ResponseParser:
             raise Violation("1xx with a body")
         reply.headers.clear()
         reply.reason = b""
-        self._head_bytes = 0
+        self._unbodied = 0
         self._interim = True
 
     def _read_framing(self, reply: Reply) -> bool:

@@ -52,7 +52,6 @@ class Connection(asyncio.Protocol):
     """See the module. `requests` counts those begun; a `kept` connection has had one before."""
 
     __slots__ = (
-        "_head_done",
         "_loop",
         "_owner",
         "_parser",
@@ -61,6 +60,7 @@ class Connection(asyncio.Protocol):
         "_reading_paused",
         "_reply",
         "_resumed",
+        "_sent",
         "_transport",
         "_unwritten",
         "_write_s",
@@ -91,7 +91,13 @@ class Connection(asyncio.Protocol):
 
     def __repr__(self) -> str:
         state = (
-            "CLOSED" if self.lost else "IDLE" if self._reply is None else "READING" if self._head_done else "WAITING"
+            "CLOSED"
+            if self.lost
+            else "IDLE"
+            if self._reply is None
+            else "READING"
+            if self._parser.head_done
+            else "WAITING"
         )
         sending = " SENDING" if self._pump is not None else ""
         return f"<Connection {self.name} {state}{sending} requests={self.requests}>"
@@ -110,7 +116,6 @@ class Connection(asyncio.Protocol):
         self.read_s = timeouts.read_s
         self._write_s = timeouts.write_s
         self.watch.deadline = deadline
-        self._head_done = False
         self._parser.start(reply, bare=outgoing.method == b"HEAD")
         try:
             self._write(head, outgoing)
@@ -125,8 +130,12 @@ class Connection(asyncio.Protocol):
     def _write(self, head: bytes, outgoing: Outgoing) -> None:
         body = outgoing.body
         transport = self._transport
-        if self.lost or transport.is_closing():
+        self._sent = not (self.lost or transport.is_closing())
+        if self.lost:
             self.abort(failures.lost(None, sent=False))
+            return
+        if not self._sent:  # `connection_lost` is on its way, and knows why
+            self.watch.start(self.read_s)
             return
         if not body:
             transport.write(head)
@@ -154,7 +163,7 @@ class Connection(asyncio.Protocol):
             else:
                 await self._send_sized(body, length)
         except asyncio.CancelledError:
-            if not self._head_done:  # not by us, or this is over anyway
+            if not self._parser.head_done:  # not by us, or this is over anyway
                 self.abort(GatewayError("bad_request", "The request body ended early."))
             raise
         except Exception as error:  # noqa: BLE001 - the caller's iterator may raise anything; it gets it back
@@ -162,7 +171,7 @@ class Connection(asyncio.Protocol):
             self.abort(error)
         else:
             self._pump = None
-            if not self._head_done:
+            if not self._parser.head_done:
                 self._on_request_sent()
 
     async def _send_chunked(self, body: AsyncIterator[bytes]) -> None:
@@ -189,7 +198,7 @@ class Connection(asyncio.Protocol):
         while self._writing_paused:
             resumed = self._resumed = self._loop.create_future()
             await resumed
-        while not self._head_done and self._readable():  # noqa: ASYNC110 - no event tells of it but the reading itself
+        while not self._parser.head_done and self._readable():  # noqa: ASYNC110 - no event tells of it but the reading itself
             await asyncio.sleep(0)
 
     # --- what the reply calls -----------------------------------------------------------------------------------------
@@ -242,10 +251,8 @@ class Connection(asyncio.Protocol):
             return
         if parser.complete:
             self._complete(reply)
-        elif self._head_done:
-            self._on_body(reply)
         elif parser.head_done:
-            self._on_head(reply)
+            self._on_part(reply)
         else:
             self.watch.heard()
 
@@ -276,19 +283,15 @@ class Connection(asyncio.Protocol):
         if self._resumed is not None and not self._resumed.done():
             self._resumed.set_result(None)
         if self._reply is not None:
-            self.watch.start(inf if self._pump is not None and not self._head_done else self.read_s)
+            self.watch.start(inf if self._pump is not None and not self._parser.head_done else self.read_s)
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
-    def _on_head(self, reply: Reply) -> None:
-        self._head_done = True
-        self.watch.deadline = None
+    def _on_part(self, reply: Reply) -> None:
+        """The head is there, or more of the body."""
+        self.watch.stop()
         if self._pump is not None and reply.status >= _REDIRECT:
             self._pump.cancel()
-        self._on_body(reply)
-
-    def _on_body(self, reply: Reply) -> None:
-        self.watch.silence_s = inf
         reply.wake()
         if reply.buffered > HIGH_WATER and not self._reading_paused:
             self._reading_paused = True
@@ -312,7 +315,7 @@ class Connection(asyncio.Protocol):
         elif self._parser.received:
             self.abort(failures.broken_off(error))
         else:
-            self.abort(failures.lost(error, sent=True))
+            self.abort(failures.lost(error, sent=self._sent))
 
     def _ended_in_order(self) -> bool:
         # Over TLS only `close_notify` tells the end from a cut (RFC 9112 section 9.8); asyncio reports both alike.

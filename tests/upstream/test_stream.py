@@ -302,6 +302,31 @@ async def test_a_request_whose_body_broke_off_is_never_ended(serve, reach, until
     assert client.state == {"in_flight": 0, "idle": 0, "connecting": 0, "pending": 0}
 
 
+async def test_a_body_that_is_cancelled_from_outside_ends_its_request(serve, reach, until):
+    async def behave(visitor) -> None:
+        await visitor.gone()
+
+    async def leaves():
+        yield b"part"
+        raise asyncio.CancelledError
+
+    server = await serve(behave)
+    client = reach(server)
+    with pytest.raises(GatewayError) as caught:
+        await client.ask(b"POST", leaves())
+    assert caught.value.code == "bad_request"
+    await until(lambda: not server.present)
+
+
+async def test_a_request_that_cannot_be_sent_costs_no_connection(serve, reach):
+    client = reach(await serve())
+    await client.text()
+    with pytest.raises(GatewayError) as caught:
+        await client.ask(headers=((b"x", b"a\r\nb: c"),))
+    assert (caught.value.code, caught.value.sent) == ("bad_request", False)
+    assert client.state == {"in_flight": 0, "idle": 1, "connecting": 0, "pending": 0}
+
+
 async def test_a_body_that_breaks_off_after_an_early_success_breaks_the_answer_off(serve, reach):
     async def behave(visitor) -> None:
         await visitor.head()
