@@ -135,6 +135,7 @@ class Dialer:
         lookup = self._lookups.get(origin)
         if lookup is None:
             lookup = self._lookups[origin] = asyncio.get_running_loop().create_task(self._look_up(origin))
+            lookup.add_done_callback(_note)
         return await asyncio.shield(lookup)
 
     async def _look_up(self, origin: Origin) -> list[AddressInfo]:
@@ -145,6 +146,12 @@ class Dialer:
             return addresses
         finally:
             del self._lookups[origin]
+
+
+def _note(lookup: asyncio.Task[list[AddressInfo]]) -> None:
+    """Take note of how it ended, so that asyncio does not complain when nobody waits for it any more."""
+    if not lookup.cancelled():
+        lookup.exception()
 
 
 async def _addresses(address: Address) -> list[AddressInfo]:

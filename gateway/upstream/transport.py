@@ -57,10 +57,11 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
             )
         except GatewayError as error:
             raise _translated(error, request) from error
+        whole = reply.whole()
         return httpx.Response(
             reply.status,
             headers=reply.headers,
-            stream=_Body(reply, request),
+            stream=_Body(reply, request) if whole is None else httpx.ByteStream(whole),
             extensions={"http_version": b"HTTP/1.1", "reason_phrase": reply.reason},
         )
 

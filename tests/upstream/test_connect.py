@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import datetime as dt
 import errno
+import gc
 import ipaddress
 import socket
 import ssl
@@ -110,6 +111,22 @@ async def test_a_slow_resolver_is_asked_once_and_waited_for_no_longer_than_the_c
     errors = await asyncio.gather(*(client.ask(connect_s=0.1) for _ in range(5)), return_exceptions=True)
     assert {told(error) for error in errors} == {("upstream_timeout", "connection_timeout", False)}
     assert asked == 1
+
+
+async def test_a_resolver_that_fails_after_everybody_left_disturbs_nobody(serve, reach, monkeypatch):
+    complaints = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+
+    async def fails_late(address):
+        await asyncio.sleep(0.2)
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(connect, "_addresses", fails_late)
+    client = reach(await serve(), host="inventory.internal")
+    assert (await refusal(client, connect_s=0.05)).code == "upstream_timeout"
+    await asyncio.sleep(0.3)
+    gc.collect()
+    assert complaints == []
 
 
 async def test_what_was_resolved_is_used_for_a_while(serve, reach, monkeypatch):
