@@ -37,6 +37,8 @@ _SUPPORTED: Final = ((b"sec-websocket-version", _VERSION),)
 _HANDSHAKE: Final = frozenset({b"sec-websocket-key", b"sec-websocket-version", b"sec-websocket-protocol"})
 _PROTOCOLS: Final = re.compile(rb"[!#-'*+\-.^_`|~\w]+(?:[ \t]*,[ \t]*[!#-'*+\-.^_`|~\w]+)*")
 _logger: Final = logging.getLogger("gateway.server")
+_frames: Final = logging.getLogger("gateway.server.frames")
+_frames.setLevel(logging.CRITICAL)  # a client's mistakes are told to the client: no log has a traceback of them
 
 
 def check_handshake(head: Head, headers: Headers) -> None:
@@ -67,6 +69,7 @@ class EdgeWebSocket(WebSocketsSansIOProtocol):
 
     def __init__(self, connection: EdgeProtocol, head: Head, headers: Headers) -> None:
         super().__init__(connection.config, connection.server_state, connection.app_state.copy(), _loop=connection.loop)
+        self.logger = _frames
         self._head = head
         self._headers = headers
         self._peer = connection.peer

@@ -4,7 +4,8 @@ Rules: the request line and header leave exactly as they were made, as for any r
 the key and the version are added. Redirects are not followed and no proxy is looked for: a response other than 101 is
 an answer to pass on. No extension is offered (no permessage-deflate): each side of the gateway negotiates its own.
 Pings of the upstream are answered here; none are sent, silence is the bridge's business. A message is held whole in
-memory, so it has a size limit. One border: what `websockets` raises leaves here as GatewayErrors.
+memory, so it has a size limit. An upstream that has closed, or must be, has a little time to end the connection as
+well, then we do. One border: what `websockets` raises leaves here as GatewayErrors.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from gateway.upstream.connect import Origin
 from gateway.upstream.outgoing import Outgoing, head_of
 from gateway.upstream.upstream import Upstream
 
-_SWITCHING: Final = 101
+_FINAL: Final = 200
 _CLOSE_TIMEOUT_S: Final = 2.0
 _LOG: Final = logging.getLogger("gateway.upstream.websocket")
 _LOG.setLevel(logging.WARNING)  # below that the library writes whole handshakes, with their tokens
@@ -101,7 +102,7 @@ class WebSocketDialer:
 
         def factory(origin: Origin) -> ClientConnection:
             protocol = _Protocol(origin, self._addressed(outgoing, origin), self._max_message)
-            return ClientConnection(protocol, ping_interval=None, close_timeout=_CLOSE_TIMEOUT_S)
+            return _Connection(protocol, ping_interval=None, close_timeout=_CLOSE_TIMEOUT_S)
 
         connection = await self._upstream.dial(factory, deadline.cap(timeouts.connect_s))
         return await _shake_hands(connection, deadline.cap(timeouts.read_s))
@@ -121,7 +122,7 @@ async def _shake_hands(connection: ClientConnection, within_s: float) -> Handsha
             await connection.handshake(user_agent_header=None)
     except BaseException as error:
         connection.transport.abort()
-        if isinstance(error, InvalidStatus) and error.response.status_code != _SWITCHING:
+        if isinstance(error, InvalidStatus) and error.response.status_code >= _FINAL:
             return Handshake(error.response, None)
         if isinstance(error, TimeoutError):
             raise failures.read_timed_out(within_s) from None
@@ -134,6 +135,24 @@ async def _shake_hands(connection: ClientConnection, within_s: float) -> Handsha
     if response is None:
         raise failures.lost(None, sent=True)
     return Handshake(response, connection)
+
+
+class _Connection(ClientConnection):
+    """The library's connection, which by itself waits for the upstream to end TCP for as long as nobody sends."""
+
+    _ending: asyncio.TimerHandle | None = None
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of the upstream; after those that close, it has the close timeout left."""
+        super().data_received(data)
+        if self._ending is None and self.protocol.close_expected():
+            self._ending = self.loop.call_later(_CLOSE_TIMEOUT_S, self.transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """TCP has ended."""
+        if self._ending is not None:
+            self._ending.cancel()
+        super().connection_lost(exc)
 
 
 class _Protocol(ClientProtocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import re
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ from websockets.datastructures import Headers as WebSocketHeaders
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request as HandshakeRequest
 from websockets.http11 import Response
+from websockets.utils import accept_key
 
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
@@ -218,6 +220,25 @@ async def test_the_upstreams_close_code_reaches_the_caller(code: int) -> None:
         assert await caller.next() == {"type": "websocket.close", "code": code, "reason": "done"}
 
 
+@pytest.mark.parametrize(
+    ("frame", "code"), [(b"\x88\x02\x0f\xa0", 4000), (b"\x83\x00", 1014), (b"\x81\x80\0\0\0\0", 1014)]
+)
+async def test_an_upstream_that_closes_but_keeps_the_connection_is_not_waited_for(frame: bytes, code: int) -> None:
+    async def reply(talk: Any) -> None:
+        key = re.search(rb"sec-websocket-key: (\S+)", talk.head)[1].decode()
+        accept = accept_key(key).encode()
+        head = b"HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %b\r\n\r\n"
+        await talk.send(head % accept + frame)
+        while await talk.reader.read(1024):
+            pass
+
+    async with upstream_of(reply) as upstream, endpoint(upstream.port) as call:
+        caller = Caller()
+        await asyncio.wait_for(call(caller), 10)
+        await caller.next()
+        assert (await caller.next())["code"] == code
+
+
 async def test_an_upstream_that_breaks_off_breaks_the_caller_off() -> None:
     async def cut(connection: ServerConnection) -> None:
         connection.transport.abort()
@@ -250,6 +271,7 @@ async def test_a_refused_handshake_is_passed_on_as_that_response() -> None:
         (b"", "upstream_protocol_error"),
         (b"hello\r\n\r\n", "upstream_protocol_error"),
         (b"HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n", "upstream_protocol_error"),
+        (b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n", "upstream_protocol_error"),
         (None, "upstream_timeout"),
     ],
 )

@@ -51,6 +51,19 @@ async def test_frames_sent_with_the_handshake_are_not_lost() -> None:
         writer.close()
 
 
+async def test_a_text_that_is_no_utf_8_ends_with_1007_and_is_nobodys_traceback(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app = MiniGateway(ServerSettings())
+    async with served(app, app.settings) as edge:
+        reader, writer = await edge.connect()
+        writer.write(HANDSHAKE + b"\x81\x82\x00\x00\x00\x00\xff\xfe")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101")
+        assert await reader.readexactly(4) == b"\x88\x02\x03\xef"
+        writer.close()
+    assert caplog.records == []
+
+
 @pytest.mark.parametrize(
     ("change", "status"),
     [
