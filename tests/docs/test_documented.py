@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import typer
 
 from gateway.errors import KINDS, Kind
 
@@ -29,11 +30,19 @@ def test_every_code_is_documented_as_it_is(kind: Kind) -> None:
     assert f"`{kind.proxy_error}`" in row["errors"]
 
 
+def _commands(app: typer.Typer) -> set[str]:
+    return {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+
+
 def test_every_command_is_in_the_documents() -> None:
     from gateway.cli import app  # noqa: PLC0415 - loads every command
 
     text = "".join(file.read_text() for file in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
-    names = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    names = _commands(app)
+    for group in app.registered_groups:
+        assert group.typer_instance is not None
+        names |= {f"{group.name} {name}" for name in _commands(group.typer_instance)}
+    assert {"serve", "policy test", "export envoy"} <= names
     assert {name for name in names if f"gateway {name}" not in text} == set()
 
 
