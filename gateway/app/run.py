@@ -1,7 +1,8 @@
 """One serving process: sockets first, then the gateway, then ready; and the way back, in the order that hurts least.
 
-SIGTERM, SIGINT and `POST /-/drain` begin the drain (`draining`); a second signal ends it at once. SIGHUP reloads. What
-every request needs is closed after the last of them, and telemetry is flushed last.
+SIGTERM, SIGINT and `POST /-/drain` begin the drain (`draining`); a second signal ends it at once. A first signal after
+`POST /-/drain` changes nothing: a hook that drains is followed by one. SIGHUP reloads. What every request needs is
+closed after the last of them, and telemetry is flushed last.
 """
 
 from __future__ import annotations
@@ -123,6 +124,7 @@ class Process:
         self._overrides = overrides
         self._sockets = (public, admin)
         self._lifeline = lifeline
+        self._signalled = False
 
     async def run(self) -> None:
         """Serve until told to stop."""
@@ -166,8 +168,9 @@ class Process:
         loop = asyncio.get_running_loop()
 
         def stop() -> None:
-            if gateway.draining.is_set():
+            if self._signalled:
                 os._exit(EXIT_FORCED)
+            self._signalled = True
             gateway.draining.set()
 
         reloads: set[asyncio.Task[object]] = set()

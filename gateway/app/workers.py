@@ -65,6 +65,7 @@ class Supervisor:
         self._admin = admin
         self._workers: list[Worker] = []
         self._ending = asyncio.Event()
+        self._signalled = False
         self._pipe = os.pipe()
         self.operations = Workers(lambda: [worker.socket for worker in self._workers], self._ending.set)
 
@@ -140,9 +141,10 @@ class Supervisor:
         loop = asyncio.get_running_loop()
 
         def stop() -> None:
-            if self._ending.is_set():
+            if self._signalled:
                 self._signal_all(signal.SIGKILL)
                 os._exit(EXIT_FORCED)
+            self._signalled = True
             self._ending.set()
 
         loop.add_signal_handler(signal.SIGTERM, stop)

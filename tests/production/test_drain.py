@@ -243,6 +243,20 @@ async def test_an_operator_can_begin_it(start_gateway: Any, iam: Any, backend: B
     assert await _exit_code(gateway) == 0
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_the_signal_after_an_operators_drain_cuts_nobody_off(
+    start_gateway: Any, iam: Any, backend: Backend, connect: Any, workers: int
+) -> None:
+    gateway = await start_gateway(routes(iam, backend, drain="10s"), "--workers", str(workers))
+    connection = await connect(gateway)
+    connection.ask("/open/x?sleep=3")
+    await until(lambda: _true(backend.requests == 1), "the request at the backend")
+    assert (await post(gateway, "/-/drain")).status_code == 202
+    _end(gateway)
+    assert (await connection.answer())[0] == 200
+    assert await _exit_code(gateway) == 0
+
+
 async def test_it_starts_and_is_ready_while_iam_is_down(start_gateway: Any, iam: Any, backend: Backend) -> None:
     await iam.stop()
     gateway = await start_gateway(routes(iam, backend))
