@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +41,16 @@ async def _nothing(gateway: GatewayProcess) -> None:
     """The folder is watched."""
 
 
-@pytest.mark.parametrize("how", [_hup, _ask, _nothing])
-async def test_a_changed_file_serves(start_gateway: Any, iam: Any, backend: Backend, how: Any) -> None:
+async def test_a_changed_file_serves_by_signal_by_request_and_by_itself(
+    start_gateway: Any, iam: Any, backend: Backend
+) -> None:
     gateway = await start_gateway(routes(iam, backend))
-    assert (await _get(gateway, "/new/x")).status_code == 404
-    write(gateway, routes(iam, backend, more=NEW))
-    await how(gateway)
-    await until(lambda: _serves(gateway, "/new/x"), "the new route")
+    for how in (_hup, _ask, _nothing):
+        path = f"/new{how.__name__}"
+        assert (await _get(gateway, f"{path}/x")).status_code == 404
+        write(gateway, routes(iam, backend, more=NEW.replace("/new", path)))
+        await how(gateway)
+        await until(partial(_serves, gateway, f"{path}/x"), "the new route")
     assert 'gateway_config_reloads_total{result="success"}' in await metrics(gateway)
 
 
@@ -74,20 +78,20 @@ async def test_a_config_map_is_noticed_when_its_symlink_is_swapped(tmp_path: Pat
         assert await gateway.stop() == 0
 
 
-@pytest.mark.parametrize("text", [BROKEN, "", "null", "[]", "version: 1\nroutes:\n  - {id: ", "\x00"])
 async def test_a_bad_file_changes_nothing_and_is_said_everywhere(
-    start_gateway: Any, iam: Any, backend: Backend, text: str
+    start_gateway: Any, iam: Any, backend: Backend
 ) -> None:
     gateway = await start_gateway(routes(iam, backend))
     serving = (await status(gateway))["config"]["hash"]
-    write(gateway, text)
-    reply = await post(gateway, "/-/reload")
-    assert reply.status_code == 422
-    assert f"{gateway.file.name}:" in reply.json()["problems"][0]
-    assert (await _get(gateway, "/guarded/x", **AUTHORIZED)).status_code == 200
-    shown = (await status(gateway))["config"]
-    assert shown["hash"] == serving
-    assert shown["reload_problems"] == reply.json()["problems"]
+    for text in (BROKEN, "", "null", "[]", "version: 1\nroutes:\n  - {id: ", "\x00"):
+        write(gateway, text)
+        reply = await post(gateway, "/-/reload")
+        assert reply.status_code == 422, text
+        assert f"{gateway.file.name}:" in reply.json()["problems"][0]
+        assert (await _get(gateway, "/guarded/x", **AUTHORIZED)).status_code == 200
+        shown = (await status(gateway))["config"]
+        assert shown["hash"] == serving
+        assert shown["reload_problems"] == reply.json()["problems"]
     assert 'gateway_config_reloads_total{result="failure"}' in await metrics(gateway)
     write(gateway, routes(iam, backend, more=NEW))
     await _ask(gateway)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,18 +39,21 @@ async def _all(gateway: GatewayProcess, path: str, status: int) -> bool:
     return set(await _answers(gateway, path)) == {status}
 
 
-@pytest.mark.parametrize("how", ["signal", "request", "folder"])
-async def test_all_workers_reload(start_gateway: Any, iam: Any, backend: Backend, how: str) -> None:
+async def test_all_workers_reload_by_signal_by_request_and_by_themselves(
+    start_gateway: Any, iam: Any, backend: Backend
+) -> None:
     gateway = await start_gateway(routes(iam, backend), "--workers", "2")
     assert len(_workers(gateway)) == 2
-    assert await _all(gateway, "/new/x", 404)
-    write(gateway, routes(iam, backend, more=NEW))
-    if how == "signal":
-        os.kill(pid(gateway), signal.SIGHUP)
-    elif how == "request":
-        assert (await post(gateway, "/-/reload")).json() == {"reloaded": True, "problems": []}
-        assert await _all(gateway, "/new/x", 200), "who asked for the reload was told that it is done"
-    await until(lambda: _all(gateway, "/new/x", 200), "all workers reloaded")
+    for how in ("signal", "request", "folder"):
+        path = f"/{how}/x"
+        assert await _all(gateway, path, 404)
+        write(gateway, routes(iam, backend, more=NEW.replace("/new", f"/{how}")))
+        if how == "signal":
+            os.kill(pid(gateway), signal.SIGHUP)
+        elif how == "request":
+            assert (await post(gateway, "/-/reload")).json() == {"reloaded": True, "problems": []}
+            assert await _all(gateway, path, 200), "who asked for the reload was told that it is done"
+        await until(partial(_all, gateway, path, 200), "all workers reloaded")
 
 
 async def test_a_bad_file_is_refused_by_all_and_told_once(start_gateway: Any, iam: Any, backend: Backend) -> None:
