@@ -44,7 +44,7 @@ def introduce(request: Request, record: AccessRecord) -> None:
     """Write down who asks for what. The query is left out: it may hold secrets."""
     record.request_id = request.request_id
     record.method = request.method
-    record.path = request.target.raw.partition(b"?")[0].decode("latin-1")
+    record.path = request.target.raw.partition(b"?")[0].partition(b"#")[0].decode("latin-1")
     record.client = request.client
     record.scheme = request.scheme
 
@@ -60,3 +60,12 @@ def unrecorded(trace_id: str, parent: Parent | None, record: AccessRecord) -> Sp
     record.trace_id = trace_id if parent is None else parent.trace_id
     record.span_id = new_span()
     return Span(unsampled(record.trace_id, record.span_id))
+
+
+def path_of(target: bytes) -> str:
+    """The path of a refused target of whatever form: what else it has (user, query, fragment) may be secret."""
+    path = target.partition(b"?")[0].partition(b"#")[0]
+    if not path.startswith(b"/"):
+        _, absolute, rest = path.partition(b"://")
+        path = b"/" + rest.partition(b"/")[2] if absolute else b""
+    return path.decode("latin-1")

@@ -25,7 +25,7 @@ from gateway.telemetry.instruments import DROPPED
 from gateway.telemetry.metrics import MetricsObserver
 from gateway.telemetry.observer import NO_SPAN, Observer
 from gateway.telemetry.otlp.choice import Choice, choose
-from gateway.telemetry.propagation import PropagatingObserver
+from gateway.telemetry.propagation import PropagatingObserver, path_of
 from gateway.telemetry.sampling import sampler_of
 from gateway.telemetry.spans import SpansObserver
 from gateway.telemetry.store import Snapshot, Store, merge
@@ -73,7 +73,7 @@ class Telemetry:
             request_id=request_id,
             trace_id=new_trace(),
             span_id=new_span(),
-            path=target.partition(b"?")[0].decode("latin-1"),
+            path=path_of(target),
             status=error.kind.status,
             code=error.code,
             client=peer,

@@ -63,6 +63,7 @@ class Site:
     process: GatewayProcess
     operator: httpx.AsyncClient
     iam: Server
+    upstream: Server
     workers: int
 
 
@@ -90,7 +91,7 @@ async def running(
     try:
         await process.start()
         async with httpx.AsyncClient(base_url=process.admin, trust_env=False, timeout=20) as operator:
-            yield Site(process, operator, iam, workers)
+            yield Site(process, operator, iam, upstream, workers)
     finally:
         assert await process.stop() == 0
         await iam.stop()

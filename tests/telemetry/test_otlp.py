@@ -190,6 +190,25 @@ async def test_what_the_listener_refused_is_logged_and_counted(build, out):
     assert TOKEN not in out.text
 
 
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        (f"/x?token={TOKEN}", "/x"),
+        (f"/x#{TOKEN}", "/x"),
+        (f"http://user:{TOKEN}@evil/y?{TOKEN}", "/y"),
+        (f"http://user:{TOKEN}@evil", "/"),
+        (f"user:{TOKEN}@evil:443", ""),
+        (TOKEN, ""),
+    ],
+)
+async def test_of_a_refused_target_only_the_path_is_logged(build, out, target, path):
+    telemetry = build()
+    telemetry.refused(GatewayError("bad_request"), "192.0.2.9", "r-9", target.encode())
+    await telemetry.aclose()
+    assert json.loads(out.text)["path"] == path
+    assert TOKEN not in out.text
+
+
 async def test_diagnostics_go_to_the_other_stream(build, out, err):
     telemetry = build()
     telemetry.observer.circuit("iam", "iam", "closed", "open", "5 consecutive failures, last: iam_timeout")
