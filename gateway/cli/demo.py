@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -87,7 +89,12 @@ Try, in a second terminal with the three lines above:
   curl -s -H "Authorization: Bearer $ALICE" {gateway}/registry/navigation
   curl -s -H "Authorization: Bearer $ALICE" {gateway}/audit/users/john.doe@wheels.com
 Break it and watch:
-  gateway drill iam-down --for 30s
+  {_program()} drill iam-down --for 30s
 
 Ctrl-C ends all of it.
 """)
+
+
+def _program() -> str:
+    """How another terminal calls this program: by its name where a shell finds it, else in full."""
+    return "gateway" if shutil.which("gateway") else f"{sys.executable} -m gateway"

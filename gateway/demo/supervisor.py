@@ -34,7 +34,7 @@ STOP_TIMEOUT_S = 20.0
 
 
 class CannotStartError(Exception):
-    """A port is taken or a part did not come up: one line for the user."""
+    """A port is taken, a part did not come up, or the gateway ended by itself: one line for the user."""
 
 
 class ToySystem:
@@ -136,7 +136,10 @@ class Supervisor:
         self.tokens = {person: issuer.token(person) for person in PEOPLE}
 
     async def run(self, until: asyncio.Event, announce: asyncio.Event) -> None:
-        """Start everything, set `announce`, and end everything when `until` is set or the gateway has ended."""
+        """Start everything, set `announce`, and end everything when `until` is set.
+
+        Raises CannotStartError, also when the gateway ended before that.
+        """
         self._check_ports()
         async with AsyncExitStack() as stack:
             for toy in self.toys.values():
@@ -153,6 +156,8 @@ class Supervisor:
             announce.set()
             while not until.is_set() and self._gateway.running:
                 await _wait(until, 0.5)
+            if not until.is_set():
+                raise CannotStartError("the gateway has ended by itself, and with it the demo")
 
     @property
     def gateway_url(self) -> str:
