@@ -83,6 +83,11 @@ class Pending:
         self.waiters: dict[tuple[Ask, int], bool] = {}
         registry[key] = self
 
+    @property
+    def known(self) -> bool:
+        """Whether somebody may still join: it has no answer, and was not given up."""
+        return self.registry.get(self.key) is self
+
     def join(self, ask: Ask, index: int) -> None:
         """`ask` waits for this as its question number `index`."""
         self.waiters[ask, index] = bool(self.waiters)
@@ -99,7 +104,7 @@ class Pending:
 
     def forget(self) -> None:
         """Nobody may join any more."""
-        if self.registry.get(self.key) is self:
+        if self.known:
             del self.registry[self.key]
 
 

@@ -113,7 +113,7 @@ class Call:
         """Its task is over, however it went: nothing stays unsettled, nobody unanswered."""
         self._ticket.neutral()
         for pending in self._batch:
-            if pending.waiters:
+            if pending.known:
                 pending.resolve(unknown(fault("internal_error", "a call to IAM ended without an answer")))
         self._batch = ()  # its questions know it
 
@@ -237,9 +237,9 @@ class Call:
         return True
 
     def _open(self) -> list[Pending]:
-        """The questions of the batch that have no answer and no failure yet."""
+        """The questions of the batch that have no answer and no failure yet: also those that nobody waits for now."""
         failed = {pending.key for pending, _ in self._failed}
-        return [pending for pending in self._batch if pending.waiters and pending.key not in failed]
+        return [pending for pending in self._batch if pending.known and pending.key not in failed]
 
     def _fail(self, batch: Sequence[Pending], failure: CallFailure) -> None:
         self._failed += [(pending, failure) for pending in batch]

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from gateway.model.question import ALLOW, DENY, Outcome
+from gateway.model.settings import IamTimeouts
 from tests.iam.conftest import allowed, answer, codes, decided, question, turns
 
 
@@ -277,6 +278,17 @@ async def test_a_call_that_goes_on_for_nobody_can_be_joined_again(bench):
     bench.transport.gate.set()
     assert [(decision.outcome, decision.source) for decision in await again] == [(Outcome.ALLOW, "iam")]
     assert len(bench.transport.batches) == 1
+
+
+async def test_a_question_whose_call_timed_out_for_nobody_is_asked_anew(make_bench):
+    """Deadlines ended the waits, then `timeout.total` the call: who asks the same later must not wait for its answer."""
+    bench = make_bench(timeout=IamTimeouts(total_s=0.05))
+    bench.transport.gate.clear()
+    assert codes(await bench.decide(question(), deadline_s=0.01)) == ["iam_timeout"]
+    await asyncio.sleep(0.1)
+    assert bench.iam._pendings == {}
+    bench.transport.gate.set()
+    assert codes(await bench.decide(question(), deadline_s=1)) == ["allow"]
 
 
 async def test_closing_answers_who_waits_and_never_degrades(make_bench):
