@@ -281,7 +281,7 @@ async def test_a_call_that_goes_on_for_nobody_can_be_joined_again(bench):
 
 
 async def test_a_question_whose_call_timed_out_for_nobody_is_asked_anew(make_bench):
-    """Deadlines ended the waits, then `timeout.total` the call: who asks the same later must not wait for its answer."""
+    """Deadlines ended the waits, then `timeout.total` the call: nobody may wait for its answer any more."""
     bench = make_bench(timeout=IamTimeouts(total_s=0.05))
     bench.transport.gate.clear()
     assert codes(await bench.decide(question(), deadline_s=0.01)) == ["iam_timeout"]
