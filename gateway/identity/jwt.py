@@ -96,9 +96,11 @@ class JwtIdentifier:
             raise TokenRefused("No known key made the signature of the token.")
 
     async def _newer_keys(self, kid: str | None, algorithm: str) -> tuple[Key, ...]:
-        if not await self._keys.look_again():
-            return ()
-        return await self._keys.find(kid, algorithm)
+        # Keys that became known meanwhile may have been fetched before the issuer had this token's: then again.
+        while await self._keys.look_again():
+            if keys := await self._keys.find(kid, algorithm):
+                return keys
+        return ()
 
     def _subject(self, claims: Mapping[str, Any]) -> Subject:
         try:
