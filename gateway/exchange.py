@@ -37,6 +37,12 @@ class Edge(Protocol):
     def close_after_response(self) -> None:
         """Say `Connection: close` and close when the response is complete."""
 
+    def respond(self, status: int, headers: Headers, body: bytes) -> bool:
+        """Send a whole response now. False: the client reads slowly, or this is no HTTP; nothing was sent.
+
+        Raises GatewayError for a head that would be no well-formed one. Once the client is gone it does nothing.
+        """
+
 
 def _uncounted() -> None:
     """Nobody counts this exchange."""
@@ -95,10 +101,19 @@ class Exchange:
         await self._body(chunk, more=False)
         self.finished = True
 
+    async def whole(self, status: int, headers: Headers, body: bytes) -> None:
+        """A response whose body is here already; its framing is in `headers`. `start` and `finish` in one."""
+        if self.edge.respond(status, headers + self.extra if self.extra else headers, body):
+            self.started = self.finished = True
+            self.record.status = status
+        else:
+            await self.start(status, headers)
+            await self.finish(body)
+
     async def respond(self, status: int, headers: Headers, body: bytes = b"") -> None:
         """A whole response with its `content-length`."""
-        await self.start(status, [*headers, (b"content-length", b"%d" % len(body))])
-        await self.finish(b"" if self.request.method == "HEAD" else body)
+        framed = [*headers, (b"content-length", b"%d" % len(body))]
+        await self.whole(status, framed, b"" if self.request.method == "HEAD" else body)
 
     async def send(self, message: Message) -> None:
         """A raw ASGI message, for WebSocket."""

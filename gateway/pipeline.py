@@ -132,28 +132,21 @@ class Pipeline:
     async def _handle(self, exchange: Exchange, site: Site) -> None:
         """The error boundary: whatever is raised inside is answered here."""
         try:
-            await self._serve(exchange, site)
+            service = _service(exchange, site)
+            route = service.route
+            if route.cors is not None and await self._cors(exchange, route):
+                return
+            place = Place(site.limit, service.limit, site.streams)
+            exchange.become_stream = place.become_stream
+            try:
+                await self._decide_and_forward(exchange, site, service)
+            finally:
+                place.release()
         except GatewayError as error:
             await self._refuse(exchange, site, error)
         except Exception as error:  # noqa: BLE001 - the one place where a bug is turned into an answer
             self._observer.bug("pipeline", error)
             await self._refuse(exchange, site, GatewayError("internal_error", "Something went wrong in the gateway."))
-
-    async def _serve(self, exchange: Exchange, site: Site) -> None:
-        request, record = exchange.request, exchange.record
-        request.target = parse_target(request.target.raw)
-        match = site.router.match(request.method, request.target, request.host)
-        route, request.params = match.route, match.params
-        record.route, record.path_template = route.id, route.path
-        if route.cors is not None and await self._cors(exchange, route):
-            return
-        service = site.services[route.id]
-        place = Place(site.limit, service.limit, site.streams)
-        exchange.become_stream = place.become_stream
-        try:
-            await self._decide_and_forward(exchange, site, service)
-        finally:
-            place.release()
 
     async def _cors(self, exchange: Exchange, route: Route) -> bool:
         """Answer a preflight, or prepare the headers that every answer of this route gets."""
@@ -200,6 +193,16 @@ class Pipeline:
             route=record.route,
         )
         await exchange.respond(status, headers, body)
+
+
+def _service(exchange: Exchange, site: Site) -> Service:
+    """Step 1: what is asked for."""
+    request, record = exchange.request, exchange.record
+    request.target = parse_target(request.target.raw)
+    match = site.router.match(request.method, request.target, request.host)
+    route, request.params = match.route, match.params
+    record.route, record.path_template = route.id, route.path
+    return site.services[route.id]
 
 
 def _too_late(permit: Permit | None) -> GatewayError:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 from gateway.app.certificates import client_material
 from gateway.app.clients import control_client, origin_of
@@ -57,10 +58,10 @@ class HttpOrWebSocket:
         self._http = http
         self._websocket = websocket
 
-    async def __call__(self, permit: Permit, exchange: Exchange, deadline: Deadline) -> None:
+    def __call__(self, permit: Permit, exchange: Exchange, deadline: Deadline) -> Coroutine[Any, Any, None]:
         """Carry out the permit as what it is."""
         endpoint = self._websocket if permit.request.websocket else self._http
-        await endpoint(permit, exchange, deadline)
+        return endpoint(permit, exchange, deadline)
 
 
 @dataclass(slots=True, kw_only=True)

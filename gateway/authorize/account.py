@@ -36,10 +36,11 @@ def write_down(
     record.authz_code = code
     record.authz_reason = reason
     observer.decided(route, verdict.outcome, code, verdict.source, duration_s)
-    span.set("gateway.authz.outcome", verdict.outcome)
-    span.set("gateway.authz.source", verdict.source)
-    if code:
-        span.set("gateway.authz.code", code)
+    if span.sampled:
+        span.set("gateway.authz.outcome", verdict.outcome)
+        span.set("gateway.authz.source", verdict.source)
+        if code:
+            span.set("gateway.authz.code", code)
     if verdict.degraded:
         record.degraded = verdict.degraded
         observer.degraded(route, verdict.degraded)

@@ -10,8 +10,9 @@ without a permit (navigation, permissions) uses the same `decide`, so that no tw
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from gateway.authorize.account import write_down, write_down_items
 from gateway.authorize.cache import SUBJECT_SHARE, DecisionCache
@@ -57,6 +58,7 @@ class Authorizer:
         self._plans = {route.id: plans_of(route) for route in routes}
         self._item_plans = {route.id: item_plan_of(route, routes) for route in routes}
         self._at_a_time = at_a_time
+        self._keeps = cache.serves or any(map(self._falls_back_on_what_is_known, routes))
         if local is None and any(_degrades_to_local(plan) for plans in self._plans.values() for plan in plans.values()):
             raise ValueError("a route degrades to the embedded policies, but there are none")
 
@@ -80,16 +82,13 @@ class Authorizer:
         case = Case(request, plan, subject, plan.questions(request, subject))
         return await self._authorize(case, deadline, record, span)
 
-    async def decide(
+    def decide(
         self, questions: Sequence[Question], *, deadline: Deadline, request_id: str, span: Span
-    ) -> list[Decision]:
+    ) -> Coroutine[Any, Any, list[Decision]]:
         """One decision a question, in order: from the cache where it may serve, from IAM for all the rest at once."""
-        if not self.cache.serves:
-            return await self._ask(questions, deadline, request_id, span)
-        known = [self._served(question) for question in questions]
-        missing = [question for question, decision in zip(questions, known, strict=True) if decision is None]
-        asked = iter(await self._ask(missing, deadline, request_id, span) if missing else ())
-        return [next(asked) if decision is None else decision for decision in known]
+        if self.cache.serves:
+            return self._decide(questions, deadline, request_id, span)
+        return self._ask(questions, deadline, request_id, span)
 
     async def decide_items(
         self,
@@ -153,7 +152,9 @@ class Authorizer:
             decisions = await self.decide(
                 case.questions, deadline=deadline, request_id=case.request.request_id, span=span
             )
-            verdict = await self._judge.judge(case, decisions, deadline=deadline, span=span)
+            verdict = self._judge.permit(case, decisions)
+            if verdict is None:
+                verdict = await self._judge.judge(case, decisions, deadline=deadline, span=span)
         finally:
             if verdict is None and deadline.remaining_s() <= 0:
                 verdict = Refusal(GatewayError("iam_timeout", reason="the deadline ended before the permit"), "unknown")
@@ -161,6 +162,14 @@ class Authorizer:
         if isinstance(verdict, Refusal):
             raise verdict.error
         return verdict
+
+    async def _decide(
+        self, questions: Sequence[Question], deadline: Deadline, request_id: str, span: Span
+    ) -> list[Decision]:
+        known = [self._served(question) for question in questions]
+        missing = [question for question, decision in zip(questions, known, strict=True) if decision is None]
+        asked = iter(await self._ask(missing, deadline, request_id, span) if missing else ())
+        return [next(asked) if decision is None else decision for decision in known]
 
     def _served(self, question: Question) -> Decision | None:
         decision = self.cache.get(question)
@@ -170,14 +179,15 @@ class Authorizer:
     async def _ask(
         self, questions: Sequence[Question], deadline: Deadline, request_id: str, span: Span
     ) -> list[Decision]:
-        """Ask IAM, and remember what it said."""
+        """Ask IAM, and remember what it said, where anything may read it."""
         if len(questions) > self._at_a_time:
             return await self._ask_in_turns(questions, deadline, request_id, span)
-        stamp = self.cache.stamp()
+        stamp = self.cache.stamp() if self._keeps else None
         decisions = await self._iam.decide(questions, deadline=deadline, request_id=request_id, span=span)
         if len(decisions) != len(questions):
             raise GatewayError("internal_error", reason="not as many decisions as questions")
-        self.cache.remember(questions, decisions, stamp)
+        if stamp is not None:
+            self.cache.remember(questions, decisions, stamp)
         return decisions
 
     async def _ask_in_turns(
@@ -211,6 +221,12 @@ class Authorizer:
             return case
         found = [decisions[question.key] for question in case.questions]
         return await self._judge.judge(case, found, deadline=deadline, span=span)
+
+    def _falls_back_on_what_is_known(self, route: Route) -> bool:
+        """Whether a permit of before may count on this route once IAM cannot answer."""
+        plans = [*self._plans[route.id].values(), self._item_plans[route.id]]
+        stale = any(plan is not None and plan.rule.mode is IamFailureMode.STALE for plan in plans)
+        return stale or route.recheck_s is not None
 
     def _known_permit(self, question: Question, decision: Decision, max_stale_s: float) -> Decision:
         if decision.outcome is not Outcome.UNKNOWN:

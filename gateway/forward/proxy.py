@@ -78,7 +78,8 @@ class ProxyEndpoint:
                 return
             await self._pass_on(answer, permit, exchange)
         finally:
-            await answer.aclose()
+            if not (answer.arrived and exchange.finished):
+                await answer.aclose()
 
     async def _ask(self, permit: Permit, exchange: Exchange, deadline: Deadline, degraded: bytes | None) -> Answer:
         request = permit.request

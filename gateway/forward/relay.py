@@ -23,15 +23,15 @@ async def relay(answer: Answer, exchange: Exchange, headers: Headers, keep: Keep
     A body of at most `max_kept` bytes is given to `keep` when it was whole.
     """
     body = answer.whole()
-    await exchange.start(answer.status, headers)
-    try:
-        if body is None:
+    if body is not None:
+        await exchange.whole(answer.status, headers, body)
+    else:
+        await exchange.start(answer.status, headers)
+        try:
             body = await _stream(answer, exchange, max_kept if keep else 0)
-        else:
-            await exchange.finish(body)
-    except GatewayError as error:
-        break_off(exchange, error)
-        return
+        except GatewayError as error:
+            break_off(exchange, error)
+            return
     if keep is not None and body is not None:
         keep(body)
 

@@ -85,8 +85,16 @@ class Iam:
         ask = Ask(len(questions), request_id, span, loop.create_future(), self._expire)
         for index, question in enumerate(questions):
             self._put(ask, index, question)
-        if ask.left:
-            await self._wait(ask, deadline, loop)
+        if not ask.left:
+            return ask.decisions
+        tick = ticks_of(loop).set(deadline.at_s, ask)
+        try:
+            await ask.done
+        except asyncio.CancelledError:
+            self._leave(ask, hung_up=deadline.remaining_s() > _LAST_INSTANT_S)
+            raise
+        finally:
+            tick.pop(ask, None)
         return ask.decisions
 
     async def probe(self) -> str:
@@ -128,16 +136,6 @@ class Iam:
             self._waiting.add(pending)
             self._schedule()
         pending.join(ask, index)
-
-    async def _wait(self, ask: Ask, deadline: Deadline, loop: asyncio.AbstractEventLoop) -> None:
-        tick = ticks_of(loop).set(deadline.at_s, ask)
-        try:
-            await ask.done
-        except asyncio.CancelledError:
-            self._leave(ask, hung_up=deadline.remaining_s() > _LAST_INSTANT_S)
-            raise
-        finally:
-            tick.pop(ask, None)
 
     def _expire(self, ask: Ask) -> None:
         for index in self._leave(ask, hung_up=False):

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gateway.errors import GatewayError
 from gateway.exchange import Message
+from gateway.model.request import Headers
 from gateway.server.head import Head
 from gateway.server.response import CHUNKED, NOTHING, UNTIL_CLOSE, response_head
 
@@ -261,27 +262,36 @@ class Cycle:
         if not self._started:
             if message["type"] != "http.response.start":
                 raise RuntimeError(f"expected http.response.start, not {message['type']}")
-            self._start(message)
+            self._start(message["status"], message.get("headers", []))
+            # Nearly every app writes content at once, and one write of both is much cheaper than two.
+            connection.loop.call_soon(self._flush)
         elif self.complete or message["type"] != "http.response.body":
             raise RuntimeError(f"unexpected {message['type']}")
         else:
             self._content(message.get("body", b""), more=message.get("more_body", False))
 
-    def _start(self, message: Message) -> None:
-        connection = self._connection
+    def respond(self, status: int, headers: Headers, body: bytes) -> bool:
+        """A whole response without waiting: see `Edge`."""
+        if self.closed:
+            return True
+        if self._started or self._connection.flow.write_paused:
+            return False
+        self._start(status, headers)
+        self._content(body, more=False)
+        return True
+
+    def _start(self, status: int, headers: Headers) -> None:
         head, self._expected, self.keep_alive = response_head(
-            message["status"],
-            message.get("headers", []),
-            connection.server_state.default_headers,
+            status,
+            headers,
+            self._connection.server_state.default_headers,
             head_request=self.head.method == "HEAD",
             http_1_0=self.head.version == "1.0",
             keep_alive=self.keep_alive and not self.more_body,
         )
         self._started = True
         self.expects_continue = False
-        # Nearly every app writes content at once, and one write of both is much cheaper than two.
         self._pending = head
-        connection.loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         if self._pending and not self.closed:

@@ -103,6 +103,10 @@ class EdgeWebSocket(WebSocketsSansIOProtocol):
     def close_after_response(self) -> None:
         """A refused handshake closes in any case, an accepted one has no response to close after."""
 
+    def respond(self, _status: int, _headers: Headers, _body: bytes) -> bool:
+        """Answers to a handshake are messages of their own kind."""
+        return False
+
     # The life of the connection
 
     def shake_hands(self) -> None:

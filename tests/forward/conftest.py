@@ -146,6 +146,9 @@ class FakeEdge:
     def close_after_response(self) -> None:
         self.closing = True
 
+    def respond(self, status: int, headers: Headers, body: bytes) -> bool:
+        return False
+
 
 class Client:
     """What the caller sends and sees. `body` are the parts it sends; `paces` makes it read slowly."""

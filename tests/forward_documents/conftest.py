@@ -130,6 +130,9 @@ class Edge:
     def close_after_response(self) -> None:
         """Nothing to close."""
 
+    def respond(self, status: int, headers: Headers, body: bytes) -> bool:
+        return False
+
 
 class Caller:
     """One request's caller: what it gets. `gate`: it reads nothing before this is set."""
