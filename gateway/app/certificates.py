@@ -50,10 +50,10 @@ class Certificates:
             return
         try:
             context = None if tls is None else server_context(tls)
+            await self._listening.listen_with(context)
         except (OSError, ssl.SSLError) as error:
             _LOG.error("the certificate was not renewed, the one before goes on serving: %s", error)
             return
-        await self._listening.listen_with(context)
         self._live = wanted
         _LOG.warning("new connections are served %s", "without TLS" if context is None else "with the new certificate")
 

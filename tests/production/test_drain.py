@@ -14,7 +14,7 @@ import pytest
 import websockets
 from websockets.asyncio.server import serve
 
-from tests.e2e.conftest import GatewayProcess
+from tests.e2e.conftest import GatewayProcess, Server
 from tests.production.backends import Backend, pid, post, routes, until
 
 pytestmark = pytest.mark.hazard
@@ -212,6 +212,30 @@ async def test_a_websocket_is_told_to_go_away(start_gateway: Any, iam: Any, back
             assert socket.close_code == 1001
         assert time.monotonic() - begun < 5
         assert await _exit_code(gateway) == 0
+
+
+@pytest.mark.parametrize("mode", ["ok", "hang"])
+async def test_telemetry_is_flushed_in_a_bounded_time(
+    start_gateway: Any, iam: Any, backend: Backend, connect: Any, mode: str
+) -> None:
+    """The last spans and metrics are sent at the end, and a collector that hangs does not keep the process."""
+    collector = Server(lambda _: (200, {}, b""))
+    collector.mode = mode
+    await collector.start()
+    later = dict.fromkeys(("OTEL_BSP_SCHEDULE_DELAY", "OTEL_METRIC_EXPORT_INTERVAL"), "600000")
+    gateway = await start_gateway(
+        routes(iam, backend), OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, OTEL_SDK_DISABLED="false", **later
+    )
+    connection = await connect(gateway)
+    connection.ask("/open/x")
+    assert (await connection.answer())[0] == 200
+    assert collector.seen == []
+    begun = time.monotonic()
+    assert await gateway.stop() == 0
+    assert time.monotonic() - begun < 15
+    if mode == "ok":
+        assert {"/v1/traces", "/v1/metrics"} <= {seen.target for seen in collector.seen}
+    await collector.stop()
 
 
 async def test_idle_connections_do_not_hold_it_up(start_gateway: Any, iam: Any, backend: Backend, connect: Any) -> None:

@@ -43,11 +43,11 @@ async def _true(value: bool) -> bool:
     return value
 
 
-async def test_twenty_reloads_under_load(start_gateway: Any, iam: Any) -> None:
-    await _reload_often(start_gateway, iam, 20)
-
-
-@pytest.mark.soak
 async def test_a_hundred_reloads_under_load(start_gateway: Any, iam: Any) -> None:
     async with asyncio.timeout(300):
         await _reload_often(start_gateway, iam, 100)
+
+
+async def test_reloads_of_two_workers_under_load(start_gateway: Any, iam: Any) -> None:
+    async with asyncio.timeout(300):
+        await _reload_often(start_gateway, iam, 10, "--workers", "2")
