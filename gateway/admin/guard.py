@@ -1,10 +1,10 @@
 """Who may use the admin listener: checked before anything else is looked at.
 
 Rules: `Host` must be the listener's own, the very address that was connected to, or one of `admin_hosts`: a browser on
-a hostile page can be led to loopback by a name of its own (DNS rebinding), but then it says that name. Only a probe of
-old may say none. Off loopback everything but the probes, `/metrics` and the page's files needs the admin token. A
-change needs `X-Gateway-Admin: 1`, which no form and no simple cross-origin request can send, and no `Origin` other
-than the listener itself.
+a hostile page can be led to loopback by a name of its own (DNS rebinding), but then it says that name. Only the probes
+may say any or none: load balancers do, and they learn one word. Off loopback everything but the probes, `/metrics` and
+the page's files needs the admin token. A change needs `X-Gateway-Admin: 1`, which no form and no simple cross-origin
+request can send, and no `Origin` other than the listener itself.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from gateway.admin.assets import PAGE, PUBLIC_FILES, asset
 from gateway.admin.problems import problem
 from gateway.model.settings import Address
 
-OPEN_PATHS: Final = frozenset({"/livez", "/readyz", "/metrics"})
-_FILES: Final = frozenset(f"/{name}" for name in PUBLIC_FILES)
+_PROBES: Final = frozenset({"/livez", "/readyz"})
+_WITHOUT_TOKEN: Final = frozenset({"/metrics", *(f"/{name}" for name in PUBLIC_FILES)})
 _READING: Final = frozenset({"GET", "HEAD"})
 _CHALLENGE: Final = {"www-authenticate": 'Bearer realm="admin"'}
 
@@ -48,22 +48,24 @@ class AdminGuard:
 
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
         reading, path = scope["method"] in _READING, scope["path"]
-        open_to_all = reading and path in OPEN_PATHS
-        if not self._addressed(scope, headers.getlist("host"), or_nobody=open_to_all):
-            return problem(421, "The Host of this request is not one of this listener's (server.admin_hosts).")
-        if not open_to_all and not (reading and path in _FILES) and not self._permitted(headers):
-            return _ask_for_token(path, headers)
-        if reading:
+        if reading and path in _PROBES:
             return None
+        if not self._addressed(scope, headers.getlist("host")):
+            return problem(421, "The Host of this request is not one of this listener's (server.admin_hosts).")
+        if not (reading and path in _WITHOUT_TOKEN) and not self._permitted(headers):
+            return _ask_for_token(path, headers)
+        return None if reading else self._change_refused(headers)
+
+    def _change_refused(self, headers: Headers) -> Response | None:
         if headers.get("x-gateway-admin") != "1":
             return problem(403, "A change needs the header X-Gateway-Admin: 1.")
         if not self._from_here(headers):
             return problem(403, "A change may not come from a foreign origin.")
         return None
 
-    def _addressed(self, scope: Scope, hosts: list[str], *, or_nobody: bool) -> bool:
+    def _addressed(self, scope: Scope, hosts: list[str]) -> bool:
         if len(hosts) != 1 or not hosts[0]:
-            return or_nobody and not any(hosts)
+            return False
         return self._known(hosts[0]) or _without_port(hosts[0].lower()) == _local_address(scope)
 
     def _permitted(self, headers: Headers) -> bool:

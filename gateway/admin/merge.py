@@ -12,7 +12,8 @@ from itertools import zip_longest
 from typing import Any, Final
 
 from gateway.admin.figures import add_up, percentiles_ms
-from gateway.admin.recent import COUNTED, COUNTED_OF_CALLS, MOST_REFUSALS
+from gateway.admin.recent import MOST_REFUSALS
+from gateway.admin.tally import CallTally, Tally
 
 _WORST: Final = ("open", "half_open", "closed")
 _ADDED: Final = ("in_flight", "streams")
@@ -81,7 +82,7 @@ def _config(configs: Sequence[Document]) -> Document:
 def _iam(iams: Sequence[Document], breakers: dict[str, Document]) -> Document:
     """IAM's card: its settings, its breaker, and the calls of the last minute."""
     lately = [iam["lately"] for iam in iams]
-    calls = _sum_of(lately, COUNTED_OF_CALLS)
+    calls = _sum_of(lately, CallTally.counted)
     errors = [iam["last_error"] for iam in iams if iam.get("last_error")]
     breaker = breakers.get("iam")
     return {
@@ -117,7 +118,7 @@ def _route(rows: Sequence[Document]) -> Document:
 def _figures(many: Sequence[Document | None]) -> Document:
     """Of one route: counts of the last minute, rates, percentiles, and the shares of what was counted."""
     some = [figures for figures in many if figures]
-    counts = _sum_of(some, COUNTED)
+    counts = _sum_of(some, Tally.counted)
     whole = counts["requests"]
     return {
         **counts,
@@ -129,7 +130,8 @@ def _figures(many: Sequence[Document | None]) -> Document:
 
 def _history(many: Sequence[Document]) -> Document:
     return {
-        name: [sum(second) for second in zip_longest(*(one[name] for one in many), fillvalue=0)] for name in COUNTED
+        name: [sum(second) for second in zip_longest(*(one[name] for one in many), fillvalue=0)]
+        for name in Tally.counted
     }
 
 

@@ -39,7 +39,7 @@ async def test_the_listeners_own_names_are_known(host):
     assert (await client(host=host).get("/status")).text == "passed"
 
 
-@pytest.mark.parametrize("path", [*READ, *OPEN, "/page.js", "/breakers/iam/open"])
+@pytest.mark.parametrize("path", [*READ, "/metrics", "/page.js", "/breakers/iam/open"])
 @pytest.mark.parametrize(
     "host",
     [
@@ -65,19 +65,21 @@ async def test_configured_names_are_known():
 
 
 async def test_the_address_that_was_connected_to_is_a_name():
-    """A probe of Kubernetes asks a pod by its address; a listener on all addresses does not know them beforehand."""
+    """Prometheus asks a pod by its address; a listener on all addresses does not know them beforehand."""
     pod = client(ANYWHERE, token=TOKEN, host="10.0.0.7:9901", local=("10.0.0.7", 9901))
-    assert (await pod.get("/readyz")).text == "passed"
+    assert (await pod.get("/metrics")).text == "passed"
     v6 = client(ANYWHERE, token=TOKEN, host="[fd00::7]:9901", local=("fd00::7", 9901))
-    assert (await v6.get("/readyz")).text == "passed"
+    assert (await v6.get("/metrics")).text == "passed"
     other = client(ANYWHERE, token=TOKEN, host="10.0.0.8:9901", local=("10.0.0.7", 9901))
-    assert (await other.get("/readyz")).status_code == 421
+    assert (await other.get("/metrics")).status_code == 421
 
 
-@pytest.mark.parametrize("path", OPEN)
-async def test_a_probe_of_old_that_names_no_host_is_answered(path):
-    assert (await client(host="").get(path)).text == "passed"
-    assert (await client(host="").get("/status")).status_code == 421
+@pytest.mark.parametrize("path", ["/livez", "/readyz"])
+@pytest.mark.parametrize("host", ["", "gateway-admin:9901", "health.check"])
+async def test_a_probe_may_name_any_host_or_none(path, host):
+    assert (await client(ANYWHERE, token=TOKEN, host=host).get(path)).text == "passed"
+    assert (await client(host=host).post(path, headers=POST)).status_code == 421
+    assert (await client(host=host).get("/status")).status_code == 421
 
 
 @pytest.mark.parametrize("path", READ)

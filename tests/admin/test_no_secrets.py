@@ -146,7 +146,7 @@ async def ask_everything(site: Site, bearers: dict[str, str], mode: dict[str, st
 async def ask_badly(site: Site) -> None:
     """What is no HTTP, what is ambiguous, and a WebSocket that is refused."""
     for line in (
-        f"GET /plain/..;?{SECRETS['fragment']} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {SECRETS['header']}\r\n\r\n",
+        f"GET /..;?{SECRETS['fragment']} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {SECRETS['header']}\r\n\r\n",
         f"GET http://user:{SECRETS['fragment']}@evil/ HTTP/1.1\r\nHost: x\r\n\r\n",
         f"GET http://user:{SECRETS['fragment']}@x/plain/7 HTTP/1.1\r\nHost: x\r\n\r\n",
         f"GET /plain/7#{SECRETS['fragment']} HTTP/1.1\r\nHost: x\r\n\r\n",

@@ -104,6 +104,7 @@ def test_everything_is_bounded_however_long_it_runs(clock, recent):
     assert len(recent._over) <= KEPT_S
     clock.now += 3600
     assert recent.routes() == {}
+    assert recent.iam() == {"calls": 0, "evaluations": 0, "failed": 0, "times": []}
     assert set(recent.history()["requests"]) == {0}
 
 
