@@ -2,7 +2,7 @@
 
 The folders are watched, not the files: a swap replaces a symlink beside them, which a watch on the file never sees.
 Of what changes in a folder only the configuration's own files count, and what may become one of them. Where the kernel
-tells nothing (network file systems) or told it before the watch began, the files are looked at every LOOK_S.
+tells nothing (network file systems) or told it before the watch began, files and folders are looked at every LOOK_S.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from gateway.app.running import Gateway
 LOOK_S: Final = 10.0
 _DEBOUNCE_MS: Final = 200
 _LOG: Final = logging.getLogger("gateway")
+_FOLDERS: Final = frozenset({"policies", "access"})
 _KINDS: Final = frozenset({".yaml", ".cedar", ".json"})
 
 Stamps = frozenset[tuple[Path, int, int, int]]
@@ -28,11 +29,11 @@ Stamps = frozenset[tuple[Path, int, int, int]]
 def matters(path: str, known: frozenset[str]) -> bool:
     """Whether a changed path concerns the configuration: a file it was read from, one like it, or a symlink swap."""
     name = PurePath(path).name
-    return name in known or name.startswith("..") or PurePath(path).suffix in _KINDS
+    return name in known or name in _FOLDERS or name.startswith("..") or PurePath(path).suffix in _KINDS
 
 
 def stamps(files: Iterable[Path]) -> Stamps:
-    """What tells a changed file from the one before. A file that is gone has none."""
+    """What tells a changed file or folder from the one before. What is gone has none."""
     found = set()
     for file in files:
         try:
@@ -48,7 +49,7 @@ class _Watch:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self._seen = stamps(gateway.composition.configuration.files)
+        self._seen = self._stamps()
 
     async def folders(self) -> None:
         """Watch until there is something else to watch, as a reload can have it."""
@@ -62,14 +63,14 @@ class _Watch:
             rust_timeout=round(LOOK_S * 1000),
             yield_on_timeout=True,
         ):
-            if changes or self._changed():
+            if changes or self._stamps() != self._seen:
                 await self._gateway.reload()
-                self._seen = stamps(self._gateway.composition.configuration.files)
+                self._seen = self._stamps()
             if (folders, files) != (self._gateway.folders, self._gateway.composition.configuration.files):
                 return
 
-    def _changed(self) -> bool:
-        return stamps(self._gateway.composition.configuration.files) != self._seen
+    def _stamps(self) -> Stamps:
+        return stamps((*self._gateway.composition.configuration.files, *self._gateway.folders))
 
 
 async def reload_on_change(gateway: Gateway) -> None:

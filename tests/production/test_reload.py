@@ -122,6 +122,41 @@ async def test_policies_and_routes_change_together_or_not_at_all(
     await until(lambda: _serves(gateway, "/new/x"), "the new route")
 
 
+async def test_a_policy_that_appears_is_noticed(start_gateway: Any, iam: Any, backend: Backend) -> None:
+    """Also in a folder that was not there: a file by the name of a built-in policy replaces it."""
+    gateway = await start_gateway(routes(iam, backend))
+    before = (await status(gateway))["config"]["hash"]
+    (gateway.file.parent / "policies").mkdir()
+    (gateway.file.parent / "policies" / "fail-closed.yaml").write_text("deadline: 3s\n")
+
+    async def other() -> bool:
+        return (await status(gateway))["config"]["hash"] != before
+
+    await until(other, "the new policy")
+
+
+async def test_changed_access_policies_decide_at_once(
+    start_gateway: Any, iam: Any, backend: Backend, tmp_path: Path
+) -> None:
+    """The embedded decision point, with a cache that would remember."""
+    text = routes(iam, backend).replace(f'url: "{iam.url}", ', "api: embedded, cache: {ttl: 1m}, ")
+    text = text.replace("opaque: {}", "header: {name: X-User}").replace(
+        "drain_", "trusted_proxies: [127.0.0.1], drain_"
+    )
+    folder = tmp_path / "policies" / "access"
+    folder.mkdir(parents=True)
+    (folder / "entities.json").write_text("[]")
+    (folder / "all.cedar").write_text("permit (principal, action, resource);")
+    gateway = await start_gateway(text)
+    assert (await _get(gateway, "/guarded/x", **{"x-user": "alice"})).status_code == 200
+    (folder / "all.cedar").write_text("forbid (principal, action, resource);")
+
+    async def denied() -> bool:
+        return (await _get(gateway, "/guarded/x", **{"x-user": "alice"})).status_code == 403
+
+    await until(denied, "the new policies decide")
+
+
 async def test_requests_in_flight_end_on_what_they_began_on(start_gateway: Any, iam: Any, backend: Backend) -> None:
     """Their route is gone and their upstream is another one, and still they are answered by it."""
     other = Backend("other")
