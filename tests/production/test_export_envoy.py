@@ -17,6 +17,7 @@ from gateway.config import load
 from gateway.config.envoy import Places, bootstrap, warnings
 from gateway.model.settings import Address
 from tests.e2e.conftest import GatewayProcess, free_port
+from tests.production import http3
 from tests.production.authority import Authority
 from tests.production.backends import Backend, routes, until
 
@@ -188,10 +189,10 @@ async def test_http_2_goes_through_envoy_to_the_gateway_and_its_upstream(
 
 
 @integration
-async def test_tls_with_http_2_by_alpn(
+async def test_tls_with_http_2_by_alpn_and_http_3(
     start_gateway: Any, envoy: Any, iam: Any, backend: Backend, tmp_path: Path
 ) -> None:
-    """Envoy and the gateway share the certificate; Envoy pins the gateway's key."""
+    """They share the certificate, and Envoy pins the gateway's key; HTTP/3 is on the same port."""
     authority = Authority(tmp_path)
     pair = authority.issue("server")
     tls = f"{TRUSTS_ENVOY}, tls: {{cert_file: {pair.cert}, key_file: {pair.key}}}"
@@ -199,6 +200,8 @@ async def test_tls_with_http_2_by_alpn(
     port = await envoy(gateway.file)
     line, body = await _curl("--cacert", str(authority.file), f"https://127.0.0.1:{port}/open/x")
     assert (line, json.loads(body)["target"]) == ("2 200", "/open/x")
+    status, answer = await http3.get(port, "/open/y", authority.file)
+    assert (status, json.loads(answer)["target"]) == (200, "/open/y")
 
 
 @integration
