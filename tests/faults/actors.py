@@ -77,7 +77,8 @@ class Actor:
         self.seen: list[Seen] = []
         self.open: set[asyncio.StreamWriter] = set()
         self.connections = 0
-        self.port = free_port()
+        self._listener = _bound(0)
+        self.port = int(self._listener.getsockname()[1])
         self._server: asyncio.Server | None = None
 
     @property
@@ -85,16 +86,22 @@ class Actor:
         return f"http://127.0.0.1:{self.port}"
 
     async def start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, limit=LIMIT, backlog=1024)
+        self._server = await asyncio.start_server(self._serve, sock=self._listener, limit=LIMIT, backlog=1024)
 
     async def stop(self) -> None:
-        """As a killed process: nothing listens, everything open is reset."""
+        """As a killed process: nothing listens, everything open is reset. The port stays ours."""
         if self._server is not None:
             self._server.close()
             self._server = None
+            self._listener = _bound(self.port)
         for writer in list(self.open):
             writer.transport.abort()
         await asyncio.sleep(0.01)
+
+    async def leave(self) -> None:
+        """For good."""
+        await self.stop()
+        self._listener.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.open.add(writer)
@@ -123,6 +130,14 @@ class Actor:
         writer.write(await answer if asyncio.iscoroutine(answer) else answer)
         await writer.drain()
         return True
+
+
+def _bound(port: int) -> socket.socket:
+    """A socket that has its port and does not listen: connections to it are refused."""
+    bound = socket.socket()
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.bind(("127.0.0.1", port))
+    return bound
 
 
 async def _play(fault: Fault, seen: Seen, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
@@ -333,7 +348,7 @@ async def until(holds: Callable[[], Awaitable[bool]]) -> None:
     """Until it holds, which must be soon."""
     async with asyncio.timeout(PATIENCE_S):
         while not await holds():  # noqa: ASYNC110 - another process sets no events here
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.01)
 
 
 @asynccontextmanager
@@ -376,4 +391,4 @@ async def acting(*actors: Actor) -> AsyncIterator[None]:
         yield
     finally:
         for actor in actors:
-            await actor.stop()
+            await actor.leave()
