@@ -90,6 +90,8 @@ class Pending:
 
     def join(self, ask: Ask, index: int) -> None:
         """`ask` waits for this as its question number `index`."""
+        if self.call is not None and not self.waiters:  # all had left, the call went on for others
+            self.call.waited_for += 1
         self.waiters[ask, index] = bool(self.waiters)
         ask.pendings.append((self, index))
 

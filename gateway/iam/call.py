@@ -51,7 +51,7 @@ class Means:
 
 
 class Call:
-    """One admitted call. `waited_for` counts its questions that have been waited for all the time."""
+    """One admitted call. `waited_for` counts its open questions that somebody waits for."""
 
     __slots__ = (
         "_batch",

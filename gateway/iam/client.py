@@ -144,7 +144,7 @@ class Iam:
     def _leave(self, ask: Ask, *, hung_up: bool) -> list[int]:
         """`ask` waits no longer. The indices of the questions that it got no answer to."""
         left = ask.leave()
-        for pending, _ in left:
+        for pending in dict.fromkeys(pending for pending, _ in left):  # it may have asked the same twice
             if pending.waiters:
                 continue
             if pending.call is None:

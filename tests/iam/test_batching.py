@@ -198,6 +198,54 @@ async def test_who_leaves_harms_no_other_question_of_its_batch(bench):
     assert allowed(await tasks[3])
 
 
+async def test_who_joined_a_question_that_others_left_is_waited_for_like_anybody(bench):
+    """One hangs up, another asks the same again while the call is under way; then the rest of the call hangs up."""
+    bench.transport.gate.clear()
+    left, other = bench.start(question("alice")), bench.start(question("bob"))
+    await turns()
+    left.cancel()
+    await turns()
+    again = bench.start(question("alice"))
+    await turns()
+    other.cancel()
+    await turns()
+    assert bench.transport.in_flight == 1
+    bench.transport.gate.set()
+    assert allowed(await asyncio.wait_for(again, 5))
+    assert len(bench.transport.batches) == 1
+
+
+async def test_who_asked_the_same_twice_and_leaves_harms_no_other_question_of_its_batch(bench):
+    bench.transport.gate.clear()
+    left, other = bench.start(question("alice"), question("alice")), bench.start(question("bob"))
+    await turns()
+    left.cancel()
+    await turns()
+    assert bench.transport.in_flight == 1
+    bench.transport.gate.set()
+    assert allowed(await asyncio.wait_for(other, 5))
+
+
+@pytest.mark.parametrize("hangs_up", [True, False])
+async def test_who_asked_the_same_twice_may_leave_the_queue(make_bench, hangs_up):
+    bench = make_bench(max_concurrency=1)
+    bench.transport.gate.clear()
+    flying = bench.start(question("u0"))
+    await turns()
+    leaving = bench.start(question("u1"), question("u1"), deadline_s=60 if hangs_up else 0.01)
+    await turns()
+    if hangs_up:
+        leaving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+    else:
+        assert codes(await leaving) == ["iam_timeout"] * 2
+    assert bench.iam.snapshot()["queue"] == 0
+    bench.transport.gate.set()
+    assert allowed(await flying)
+    assert bench.memory.bugs == []
+
+
 async def test_when_all_hang_up_the_call_ends_and_nothing_is_counted(bench):
     bench.transport.gate.clear()
     for _ in range(8):
