@@ -242,7 +242,8 @@ def _address(url: str) -> Address:
 
 
 def _listen(address: Address) -> socket.socket:
-    listener = socket.socket()
+    # asyncio sends at once, without waiting for acknowledgements, only on sockets that say that they are TCP.
+    listener = socket.socket(proto=socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((address.host, address.port))

@@ -75,7 +75,8 @@ def _ready_line(options: IamOptions, point: EmbeddedDecisionPoint, address: Addr
 @contextlib.contextmanager
 def _listening(address: Address) -> Iterator[socket.socket]:
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    with socket.socket(family) as listener:
+    # asyncio sends at once, without waiting for acknowledgements, only on sockets that say that they are TCP.
+    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((address.host, address.port))
