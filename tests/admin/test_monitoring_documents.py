@@ -227,3 +227,8 @@ async def test_a_real_prometheus_scrapes_two_workers_evaluates_and_alerts(tmp_pa
         assert await ask(server, filled_in(next(panel for panel in panels())["targets"][0]["expr"]))
         (target,) = (await server.get("/api/v1/targets")).json()["data"]["activeTargets"]
         assert target["lastError"] == ""
+        told = (await site.operator.get("/metrics")).content
+    checked = await asyncio.to_thread(
+        subprocess.run, [on_path("promtool"), "check", "metrics"], input=told, capture_output=True, check=False
+    )
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")

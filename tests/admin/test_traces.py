@@ -25,7 +25,7 @@ ROUTES = """
 version: 1
 server:
   {listen: "127.0.0.1:{port}", admin: "127.0.0.1:{admin}", trusted_proxies: [127.0.0.1/32], drain_timeout: 4s}
-iam: {url: "IAM", max_concurrency: 1, timeout: {connect: 1s, read: 3s, total: 3s}, retry: {attempts: 1}}
+iam: {url: "IAM", max_concurrency: 1, timeout: {connect: 1s, read: 2s, total: 2s}, retry: {attempts: 1}}
 identity: {opaque: {}}
 upstreams: {items: {url: "UPSTREAM"}}
 routes:
@@ -63,7 +63,7 @@ async def ten_share_a_call(site: Site) -> list[dict[str, Any]]:
         first = asyncio.create_task(client.get("/items/first"))
         await until(lambda: len(site.iam.seen) == 1)
         waiting = [asyncio.create_task(client.get(f"/items/{number % 5}")) for number in range(10)]
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(2):
             while (await site.operator.get("/status")).json()["in_flight"] < 11:  # noqa: ASYNC110 - another process
                 await asyncio.sleep(0.02)
         site.iam.mode = "ok"

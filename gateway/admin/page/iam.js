@@ -1,7 +1,7 @@
 // The card of IAM: how it is, in words; when it is tried again, counted down between two events; what is done about it.
 
 import {byId, pairs, text} from "./dom.js";
-import {ago, clock, milliseconds, stateOf} from "./words.js";
+import {ago, clock, milliseconds, sentence, stateOf} from "./words.js";
 
 let trialAt = 0;
 let longest = 0;
@@ -16,7 +16,7 @@ export function showIam(status) {
   text(byId("iam-text"), detail);
   text(byId("iam-badge"), breaker ? `circuit ${stateOf(breaker)}` : "embedded policies");
   byId("iam-badge").className = `badge ${mood}`;
-  text(byId("iam-summary"), status.config.failure_summary);
+  text(byId("iam-summary"), sentence(status.config.failure_summary));
   for (const button of document.querySelectorAll("#iam button")) {
     button.hidden = !breaker;
     button.setAttribute("aria-pressed", String(Boolean(breaker) && pressed(button.dataset.mode, breaker)));

@@ -4,6 +4,7 @@ import {byId, text} from "./dom.js";
 import {showIam, tick} from "./iam.js";
 import {change, follow, forgetToken, keepToken} from "./stream.js";
 import {showTables} from "./tables.js";
+import {sentence} from "./words.js";
 
 const SILENCE_MS = 3500;
 const TOAST_MS = 8000;
@@ -99,7 +100,7 @@ function breakerChange(name, mode) {
     open: {
       path, label: "Hold open", title: `Hold the circuit of ${whom} open?`,
       text: () => name === "iam"
-        ? `IAM is not asked until you choose Auto. ${latest?.config.failure_summary ?? ""}`
+        ? `IAM is not asked until you choose Auto. ${sentence(latest.config.failure_summary)}`
         : "Its upstream gets no requests until you choose Auto; callers get 503, or what the route says.",
       done: () => `${whom}: held open.`,
     },

@@ -24,6 +24,10 @@ export function share(value) {
   return `${percent < 1 ? percent.toFixed(1) : Math.round(percent)} %`;
 }
 
+export function sentence(words) {
+  return `${words.charAt(0).toUpperCase()}${words.slice(1)}.`;
+}
+
 export function clock(seconds) {
   return new Date(seconds * 1000).toLocaleTimeString("en-GB");
 }
