@@ -13,6 +13,7 @@ from typing import Final
 import httpx
 
 from gateway.app.certificates import client_material, material
+from gateway.app.checking import Checker
 from gateway.app.clients import control_client, iam_upstream, origin_of
 from gateway.app.endpoints import Endpoints
 from gateway.app.health import health_of
@@ -131,7 +132,11 @@ class _Composer:
 
     def _upstream(self, settings: UpstreamSettings) -> Upstream:
         key, made_from = ("upstream", settings.name), (settings, client_material(settings.tls))
-        return self._parts.take(key, made_from, lambda: Upstream(settings), lambda upstream: upstream.aclose)
+        upstream = self._parts.take(key, made_from, lambda: Upstream(settings), lambda upstream: upstream.aclose)
+        if settings.health.path is not None and len(upstream.members) > 1:
+            key = ("checker", settings.name)
+            self._parts.take(key, made_from, lambda: Checker(upstream, settings.health), lambda checker: checker.aclose)
+        return upstream
 
     def _limit(self, key: Hashable, limit: int) -> ConcurrencyLimit:
         kept = self._parts.take(("limit", key), None, lambda: ConcurrencyLimit(limit))

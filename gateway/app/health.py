@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 
+from gateway.errors import GatewayError
 from gateway.forward.health import System, SystemsHealth, Unavailable
 from gateway.iam.client import Iam
 from gateway.iam.decision_point import DecisionPoint
@@ -13,8 +16,10 @@ from gateway.model.settings import Configuration, HealthCheck
 from gateway.resilience.breaker import Breaker
 from gateway.resilience.deadline import Deadline
 from gateway.upstream import Outgoing, Upstream
+from gateway.upstream.upstream import Member
 
-BAD_STATUS = 400
+OWN_SHARE = 0.9
+"""Of a check's time, for limits inside it: what ends by itself can still say what it waited for."""
 
 
 def health_of(
@@ -24,7 +29,8 @@ def health_of(
     breakers_of: Callable[[str], list[Breaker]],
 ) -> SystemsHealth:
     """The report of one configuration. `breakers_of` gives the breakers of `iam` or of an upstream by its name."""
-    systems = [System("iam", partial(_ask_iam, iam), partial(breakers_of, "iam"), configuration.iam.timeout.total_s)]
+    patience_s = configuration.iam.timeout.total_s / OWN_SHARE
+    systems = [System("iam", partial(_ask_iam, iam), partial(breakers_of, "iam"), patience_s)]
     for name, settings in configuration.upstreams.items():
         probe = probe_of(upstreams[name], settings.health)
         systems.append(System(name, probe, partial(breakers_of, name), settings.health.timeout_s))
@@ -38,19 +44,38 @@ async def _ask_iam(iam: DecisionPoint) -> None:
 
 
 def probe_of(upstream: Upstream, check: HealthCheck) -> Callable[[], Awaitable[None]]:
-    """What asks one upstream: its `health` path, else a TCP connect."""
+    """What asks one upstream: its `health` path, else a TCP connect. Of several origins one must be well."""
     if check.path is None:
-        return partial(upstream.probe, check.timeout_s)
-    return partial(_get, upstream, check.path.encode("ascii"), check.timeout_s)
+        return partial(upstream.probe, check.timeout_s * OWN_SHARE)
+    return partial(_any_well, [partial(ask_origin, member, check) for member in upstream.members])
 
 
-async def _get(upstream: Upstream, path: bytes, timeout_s: float) -> None:
-    """Whoever asks ends this after `timeout_s`; a connection that does not come about by then says so by itself."""
-    outgoing = Outgoing(b"GET", path, [(b"host", upstream.authority)], None, None)
-    timeouts = Timeouts(connect_s=timeout_s, read_s=2 * timeout_s)
-    reply = await upstream.exchange(outgoing, timeouts=timeouts, deadline=Deadline.after(2 * timeout_s))
+async def ask_origin(member: Member, check: HealthCheck) -> None:
+    """GET its `health` path. Raises Unavailable or GatewayError for anything but a 2xx.
+
+    Whoever asks ends this after `timeout_s`.
+    """
+    path = (check.path or "/").encode("ascii")
+    outgoing = Outgoing(b"GET", path, [(b"host", member.origin.authority)], None, None)
+    timeouts = Timeouts(connect_s=check.timeout_s * OWN_SHARE, read_s=2 * check.timeout_s)
+    reply = await member.look(outgoing, timeouts=timeouts, deadline=Deadline.after(2 * check.timeout_s))
     try:
-        if reply.status >= BAD_STATUS:
+        if not 200 <= reply.status <= 299:  # noqa: PLR2004 - the class of successes
             raise Unavailable(f"status {reply.status}")
     finally:
         await reply.aclose()
+
+
+async def _any_well(asks: Sequence[Callable[[], Awaitable[None]]]) -> None:
+    """Ask all at the same time. The first that is well is enough; else what is wrong with the first one."""
+    asking = [asyncio.ensure_future(ask()) for ask in asks]
+    try:
+        for answered in asyncio.as_completed(asking):
+            with suppress(Unavailable, GatewayError):
+                await answered
+                return
+        await asking[0]
+    finally:
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)

@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
 from gateway.model.permit import Permit
-from gateway.resilience.deadline import GRACE_S, Deadline
+from gateway.resilience.deadline import Deadline
 
 _SHARED_S: Final = 1.0
 _CONNECT_TIMEOUT: Final = "connection_timeout"
@@ -44,10 +44,7 @@ class Unavailable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """One line of the report. `probe` raises Unavailable or GatewayError, and is cancelled after `timeout_s`.
-
-    A probe that ends by itself just then knows more of what it waited for, and has the first word.
-    """
+    """One line of the report. `probe` raises Unavailable or GatewayError, and is cancelled after `timeout_s`."""
 
     name: str
     probe: Callable[[], Awaitable[None]]
@@ -92,7 +89,7 @@ class SystemsHealth:
 
     async def _look(self, system: System) -> dict[str, Any]:
         begun_s = self._clock()
-        error = await _error(system)
+        error = await ailment(system.probe, system.timeout_s)
         if error:
             return {"available": False, "error": error, **_circuit(system.circuits())}
         took_ms = round((self._clock() - begun_s) * 1000)
@@ -112,18 +109,18 @@ class HealthEndpoint:
         await exchange.respond(200, [*_HEADERS, (b"x-request-id", request_id)], body)
 
 
-async def _error(system: System) -> str:
-    """Why the system is not available, empty if it is."""
+async def ailment(probe: Callable[[], Awaitable[None]], timeout_s: float) -> str:
+    """What is wrong, by a probe that is cancelled after `timeout_s`; empty if nothing is."""
     try:
-        async with asyncio.timeout(system.timeout_s + GRACE_S):
-            await system.probe()
+        async with asyncio.timeout(timeout_s):
+            await probe()
     except TimeoutError:
-        return f"no answer in {system.timeout_s:g}s"
+        return f"no answer in {timeout_s:g}s"
     except Unavailable as failure:
         return str(failure)
     except GatewayError as failure:
         if failure.proxy_error == _CONNECT_TIMEOUT:
-            return f"connect timeout after {system.timeout_s:g}s"
+            return f"connect timeout after {timeout_s:g}s"
         return failure.proxy_error.replace("_", " ")
     return ""
 

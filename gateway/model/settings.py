@@ -183,7 +183,7 @@ UpstreamAuth = BearerAuth | BasicAuth | OAuth2ClientCredentials
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthCheck:
-    """How `/health/systems` asks one system. `path` None: a TCP connect."""
+    """How `/health/systems` asks one system. `path` None: a TCP connect. `interval_s`: between looks at each origin."""
 
     path: str | None = None
     interval_s: float = 10.0

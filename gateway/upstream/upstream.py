@@ -2,8 +2,9 @@
 
 Rules: least in flight of two origins taken at random (the "power of two choices"); an origin to which no connection can
 be made is set aside for SET_ASIDE_S and the request moves on to the next, at most once to each; when all are set aside,
-all are tried. Limits (`max_connections`, `max_pending`) are each origin's own, so that a slow one cannot use up the
-places of the others.
+all are tried. An origin that somebody has found `ill` is passed over in the same way until it is found well again.
+Limits (`max_connections`, `max_pending`) are each origin's own, so that a slow one cannot use up the places of the
+others.
 """
 
 from __future__ import annotations
@@ -28,16 +29,39 @@ from gateway.upstream.reply import Reply
 
 SET_ASIDE_S: Final = 10.0
 """How long an origin that could not be connected to is passed over while there are others."""
+_LOOKS: Final = 4
+"""Connections to an origin for looking how it is, and who may wait for one."""
 
 
-class _Member:
-    """One origin of an upstream. `aside_until_s` is in the time of the upstream's clock."""
+class Member:
+    """One origin of an upstream. `aside_until_s` is in the time of the upstream's clock.
 
-    __slots__ = ("aside_until_s", "pool")
+    `ill`: passed over while there are others. Set by whoever looks after the origins; nothing here does.
+    """
 
-    def __init__(self, pool: Pool) -> None:
+    __slots__ = ("_looks", "aside_until_s", "ill", "pool")
+
+    def __init__(self, pool: Pool, looks: Pool) -> None:
         self.pool = pool
         self.aside_until_s = 0.0
+        self.ill = False
+        self._looks = looks
+
+    @property
+    def origin(self) -> Origin:
+        """Where it listens."""
+        return self.pool.origin
+
+    async def look(self, outgoing: Outgoing, *, timeouts: Timeouts, deadline: Deadline) -> Reply:
+        """Ask this origin how it is, as Upstream.exchange does, but not over connections that requests wait for.
+
+        A busy origin is not an ill one.
+        """
+        return await self._looks.exchange(outgoing, timeouts, deadline)
+
+    async def aclose(self) -> None:
+        """Close all connections, also those in use."""
+        await asyncio.gather(self.pool.aclose(), self._looks.aclose())
 
 
 class Upstream:
@@ -61,11 +85,16 @@ class Upstream:
         self.authority = self.origins[0].authority
         self._connector = connector or Dialer(self.origins, settings.tls)
         self._clock = clock
-        self._members = [_Member(_pool(origin, self._connector, settings)) for origin in self.origins]
+        self._members = tuple(self._member(origin, settings) for origin in self.origins)
         self._only = self._members[0].pool if len(self._members) == 1 else None
 
     def __repr__(self) -> str:
         return f"<Upstream {self.name} {[member.pool for member in self._members]}>"
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """Each origin by itself, for whoever looks after them."""
+        return self._members
 
     def exchange(self, outgoing: Outgoing, *, timeouts: Timeouts, deadline: Deadline) -> Coroutine[Any, Any, Reply]:
         """Send a request and wait for the response head; 1xx are swallowed.
@@ -103,11 +132,23 @@ class Upstream:
 
     async def aclose(self) -> None:
         """Close all connections, also those in use."""
-        await asyncio.gather(*(member.pool.aclose() for member in self._members))
+        await asyncio.gather(*(member.aclose() for member in self._members))
 
     def snapshot(self) -> dict[str, object]:
         """For the status page: what each origin is doing."""
         return {"name": self.name, "origins": [self._describe(member) for member in self._members]}
+
+    def _member(self, origin: Origin, settings: UpstreamSettings) -> Member:
+        def pool(max_connections: int, max_pending: int) -> Pool:
+            return Pool(
+                origin,
+                self._connector,
+                max_connections=max_connections,
+                max_pending=max_pending,
+                idle_timeout_s=settings.idle_timeout_s,
+            )
+
+        return Member(pool(settings.max_connections, settings.max_pending), pool(_LOOKS, _LOOKS))
 
     async def _exchange_with_any(self, outgoing: Outgoing, timeouts: Timeouts, deadline: Deadline) -> Reply:
         untried = list(self._members)
@@ -123,13 +164,13 @@ class Upstream:
                 if not untried:
                     raise
 
-    def _choose(self, members: list[_Member]) -> _Member:
+    def _choose(self, members: list[Member]) -> Member:
         now = self._clock()
-        good = [member for member in members if member.aside_until_s <= now] or members
+        good = [member for member in members if member.aside_until_s <= now and not member.ill] or members
         pair = random.sample(good, 2) if len(good) > 1 else good
         return min(pair, key=_load)
 
-    def _addressed(self, outgoing: Outgoing, member: _Member) -> Outgoing:
+    def _addressed(self, outgoing: Outgoing, member: Member) -> Outgoing:
         ours = (b"host", self.authority)
         if ours not in outgoing.headers:  # the caller's own Host is kept
             return outgoing
@@ -144,7 +185,7 @@ class Upstream:
             return error
         return None
 
-    def _describe(self, member: _Member) -> dict[str, object]:
+    def _describe(self, member: Member) -> dict[str, object]:
         pool = member.pool
         return {
             "origin": str(pool.origin),
@@ -152,6 +193,7 @@ class Upstream:
             "idle": pool.idle,
             "connecting": pool.connecting,
             "pending": pool.pending,
+            "ill": member.ill,
             "set_aside_s": max(0.0, member.aside_until_s - self._clock()),
         }
 
@@ -163,15 +205,5 @@ class _Touch(asyncio.Protocol):
         transport.close()
 
 
-def _pool(origin: Origin, connector: Connector, settings: UpstreamSettings) -> Pool:
-    return Pool(
-        origin,
-        connector,
-        max_connections=settings.max_connections,
-        max_pending=settings.max_pending,
-        idle_timeout_s=settings.idle_timeout_s,
-    )
-
-
-def _load(member: _Member) -> int:
+def _load(member: Member) -> int:
     return member.pool.load

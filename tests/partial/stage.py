@@ -13,7 +13,7 @@ import httpx
 
 from tests.complete_path.issuer import Issuer
 from tests.e2e.conftest import GatewayProcess, free_port
-from tests.faults.actors import Actor, as_json, decides, evaluations
+from tests.faults.actors import Actor, acting, as_json, decides, evaluations
 
 PATIENCE_S = 30.0
 OPERATOR = {"x-gateway-admin": "1"}
@@ -21,7 +21,7 @@ TOP = """
 version: 1
 server: {{listen: "127.0.0.1:{port}", admin: "127.0.0.1:{admin}", access_log: json}}
 iam: {{url: "{iam}", timeout: {{connect: 500ms, read: 1s, total: 1s}}, retry: {{attempts: 1}},
-       circuit_breaker: {{failure_threshold: 5, open_for: 1s}}, batch: {{max_size: 50}}, cache: {{ttl: 0s}}{more}}}
+       circuit_breaker: {{failure_threshold: 3, open_for: 1s}}, batch: {{max_size: 50}}, cache: {{ttl: 0s}}{more}}}
 identity: {identity}
 upstreams:
 {upstreams}
@@ -105,32 +105,29 @@ async def stage(
     issuer = Issuer()
     iam = Actor(decides(lambda _: True))
     systems = {name: Actor(found) for name in names}
-    for actor in (iam, *systems.values()):
-        await actor.start()
-    ports = {name: str(system.port) for name, system in systems.items()}
-    plain = "".join(
-        f"  {name}: {{url: '{systems[name].url}'}}\n" for name in names if f"  {name}:" not in upstream_keys
-    )
-    port, admin = free_port(), free_port()
-    top = TOP.format(
-        port=port,
-        admin=admin,
-        iam=iam.url,
-        more=iam_keys,
-        identity=issuer.settings(folder),
-        upstreams=plain + filled(upstream_keys, ports),
-    )
-    file = folder / "routes.yaml"
-    file.write_text(f"{top}\nroutes:\n{routes}")
-    gateway = GatewayProcess(file, port, admin)
-    await gateway.start()
-    async with (
-        httpx.AsyncClient(base_url=gateway.url, trust_env=False, timeout=PATIENCE_S) as client,
-        httpx.AsyncClient(base_url=gateway.admin, trust_env=False, timeout=PATIENCE_S) as operator,
-    ):
-        yield Stage(iam, systems, gateway, issuer, client, operator, set())
-    for actor in (iam, *systems.values()):
-        await actor.stop()
+    async with acting(iam, *systems.values()):
+        ports = {name: str(system.port) for name, system in systems.items()}
+        plain = "".join(
+            f"  {name}: {{url: '{systems[name].url}'}}\n" for name in names if f"  {name}:" not in upstream_keys
+        )
+        port, admin = free_port(), free_port()
+        top = TOP.format(
+            port=port,
+            admin=admin,
+            iam=iam.url,
+            more=iam_keys,
+            identity=issuer.settings(folder),
+            upstreams=plain + filled(upstream_keys, ports),
+        )
+        file = folder / "routes.yaml"
+        file.write_text(f"{top}\nroutes:\n{routes}")
+        gateway = GatewayProcess(file, port, admin)
+        await gateway.start()
+        async with (
+            httpx.AsyncClient(base_url=gateway.url, trust_env=False, timeout=PATIENCE_S) as client,
+            httpx.AsyncClient(base_url=gateway.admin, trust_env=False, timeout=PATIENCE_S) as operator,
+        ):
+            yield Stage(iam, systems, gateway, issuer, client, operator, set())
     assert await gateway.stop() == 0
 
 

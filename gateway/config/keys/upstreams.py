@@ -23,10 +23,13 @@ class ClientTlsKeys(Keys):
 
 
 class HealthCheckKeys(Keys):
-    """How /health/systems asks the system."""
+    """How /health/systems asks the system; with several `urls` and a path, each is also asked every `interval`."""
 
     path: Maybe[Text] = optional("GET this; a 2xx is healthy. When left out: a TCP connection.")
-    interval: Duration = key("10s", "The time between two checks.")
+    interval: Duration = key(
+        "10s",
+        "With several `urls`: the time between two checks of each. One that fails gets no requests till it answers.",
+    )
     timeout: Duration = key("2s", "The time for one check.")
 
 
