@@ -2,11 +2,11 @@
 
     told       not ready any more; every answer says `Connection: close`; streams are told to come back elsewhere
     NOTICE_S   new connections are still taken, for load balancers to notice
-    then       no new connections; requests on open ones are served as long as anything is in flight
+    then       no new connections; requests on open ones are served as long as anything is in flight, and for IDLE_S
     the end    idle connections are closed; what still runs at `drain_timeout` is answered `draining`, or broken off
 
-Idle connections are kept until the end because a client that was not told cannot know: closing one while its next
-request is on the way would fail that request.
+Idle connections are kept that long because a client that was not told cannot know: closing one while its next request
+is on the way would fail that request. Whoever uses its connections learns it from the next answer.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from gateway.app.listeners import Server
 from gateway.app.running import Gateway
 
 NOTICE_S: Final = 1.0
+IDLE_S: Final = 5.0
+"""How long connections without a request are kept, where nothing else holds the process."""
 ANSWER_S: Final = 1.0
 """How long what is broken off has for its last answer."""
 _LOOK_S: Final = 0.05
@@ -31,13 +33,19 @@ def notice_s(timeout_s: float) -> float:
 async def drain(gateway: Gateway, server: Server, serving: asyncio.Task[None], timeout_s: float) -> None:
     """End what `server` serves; `serving` is its task."""
     loop = asyncio.get_running_loop()
-    end_s = loop.time() + timeout_s
+    begun_s = loop.time()
+    end_s, idle_end_s = begun_s + timeout_s, begun_s + min(IDLE_S, timeout_s / 2)
+
+    def serves() -> bool:
+        """Somebody is served, or may be about to ask."""
+        return gateway.in_flight > 0 or (bool(server.server_state.connections) and loop.time() < idle_end_s)
+
     gateway.begin_to_end()
     server.close_after_responses()
     await asyncio.sleep(notice_s(timeout_s))
     server.stop_listening()
-    while gateway.in_flight and loop.time() < end_s:  # noqa: ASYNC110 - an event per request would cost every request
-        await asyncio.sleep(min(_LOOK_S, max(0.0, end_s - loop.time())))
+    while serves() and loop.time() < end_s:  # noqa: ASYNC110 - an event would cost every request
+        await asyncio.sleep(_LOOK_S)
     server.end(within_s=max(0.0, end_s - loop.time()))
     await asyncio.wait((serving,))
     if server.server_state.tasks:

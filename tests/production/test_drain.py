@@ -238,13 +238,28 @@ async def test_telemetry_is_flushed_in_a_bounded_time(
     await collector.stop()
 
 
-async def test_idle_connections_do_not_hold_it_up(start_gateway: Any, iam: Any, backend: Backend, connect: Any) -> None:
+async def test_idle_connections_are_kept_for_a_while_and_do_not_hold_it_up(
+    start_gateway: Any, iam: Any, backend: Backend, connect: Any
+) -> None:
+    """Their clients were not told, and may have a request on the way."""
     gateway = await start_gateway(routes(iam, backend, drain="30s"))
-    idle = await connect(gateway)
+    idle, late = await connect(gateway), await connect(gateway)
     begun = time.monotonic()
     _end(gateway)
+    await until(lambda: _refused(gateway), "no new connections")
+    await asyncio.sleep(1)
+    late.ask("/open/late")
+    status, fields, _ = await late.answer()
+    assert (status, fields["connection"]) == (200, "close")
     assert await idle.ended()
     assert await _exit_code(gateway) == 0
+    assert time.monotonic() - begun < 15
+
+
+async def test_with_nobody_connected_it_ends_soon(start_gateway: Any, iam: Any, backend: Backend) -> None:
+    gateway = await start_gateway(routes(iam, backend, drain="30s"))
+    begun = time.monotonic()
+    assert await gateway.stop() == 0
     assert time.monotonic() - begun < 10
 
 
