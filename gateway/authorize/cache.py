@@ -114,8 +114,7 @@ class DecisionCache:
         answers = self._subjects.get(subject)
         answer = answers.get(fragment) if answers else None
         if answer is not None and answer.dies_s != math.inf and self._wall() >= answer.dies_s:
-            self._forget(question)
-            return None
+            return None  # it stays until it makes room: an older answer that comes late is still older
         return answer
 
     def _keep(self, question: Question, permit: bool, asked_s: float) -> None:  # noqa: FBT001 - the answer itself

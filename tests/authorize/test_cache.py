@@ -138,7 +138,17 @@ def test_a_permit_dies_with_its_token(store, kit):
     store.wall.now += 0.1
     assert store.cache.get(asked) is None
     assert store.age(asked) is None
-    assert len(store.cache) == 0
+
+
+def test_an_answer_whose_token_ended_is_still_newer_than_a_slow_old_permit(store, kit):
+    denied, asked = question(kit.subject(expires_at_s=store.wall.now + 2)), question(kit.subject())
+    early = store.cache.stamp()
+    store.clock.now += 1
+    store.put(denied, DENY)
+    store.wall.now += 2
+    assert store.age(asked) is None
+    store.cache.remember([asked], [ALLOW], early)
+    assert store.age(asked) is None
 
 
 def test_the_wall_clock_moves_no_age(store, kit):
