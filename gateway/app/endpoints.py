@@ -15,7 +15,7 @@ from gateway.authorize import Authorizer
 from gateway.exchange import Exchange
 from gateway.forward.aggregate import AggregateEndpoint, Gatherer
 from gateway.forward.bulk import BulkEndpoint
-from gateway.forward.copies import Copies
+from gateway.forward.copies import Copies, place_of
 from gateway.forward.health import HealthEndpoint, SystemsHealth
 from gateway.forward.last_good import LastGood
 from gateway.forward.navigation import NavigationEndpoint
@@ -35,6 +35,7 @@ from gateway.model.route import (
     ProxyAction,
     Resilience,
     Route,
+    UpstreamFailureRule,
     bulk_of,
 )
 from gateway.model.settings import Configuration, OAuth2ClientCredentials
@@ -156,7 +157,7 @@ class Endpoints:
             upstream=self.guarded(route.id, action.upstream, route.resilience),
             authority=self.upstreams[action.upstream].authority,
             rules=self.rules,
-            last_good=LastGood(self.copies, f"{route.id} {action.upstream}", route.on_upstream_failure.get("GET")),
+            last_good=self._last_good(route.id, action.upstream, route.on_upstream_failure.get("GET")),
             observer=self.observer,
         )
 
@@ -170,7 +171,7 @@ class Endpoints:
                 upstream=self.guarded(f"{single}.{part.name}", part.upstream, part.resilience, told_as=part.name),
                 authority=self.upstreams[part.upstream].authority,
                 rules=self.rules,
-                last_good=LastGood(self.copies, f"{single}.{part.name} {part.upstream}", part.on_upstream_failure),
+                last_good=self._last_good(f"{single}.{part.name}", part.upstream, part.on_upstream_failure),
             )
             for part in action.parts
         ]
@@ -178,6 +179,9 @@ class Endpoints:
         if bulk is not None:
             return BulkEndpoint(route, bulk, gatherer, decide_items=self.authorizer.decide_items)
         return AggregateEndpoint(route, gatherer, self.observer)
+
+    def _last_good(self, name: str, upstream: str, rule: UpstreamFailureRule | None) -> LastGood:
+        return LastGood(self.copies, place_of(name, upstream, self.upstreams[upstream].authority), rule)
 
     def _credentials(self, upstream: str) -> Credentials | None:
         auth = self.configuration.upstreams[upstream].auth

@@ -59,6 +59,14 @@ class Copy:
     size: int
 
 
+def place_of(name: str, upstream: str, authority: bytes, prefix: bytes = b"") -> str:
+    """Where the questions of a route or part go, `prefix` being what is taken off their targets.
+
+    At another system the same target means something else, and copies outlive a reload.
+    """
+    return f"{name} {upstream} {authority.decode('ascii')} {prefix.decode('ascii')}"
+
+
 def field_values(headers: Headers, name: bytes) -> list[bytes]:
     """All values of a header field."""
     return [value for key, value in headers if key == name]

@@ -31,11 +31,11 @@ def is_outage(error: GatewayError) -> bool:
 
 
 class OutageRules:
-    """The rules of one route. `upstream` is its name: a copy of one upstream's answer is never another's."""
+    """The rules of one route. `place` is where its questions go: see `place_of`."""
 
-    def __init__(self, route: Route, upstream: str, copies: Copies, observer: Observer, *, via: bytes) -> None:
+    def __init__(self, route: Route, place: str, copies: Copies, observer: Observer, *, via: bytes) -> None:
         self._route = route
-        self._place = f"{route.id} {upstream}"
+        self._place = place
         self._copies = copies
         self._via = via
         self._observer = observer

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
-from gateway.forward.copies import Copies
+from gateway.forward.copies import Copies, place_of
 from gateway.forward.marks import mark_degraded_permit, respond_with
 from gateway.forward.outage import OUTAGES, OutageRules, is_outage
 from gateway.forward.outgoing import OutgoingHead
@@ -54,7 +54,8 @@ class ProxyEndpoint:
         self._via = rules.via
         self._streams = streams
         self._max_kept = copies.max_copy
-        self._outage = OutageRules(route, action.upstream, copies, observer, via=rules.via)
+        place = place_of(route.id, action.upstream, authority, action.strip_prefix or b"")
+        self._outage = OutageRules(route, place, copies, observer, via=rules.via)
         retry = upstream.resilience.retry
         self._hold = retry.max_body
         self._holds_all = upstream.auth is not None

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from tests.faults.actors import Fault, Seen, plays, reply
-from tests.partial.stage import Stage, says, stage
+from tests.partial.stage import OPERATOR, Stage, says, stage
 
 pytestmark = [pytest.mark.hazard, pytest.mark.asyncio(loop_scope="module")]
 
@@ -266,3 +266,20 @@ async def test_the_last_navigation_is_marked_by_decisions_of_now(world: Stage) -
     assert answer.json() == {"menus": [{"resource": "system:a", "enabled": True}]}
     assert (mark(answer) or "").startswith("upstream; mode=stale; age=")
     is_error(await world.get("/navigation", "bob"))
+
+
+async def test_a_reload_that_sends_the_question_elsewhere_leaves_its_copies_behind(world: Stage) -> None:
+    """The same target at another system is another question; what did not change is still there."""
+    before = world.gateway.file.read_text()
+    after = before.replace(world.systems["reports"].url, world.systems["workday"].url)
+    assert after != before
+    await world.get("/reports/7")
+    for name in ("reports", "workday"):
+        await outage(world, OUTAGES["503"], name)
+    try:
+        for text, served in ((after, False), (before, True)):
+            world.gateway.file.write_text(text)
+            assert (await world.admin.post("/-/reload", headers=OPERATOR)).json()["reloaded"]
+            assert (mark(await world.get("/reports/7")) is not None) is served
+    finally:
+        world.gateway.file.write_text(before)
