@@ -7,7 +7,6 @@ import base64
 import itertools
 import json
 import os
-import shutil
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -15,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 from websockets.asyncio.client import ClientConnection, connect
+
+from tests.complete_path.foreign import on_path
 
 START_TIMEOUT_S = 60.0
 PATIENCE_S = 30.0
@@ -111,7 +111,7 @@ class Page:
 @asynccontextmanager
 async def browsing(url: str, profile: Path) -> AsyncIterator[Page]:
     """A browser on a page, with a profile of its own; all of its processes end with it."""
-    program = shutil.which("chromium") or _missing()
+    program = on_path("chromium")
     browser = await asyncio.create_subprocess_exec(
         program,
         *FLAGS,
@@ -148,10 +148,3 @@ async def _debugger(profile: Path) -> str:
                 if found:
                     return str(found[0])
             await asyncio.sleep(0.05)
-
-
-def _missing() -> str:
-    message = "chromium is not here: scripts/install-foreign installs it"
-    if os.environ.get("CI"):
-        pytest.fail(message)
-    pytest.skip(message)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from unittest.mock import Mock
+
 import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
+from gateway.admin.app import admin_app
 from gateway.admin.assets import HEADERS, PUBLIC_FILES
 from gateway.admin.guard import AdminGuard
-from gateway.model.settings import Address
+from gateway.model.settings import Address, ServerSettings
 
 LOOPBACK = Address("127.0.0.1", 9901)
 ANYWHERE = Address("0.0.0.0", 9901)
@@ -140,6 +144,17 @@ async def test_a_change_from_our_own_page_passes():
     assert (await client().post("/-/reload", headers={**POST, "origin": "http://127.0.0.1:9901"})).text == "passed"
     named = client(hosts=["gateway.internal"], host="gateway.internal")
     assert (await named.post("/-/reload", headers={**POST, "origin": "https://gateway.internal"})).text == "passed"
+
+
+def test_every_path_of_the_listener_is_documented():
+    app = admin_app(Mock(), ServerSettings(), Mock())
+    text = (Path(__file__).parents[2] / "docs" / "observability.md").read_text()
+    paths = {route.path for route in app._app.routes} - {f"/{name}" for name in PUBLIC_FILES} - {"/"}
+    assert len(paths) > 12
+    for path in paths:
+        start, name, rest = path.partition("{name}")
+        assert f"`{start}" in text or f"POST {start}" in text or f"GET {start}" in text, path
+        assert not name or f"`{rest}`" in text or f"{{name}}{rest}`" in text, path
 
 
 async def test_two_hosts_are_no_host():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 from pathlib import Path
@@ -22,6 +23,14 @@ def of_npm(*parts: str) -> str:
     """A file of a package that scripts/install-foreign brought."""
     file = MODULES.joinpath(*parts)
     return str(file) if file.is_file() else _missing("/".join(parts))
+
+
+def of_python(name: str, *parts: str) -> str:
+    """A file of a Python package of the group `integration`."""
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:
+        return _missing(name)
+    return str(Path(spec.origin).parent.joinpath(*parts))
 
 
 def _missing(name: str) -> str:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import shutil
 import socket
 import subprocess
-from pathlib import Path
 
 import pytest
 
@@ -17,6 +14,7 @@ from gateway.telemetry.metrics import MetricsObserver
 from gateway.telemetry.observer import NO_SPAN
 from gateway.telemetry.prometheus import text
 from gateway.telemetry.store import Store
+from tests.complete_path.foreign import of_python, on_path
 from tests.telemetry.conftest import record, request, until
 
 pytestmark = pytest.mark.integration
@@ -28,7 +26,7 @@ class Sink:
 
 
 def test_prometheus_finds_nothing_to_complain_of():
-    promtool = shutil.which("promtool") or pytest.skip("promtool is not installed")
+    promtool = on_path("promtool")
     store = Store()
     observer = MetricsObserver(store)
     observer.request_ended(record(), NO_SPAN)
@@ -61,12 +59,10 @@ def accepts(port: int) -> bool:
 @pytest.fixture
 def collector(receiver, tmp_path):
     """A rotel that passes on to our receiver what it understood. Gives its ports for HTTP and gRPC."""
-    spec = importlib.util.find_spec("rotel")
-    if spec is None or spec.origin is None:
-        pytest.skip("rotel is not installed")
+    agent = of_python("rotel", "rotel-agent")
     ports = {"http/protobuf": free_port(), "grpc": free_port()}
     command = [
-        str(Path(spec.origin).parent / "rotel-agent"),
+        agent,
         "start",
         f"--otlp-http-endpoint=127.0.0.1:{ports['http/protobuf']}",
         f"--otlp-grpc-endpoint=127.0.0.1:{ports['grpc']}",
