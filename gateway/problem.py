@@ -51,8 +51,13 @@ _DETAILS: Final = MappingProxyType(
 
 
 def spread_retry_after(seconds: float) -> int:
-    """Seconds until a retry can help → the number to send: ≥ 1 and between ⌈s⌉ and ⌈1.2 s⌉."""
-    return max(1, math.ceil(seconds * (1.0 + SPREAD * random.random())))  # noqa: S311 - spreads load, guards nothing
+    """Seconds until a retry can help → the number to send: ≥ 1 and between ⌈s⌉ and ⌈1.2 s⌉.
+
+    Up to a second it is 1, which no whole number spreads by a fifth.
+    """
+    if seconds <= 1.0:
+        return 1
+    return math.ceil(seconds * (1.0 + SPREAD * random.random()))  # noqa: S311 - spreads load, guards nothing
 
 
 def render(

@@ -63,6 +63,14 @@ def test_retry_after_is_spread_upwards_by_at_most_a_fifth(seconds: float) -> Non
     assert len(seen) > 1 or math.ceil(seconds) >= math.ceil(seconds * 1.2) - 1
 
 
+@pytest.mark.parametrize("seconds", [None, 0.0, 0.3, 1.0])
+def test_where_nobody_knows_how_long_retry_after_is_one(seconds: float | None) -> None:
+    error = GatewayError("iam_timeout", retry_after_s=seconds)
+    for _ in range(50):
+        _, headers, _ = render(error, server_name="edge", request_id="a")
+        assert (b"retry-after", b"1") in headers
+
+
 def test_one_second_is_singular_and_an_exact_error_type_and_extra_fields_stand() -> None:
     error = GatewayError("upstream_unreachable", proxy_error="dns_error", headers=((b"x", b"y"),))
     _, headers, _ = render(error, server_name="front", request_id="a")
