@@ -16,7 +16,7 @@ from collections.abc import MutableMapping
 from functools import lru_cache
 from typing import Any, Final, Protocol
 
-from gateway.ids import random_digits
+from gateway.ids import random_id
 from gateway.model.request import Headers, Request, Target
 from gateway.model.settings import Network, ServerSettings
 
@@ -40,7 +40,7 @@ class Received(Protocol):
 
 def new_request_id() -> str:
     """32 hexadecimal digits that nobody has used."""
-    return random_digits(32)
+    return random_id()
 
 
 class Trust:
@@ -119,25 +119,26 @@ class RequestBuilder:
             self._settings, self._trust = settings, Trust(settings.trusted_proxies)
         edge: Received = scope["extensions"]["gateway.edge"]
         raw = edge.raw_target
-        peer = scope["client"][0] if scope["client"] else ""
+        client = scope["client"]
+        peer = client[0] if client else ""
         scheme = scope["scheme"]
+        trusted = peer in self._trust
+        # By position: this is made for every request, and names cost more than all the rest of it.
         request = Request(
-            method=scope.get("method", "GET"),
-            target=_remembered(raw) if len(raw) <= _SHORT else _unparsed(raw),
-            headers=scope["headers"],
-            host=edge.host,
-            scheme=_SCHEMES.get(scheme, scheme),
-            peer=peer,
-            client=peer,
-            trusted=peer in self._trust,
-            request_id="",
-            http_version=scope["http_version"],
-            websocket=scope["type"] == "websocket",
+            scope.get("method", "GET"),
+            _remembered(raw) if len(raw) <= _SHORT else _unparsed(raw),
+            scope["headers"],
+            edge.host,
+            _SCHEMES.get(scheme, scheme),
+            peer,
+            peer,
+            trusted,
+            "" if trusted else random_id(),
+            scope["http_version"],
+            scope["type"] == "websocket",
         )
-        if request.trusted:
+        if trusted:
             self._believe(request)
-        else:
-            request.request_id = new_request_id()
         return request
 
     def _believe(self, request: Request) -> None:

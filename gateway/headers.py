@@ -14,11 +14,12 @@ Deliberately absent: lists of fields that are let through. Unknown end-to-end fi
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 from urllib.parse import quote
 
 from gateway.errors import GatewayError
-from gateway.model.request import Headers, Request
+from gateway.model.request import Header, Headers, Request
 from gateway.model.settings import ServerSettings
 from gateway.model.subject import Subject
 
@@ -39,6 +40,7 @@ HOP_BY_HOP: Final = frozenset(
         b"upgrade",
     }
 )
+_NOT_SHOWN: Final = HOP_BY_HOP | {b"x-request-id"}
 _NEVER_NAMED: Final = frozenset({b"authorization", b"host", b"content-length", b"cookie", b"x-request-id"})
 _SPOOFABLE: Final = frozenset(
     {b"remote-user", b"forwarded", b"x-real-ip", b"proxy", b"x-rewrite-url", b"x-method-override"}
@@ -146,15 +148,12 @@ def upstream_request_headers(
 
 def client_response_headers(headers: Headers, *, via: bytes, request_id: str) -> Headers:
     """The header of an upstream's response as the caller gets it: hop-by-hop off, `Via` and `X-Request-ID` added."""
-    connection = [value for name, value in headers if name == b"connection"]
-    named = _options(connection) if connection else _NOTHING
-    passed = [
-        field
-        for field in headers
-        if field[0] not in HOP_BY_HOP and field[0] not in named and field[0] != b"x-request-id"
-    ]
-    passed.append((b"via", via))
-    passed.append((b"x-request-id", request_id.encode("ascii")))
+    passed = [field for field in headers if field[0] not in _NOT_SHOWN]
+    if len(passed) != len(headers):
+        connection = [value for name, value in headers if name == b"connection"]
+        named = _options(connection) if connection else _NOTHING
+        passed = [field for field in passed if field[0] not in named]
+    passed += ((b"via", via), (b"x-request-id", request_id.encode("ascii")))
     return passed
 
 
@@ -183,14 +182,21 @@ def _believed(name: bytes, request: Request, traceparent: bytes | None) -> bool:
 
 def _add_forwarded(headers: Headers, request: Request) -> None:
     """`X-Forwarded-For/-Proto/-Host`: a trusted proxy's chain continued, anybody else's begun anew."""
-    chain = request.peer.encode("ascii")
-    host = request.host.encode("ascii")
-    if request.trusted:
-        before = request.values(b"x-forwarded-for")
-        chain = b", ".join([*before, chain])
-        hosts = request.values(b"x-forwarded-host")
-        host = hosts[0] if len(hosts) == 1 else host
-    headers.append((b"x-forwarded-for", chain))
-    headers.append((b"x-forwarded-proto", request.scheme.encode("ascii")))
-    if host:
-        headers.append((b"x-forwarded-host", host))
+    if not request.trusted:
+        headers += _begun_anew(request.peer, request.scheme, request.host)
+        return
+    before = request.values(b"x-forwarded-for")
+    chain = b", ".join([*before, request.peer.encode("ascii")])
+    hosts = request.values(b"x-forwarded-host")
+    headers += _forwarded(chain, request.scheme, hosts[0] if len(hosts) == 1 else request.host.encode("ascii"))
+
+
+def _forwarded(chain: bytes, scheme: str, host: bytes) -> tuple[Header, ...]:
+    fields = ((b"x-forwarded-for", chain), (b"x-forwarded-proto", scheme.encode("ascii")))
+    return (*fields, (b"x-forwarded-host", host)) if host else fields
+
+
+@lru_cache(maxsize=1024)
+def _begun_anew(peer: str, scheme: str, host: str) -> tuple[Header, ...]:
+    """Nearly all requests come from a few addresses for a few hosts."""
+    return _forwarded(peer.encode("ascii"), scheme, host.encode("ascii"))

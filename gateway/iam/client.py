@@ -81,7 +81,7 @@ class Iam:
                 return [unknown(_circuit_open(refusal_s))] * len(questions)
         if deadline.remaining_s() <= 0:
             return [unknown(_too_late())] * len(questions)
-        loop = asyncio.get_running_loop()
+        loop = deadline.loop
         ask = Ask(len(questions), request_id, span, loop.create_future(), self._expire)
         for index, question in enumerate(questions):
             self._put(ask, index, question)

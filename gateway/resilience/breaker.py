@@ -123,6 +123,8 @@ class Breaker:
 
     def remaining_s(self) -> float:
         """Seconds until the open circuit lets a trial through (or is no longer set aside), 0 otherwise."""
+        if self.state == CLOSED and not self._aside_until:
+            return 0.0
         now = self._clock()
         return max(self._open_s(now), self._aside_s(now))
 

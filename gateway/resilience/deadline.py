@@ -32,13 +32,13 @@ class Deadline:
     on cancellation these are, without its cost per request).
     """
 
-    __slots__ = ("_cancelling", "_left_s", "_loop", "_stopped", "_task", "_tick", "at_s", "expired", "granted_s")
+    __slots__ = ("_cancelling", "_left_s", "_stopped", "_task", "_tick", "at_s", "expired", "granted_s", "loop")
 
     def __init__(self, at_s: float, granted_s: float = 0.0) -> None:
         self.at_s = at_s
         self.granted_s = granted_s
         self.expired = False
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._task: asyncio.Task[object] | None = None
         self._tick: Tick | None = None
         self._cancelling = 0
@@ -49,14 +49,14 @@ class Deadline:
     def after(cls, seconds: float) -> Self:
         """A deadline `seconds` from now."""
         deadline = cls(math.inf, seconds)
-        deadline.at_s = deadline._loop.time() + seconds
+        deadline.at_s = deadline.loop.time() + seconds
         return deadline
 
     def remaining_s(self) -> float:
         """Seconds left, 0 when over; stands still while paused."""
         if self._left_s is not None:
             return max(0.0, self._left_s)
-        return max(0.0, self.at_s - self._loop.time())
+        return max(0.0, self.at_s - self.loop.time())
 
     def cap(self, seconds: float) -> float:
         """`seconds`, or what is left if that is less."""
@@ -73,14 +73,14 @@ class Deadline:
     def pause(self) -> None:
         """Time stands still until `resume`: the caller is sending its body."""
         if self._left_s is None:
-            self._left_s = self.at_s - self._loop.time()
+            self._left_s = self.at_s - self.loop.time()
             self.at_s = math.inf
             self._disarm()
 
     def resume(self) -> None:
         """Time goes on."""
         if self._left_s is not None:
-            self.at_s = self._loop.time() + self._left_s
+            self.at_s = self.loop.time() + self._left_s
             self._left_s = None
             self._arm()
 
@@ -94,7 +94,7 @@ class Deadline:
         return self
 
     def __enter__(self) -> None:
-        task = self._task = asyncio.current_task(self._loop)
+        task = self._task = asyncio.current_task(self.loop)
         self._cancelling = task.cancelling() if task is not None else 0
         self._arm()
 
@@ -120,7 +120,7 @@ class Deadline:
         """Let the timer follow what changed."""
         self._disarm()
         if self._task is not None and not self.expired and not self._stopped and self.at_s != math.inf:
-            self._tick = ticks_of(self._loop).set(self.at_s + GRACE_S, self)
+            self._tick = ticks_of(self.loop).set(self.at_s + GRACE_S, self)
 
     def _disarm(self) -> None:
         tick = self._tick

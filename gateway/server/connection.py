@@ -188,10 +188,15 @@ class EdgeProtocol(asyncio.Protocol):
         self._alarm.clear()
         cycle = Cycle(self, head, keep_alive=keep_alive)
         self._cycle = cycle
-        scope = http_scope(head, headers)
-        scope["server"], scope["client"], scope["scheme"] = self._local, self._client, self._scheme
-        scope["state"] = self.app_state.copy()
-        scope["extensions"] = {"gateway.edge": cycle}
+        scope = http_scope(
+            head,
+            headers,
+            server=self._local,
+            client=self._client,
+            scheme=self._scheme,
+            state=self.app_state.copy(),
+            extensions={"gateway.edge": cycle},
+        )
         cycle.begin(self._app if head.target != b"*" else _what_is_served, scope)
 
     def part_arrived(self, data: bytes) -> None:

@@ -40,6 +40,9 @@ class Fanout(Observer):
             setattr(self, name, combine(name, hooks))
 
     def _telling(self, name: str, hooks: list[Hook]) -> Hook:
+        if len(hooks) == 1:
+            return self._alone(name, hooks[0], None)
+
         def tell(*args: Any) -> None:
             for hook in hooks:
                 try:
@@ -50,6 +53,9 @@ class Fanout(Observer):
         return tell
 
     def _starting(self, name: str, hooks: list[Hook]) -> Hook:
+        if len(hooks) == 1:
+            return self._alone(name, hooks[0], NO_SPAN)
+
         def start(*args: Any) -> Span:
             made = NO_SPAN
             for hook in hooks:
@@ -63,6 +69,18 @@ class Fanout(Observer):
             return made
 
         return start
+
+    def _alone(self, name: str, hook: Hook, otherwise: Span | None) -> Hook:
+        """The one hook; `otherwise` is what a failure of it gives."""
+
+        def call(*args: Any) -> Any:
+            try:
+                return hook(*args)
+            except Exception as error:  # noqa: BLE001 - as above
+                self._swallow(name, error)
+                return otherwise
+
+        return call
 
     def _swallow(self, name: str, error: Exception) -> None:
         key = (name, type(error).__name__)

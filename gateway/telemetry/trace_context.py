@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.ids import random_digits
+from gateway.ids import random_id
 from gateway.model.request import Request
 
 _TRACEPARENT: Final = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
@@ -53,13 +53,13 @@ def parse(value: bytes) -> Parent | None:
 
 def new_trace() -> str:
     """A random trace id as 32 digits, not all 0."""
-    digits = random_digits(32)
+    digits = random_id()
     return digits if digits != _NO_TRACE_DIGITS else new_trace()
 
 
 def new_span() -> str:
     """A random span id as 16 digits, not all 0."""
-    digits = random_digits(16)
+    digits = random_id()[:16]
     return digits if digits != _NO_SPAN_DIGITS else new_span()
 
 

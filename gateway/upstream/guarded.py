@@ -126,7 +126,12 @@ class GuardedUpstream:
         record.upstream = self.upstream.name
         call = _Call(outgoing, deadline, span, replayable, record, ticket, self._clock())
         try:
-            outcome = await self._attempts(call)
+            if self.resilience.retry.attempts > 1:
+                self._budget.request()
+            outcome = await self._attempt(call, 1)
+            wait_s = self._wait_s(call, 1, outcome)
+            if wait_s is not None:
+                outcome = await self._again(call, outcome, wait_s)
         except BaseException:
             ticket.neutral()
             raise
@@ -138,23 +143,19 @@ class GuardedUpstream:
 
     # Retry
 
-    async def _attempts(self, call: _Call) -> Answer | GatewayError:
-        """The outcome of the last attempt."""
-        attempts = self.resilience.retry.attempts
-        if attempts > 1:
-            self._budget.request()
+    async def _again(self, call: _Call, outcome: Answer | GatewayError, wait_s: float | None) -> Answer | GatewayError:
+        """The outcome of the last attempt, the first one having ended with `outcome`."""
         attempt = 1
-        while True:
-            outcome = await self._attempt(call, attempt)
-            wait_s = self._wait_s(call, attempt, outcome)
-            if wait_s is None:
-                return outcome
+        while wait_s is not None:
             ended = await self._pause(call, wait_s, outcome)
             if ended is not None:
                 return ended
             attempt += 1
             call.record.retries += 1
-            self._observer.retry(self.name, attempt, attempts, _code(outcome))
+            self._observer.retry(self.name, attempt, self.resilience.retry.attempts, _code(outcome))
+            outcome = await self._attempt(call, attempt)
+            wait_s = self._wait_s(call, attempt, outcome)
+        return outcome
 
     def _wait_s(self, call: _Call, attempt: int, outcome: Answer | GatewayError) -> float | None:
         """Seconds until the next attempt, None if there is none. Obeys the upstream's `Retry-After` either way."""
@@ -207,7 +208,13 @@ class GuardedUpstream:
         begun_s = self._clock()
         status, code = 0, ""
         try:
-            answer = await self._send(call, span)
+            if self.auth is None:
+                outgoing = call.outgoing if span.traceparent is None else _dressed(call.outgoing, span, None)
+                answer = await self.upstream.exchange(
+                    outgoing, timeouts=self.resilience.timeout, deadline=call.deadline
+                )
+            else:
+                answer = await self._send_with(self.auth, call, span)
             status = answer.status
             return answer
         except GatewayError as error:
@@ -223,22 +230,19 @@ class GuardedUpstream:
         finally:
             observer.attempt_ended(span, name, method, status, code, self._clock() - begun_s)
 
-    async def _send(self, call: _Call, span: Span) -> Answer:
-        """Send with our credentials, if the upstream has them, and with the attempt's trace context."""
+    async def _send_with(self, auth: Credentials, call: _Call, span: Span) -> Answer:
+        """Send with our credentials, renewed once if they are refused, and with the attempt's trace context."""
         timeouts, deadline = self.resilience.timeout, call.deadline
-        if self.auth is None:
-            outgoing = call.outgoing if span.traceparent is None else _dressed(call.outgoing, span, None)
-            return await self.upstream.exchange(outgoing, timeouts=timeouts, deadline=deadline)
-        credentials = await self.auth.headers(deadline)
+        credentials = await auth.headers(deadline)
         outgoing = _dressed(call.outgoing, span, credentials)
         answer = await self.upstream.exchange(outgoing, timeouts=timeouts, deadline=deadline)
         if answer.status != _UNAUTHORIZED:
             return answer
-        self.auth.rejected()
+        auth.rejected()
         if not isinstance(outgoing.body, (bytes, type(None))):
             return answer
         try:
-            renewed = await self.auth.headers(deadline)
+            renewed = await auth.headers(deadline)
         except BaseException:
             await answer.aclose()
             raise
@@ -327,6 +331,7 @@ def _dressed(outgoing: Outgoing, span: Span, credentials: Headers | None) -> Out
     if credentials is not None:
         headers = [header for header in headers if header[0] not in _CREDENTIALS] + credentials
     if span.traceparent is not None:
-        headers = [header for header in headers if header[0] != b"traceparent"]
-        headers.append((b"traceparent", span.traceparent))
+        if b"traceparent" in dict(headers):
+            headers = [header for header in headers if header[0] != b"traceparent"]
+        headers = [*headers, (b"traceparent", span.traceparent)]
     return Outgoing(outgoing.method, outgoing.target, headers, outgoing.body, outgoing.content_length)

@@ -18,7 +18,7 @@ from gateway.model.request import Headers
 IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS"})
 """RFC 9110 section 9.2.2. TRACE is never sent."""
 
-_SPACE: Final = 0x20  # looked for as a number: `in` with bytes costs ten times as much
+_NUL, _LF, _CR, _SPACE = b"\0\n\r "  # looked for as numbers: `in` with bytes costs ten times as much
 _name: Final = itemgetter(0)
 
 _OURS: Final = frozenset(
@@ -74,8 +74,7 @@ def head_of(outgoing: Outgoing) -> bytes:
         framing = _framing(outgoing)
         line_ends += framing.count(b"\n")
     head = b"%b %b HTTP/1.1\r\n%b\r\n%b\r\n" % (method, target, b"\r\n".join(map(b": ".join, headers)), framing)
-    # One look for all three: what is left without them must be shorter by exactly the line ends that we wrote.
-    if len(head) - len(head.translate(None, b"\r\n\0")) != 2 * line_ends or _SPACE in target:
+    if head.count(_LF) != line_ends or head.count(_CR) != line_ends or _NUL in head or _SPACE in target:
         raise GatewayError("bad_request", sent=False, reason="line break in the head of a request to an upstream")
     return head
 
