@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -26,10 +27,7 @@ def register(app: typer.Typer) -> None:
         """Show the routes, or the one that a request belongs to."""
         configuration = load_or_exit(config, warnings=False)
         if not match:
-            table(
-                ["id", "host", "path", "methods", "to", "if IAM is down"],
-                [_row(route) for route in configuration.routes],
-            )
+            table(["id", "host", "path", "methods", "to", "if IAM is down"], _rows(configuration))
             return
         found = match_or_exit(configuration, *split_request(match))
         say(found.route.id)
@@ -63,10 +61,27 @@ def match_or_exit(configuration: Configuration, method: str, host: str, target: 
         fail(f"no match: {error.code} ({error.kind.status}) {error.detail}")
 
 
-def _row(route: Route) -> list[str]:
-    methods = ",".join(sorted(route.methods))
-    modes = sorted({rule.mode.value for rule in route.on_iam_failure.values()})
-    return [route.id, route.host or "", route.path, methods, destination(route), ", ".join(modes)]
+def _rows(configuration: Configuration) -> list[list[str]]:
+    """A row for each route; what happens without IAM in the words of `gateway validate`."""
+    from gateway.config.matrix import failure_matrix  # noqa: PLC0415 - heavy
+
+    outages: dict[str, list[str]] = {}
+    rows = failure_matrix(configuration).rows
+    several = {one.route for one, other in pairwise(rows) if one.route == other.route}
+    for row in rows:
+        text = f"{','.join(row.methods)} {row.text}" if row.route in several else row.text
+        outages.setdefault(row.route, []).append(text)
+    return [
+        [
+            route.id,
+            route.host or "",
+            route.path,
+            ",".join(sorted(route.methods)),
+            destination(route),
+            "; ".join(outages[route.id]),
+        ]
+        for route in configuration.routes
+    ]
 
 
 def destination(route: Route) -> str:

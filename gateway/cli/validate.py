@@ -34,6 +34,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Check a configuration and show its failure matrix."""
         from gateway.config import ConfigurationError, load  # noqa: PLC0415 - heavy
+        from gateway.config.cross import is_bulk  # noqa: PLC0415
         from gateway.config.matrix import failure_matrix  # noqa: PLC0415
         from gateway.pdp.check import access_problems  # noqa: PLC0415
 
@@ -49,7 +50,8 @@ def register(app: typer.Typer) -> None:
             return
         for warning in configuration.warnings:
             note(warning)
-        say(f"{file}: {len(configuration.routes)} routes, {len(configuration.upstreams)} upstreams: valid")
+        counted = sum(not is_bulk(route) for route in configuration.routes)
+        say(f"{file}: {_several(counted, 'route')}, {_several(len(configuration.upstreams), 'upstream')}: valid")
         say(matrix.as_text())
 
 
@@ -61,3 +63,7 @@ def _refuse(problems: Sequence[_Problem], output: Format) -> NoReturn:
 
         note(render(problems) if sys.stderr.isatty() else "\n".join(map(str, problems)))
     raise typer.Exit(EXIT_BAD)
+
+
+def _several(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

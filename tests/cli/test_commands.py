@@ -103,6 +103,16 @@ def test_routes_are_a_table_for_programs(run: Run) -> None:
     assert "\x1b" not in ran.out
 
 
+def test_the_table_says_of_an_outage_what_validate_says(run: Run) -> None:
+    rows = [line.split("\t") for line in run("routes").out.splitlines()[1:]]
+    matrix = json.loads(run("validate", "--output", "json").out)["routes"]
+    for row in rows:
+        outcomes = {one["outcome"] for one in matrix if one["route"] == row[0]}
+        assert ("503" in row[5]) == ("fail_closed" in outcomes)
+        assert ("unaffected" in row[5]) == ("unaffected" in outcomes)
+        assert ("unknown" in row[5]) == ("unknown" in outcomes)
+
+
 @pytest.mark.parametrize(
     ("request_text", "route"),
     [
