@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
 
         from gateway.config.units import parse_duration  # noqa: PLC0415
         from gateway.demo import state  # noqa: PLC0415
-        from gateway.demo.drill import FAULTS, Drill  # noqa: PLC0415
+        from gateway.demo.drill import FAULTS, Drill, NoSuchPartError  # noqa: PLC0415
 
         if fault not in FAULTS:
             raise typer.BadParameter(f"{fault!r} is none of {', '.join(FAULTS)}")
@@ -37,6 +37,8 @@ def register(app: typer.Typer) -> None:
             fail("no demo is running: start it with 'gateway demo' in another terminal")
         try:
             asyncio.run(Drill(running, FAULTS[fault], system, say).run(for_s))
+        except NoSuchPartError as error:
+            fail(str(error))
         except (httpx.HTTPError, KeyError, ValueError) as error:
             note(f"the drill ended early: {error!r}")
             raise typer.Exit(1) from None

@@ -1,7 +1,7 @@
 """Breaks a part of the running demo and watches, as callers do, what becomes of their requests.
 
-A drill is a fault, a time, and one line each second: the state of IAM's circuit and the answer of every kind of route.
-It always mends what it broke, also when it is interrupted.
+A drill is a fault, a time, and one line each second: the state of the circuits, which systems are down, and the answer
+of every kind of route. It always mends what it broke, also when it is interrupted.
 """
 
 from __future__ import annotations
@@ -57,8 +57,13 @@ PROBES: Final = (
     Probe("monitoring", "alice", "/monitoring/alarms"),
     Probe("public", None, "/public/status"),
     Probe("navigation", "alice", "/registry/navigation"),
+    Probe("audit", "alice", "/audit/users/john.doe@wheels.com"),
     Probe("denied", "mallory", "/inventory/7"),
 )
+
+
+class NoSuchPartError(Exception):
+    """The demo has no part of this name: one line for the user."""
 
 
 class Drill:
@@ -72,7 +77,8 @@ class Drill:
         self._client = httpx.AsyncClient(trust_env=False, timeout=PATIENCE_S)
 
     async def run(self, for_s: float) -> None:
-        """Watch, break, watch for `for_s` seconds, mend, and watch it recover."""
+        """Watch, break, watch for `for_s` seconds, mend, and watch it recover. Raises NoSuchPartError at once."""
+        await self._break("ok")
         try:
             await self._watch(2 * PERIOD_S)
             self._say(f"-- {self._fault.what} ({self._part}) for {for_s:g} s")
@@ -115,8 +121,14 @@ class Drill:
         breakers = await self._breakers()
         iam = breakers["iam"]
         remaining = f" {iam['remaining_s']:.0f}s" if iam["state"] == "open" else ""
-        others = [name for name, breaker in breakers.items() if name != "iam" and breaker["state"] != "closed"]
-        return f"[iam {iam['state']}{remaining}{''.join(f', {name} open' for name in others)}]"
+        notes = [f"{name} open" for name, one in breakers.items() if name != "iam" and one["state"] != "closed"]
+        notes += [f"{name} down" for name in await self._down()]
+        return f"[iam {iam['state']}{remaining}{''.join(f', {note}' for note in notes)}]"
+
+    async def _down(self) -> list[str]:
+        """The systems that are not available, as their health says; looking counts in no circuit."""
+        report = (await self._client.get(f"{self._state.admin}/health/systems")).json()
+        return [name for name, system in report["systems"].items() if name != "iam" and not system["available"]]
 
     async def _break(self, mode: str) -> None:
         reply = await self._client.post(
@@ -124,6 +136,8 @@ class Drill:
             json={"part": self._part, "mode": mode},
             headers={"authorization": f"Bearer {self._state.secret}"},
         )
+        if reply.status_code == httpx.codes.NOT_FOUND:
+            raise NoSuchPartError(reply.json()["error"])
         reply.raise_for_status()
 
 

@@ -222,7 +222,7 @@ class Supervisor:
         elif part in self.toys:
             await self.toys[part].set_mode(mode)
         else:
-            return JSONResponse({"error": f"no part {part!r}"}, 404)
+            return JSONResponse({"error": f"the demo has no {part!r}: {', '.join(self.toys)}"}, 404)
         return JSONResponse({"part": part, "mode": mode})
 
     async def _break_iam(self, mode: str) -> None:
