@@ -8,6 +8,7 @@ than 200 goes to the caller as it is. While the upstream cannot answer, its last
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Final, NamedTuple
 
 from gateway.checks import PreparedCheck
@@ -42,7 +43,8 @@ from gateway.telemetry.observer import Observer
 from gateway.template import RequestValues
 from gateway.upstream.outgoing import Outgoing
 
-MAX_DOCUMENT: Final = 8 * 1024 * 1024
+MAX_DOCUMENT: Final = 2 * 1024 * 1024
+_ITEMS_IN_A_TURN: Final = 200
 _NOT_FOR_DOCUMENTS: Final = frozenset(
     {
         b"accept-encoding",
@@ -198,7 +200,7 @@ class NavigationEndpoint:
 
     async def _mark(self, permit: Permit, exchange: Exchange, deadline: Deadline, places: list[Place]) -> Outage | None:
         """Write every item's answer into the document. Returns why some are not known."""
-        questions = [self._question(permit, place) for place in places]
+        questions = await self._questions(permit, places)
         asked = [question for question in questions if question is not None]
         decisions: list[Decision] = []
         if asked:
@@ -212,6 +214,15 @@ class NavigationEndpoint:
             remove_denied=self._remove_denied,
         )
         return outage_of(decisions)
+
+    async def _questions(self, permit: Permit, places: list[Place]) -> list[Question | None]:
+        """What is asked about each item. A long document lets others have their turn in between."""
+        questions: list[Question | None] = []
+        for start in range(0, len(places), _ITEMS_IN_A_TURN):
+            if start:
+                await asyncio.sleep(0)
+            questions += [self._question(permit, place) for place in places[start : start + _ITEMS_IN_A_TURN]]
+        return questions
 
     def _question(self, permit: Permit, place: Place) -> Question | None:
         """What is asked about one item; None if a field that the check names is missing or no text."""
