@@ -65,6 +65,7 @@ _VISIBLE: Final = "!\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
 
 _PASS, _DROP, _CONNECTION, _IF_TRUSTED = range(4)
 _REMEMBERED: Final = 4096
+_LONGEST: Final = 64
 
 
 class HeaderRules:
@@ -83,9 +84,9 @@ class HeaderRules:
         self.via_1_0 = b"1.0 " + settings.name.encode("ascii")
 
     def learn(self, name: bytes) -> int:
-        """The verdict on a name not seen before; remembered while there is room, as clients choose the names."""
+        """The verdict on a name not seen before; remembered if short and while there is room: clients choose names."""
         verdict = self._judge(name)
-        if len(self.verdicts) < _REMEMBERED:
+        if len(name) <= _LONGEST and len(self.verdicts) < _REMEMBERED:
             self.verdicts[name] = verdict
         return verdict
 

@@ -2,7 +2,8 @@
 
 A value can therefore never change a check's shape, a path's segments or a JSON document. Rules (CONTRACT.md section 2):
 a value that is missing, repeated or over 1 KiB is `bad_request`; values are percent-decoded once; where they fill in a
-path or query they are percent-encoded again. Deliberately absent: expressions, defaults, nesting.
+path or query they are percent-encoded again. A header field is a value only if the upstream gets it like that.
+Deliberately absent: expressions, defaults, nesting.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ MAX_VALUE_BYTES: Final = 1024
 PLAIN: Final = ("method", "route.id", "route.path", "subject.id")
 NAMED: Final = ("path", "claim", "query", "header", "item")
 _PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
+_DASHED: Final = bytes.maketrans(b"_.", b"--")
 _LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _KNOWN: Final = re.compile(rf"\{{({'|'.join(map(re.escape, PLAIN))}|(?:{'|'.join(NAMED)})\.[^{{}}\s]+)\}}")
 
@@ -180,7 +182,7 @@ class RequestValues:
             case "query":
                 return _query_value(self._request.target.query, placeholder.name)
             case "header":
-                return _header_value(self._request.values(placeholder.name.encode("latin-1")))
+                return _header_value(self._request, placeholder.name.encode("latin-1"))
         return _item_value(self._item, placeholder.name) if self._item else None
 
 
@@ -216,13 +218,24 @@ def _query_value(query: bytes, name: str) -> str | None:
     return _decoded(found[0].replace(b"+", b" ")) if len(found) == 1 else None
 
 
-def _header_value(values: list[bytes]) -> str | None:
-    if len(values) != 1:
+def _header_value(request: Request, name: bytes) -> str | None:
+    """The value that the upstream will read too.
+
+    None for a field that `Connection` takes off on the way, or that has a double which some servers read as the same.
+    """
+    alike = name.translate(_DASHED)
+    found = [field for field in request.headers if field[0].translate(_DASHED) == alike]
+    if len(found) != 1 or found[0][0] != name or _taken_off(request, name):
         return None
     try:
-        return values[0].decode() or None
+        return found[0][1].decode() or None
     except UnicodeDecodeError:
         return None
+
+
+def _taken_off(request: Request, name: bytes) -> bool:
+    options = (option for value in request.values(b"connection") for option in value.split(b","))
+    return any(option.strip(b" \t").lower() == name for option in options)
 
 
 def _decoded(raw: bytes) -> str | None:

@@ -76,3 +76,30 @@ async def test_a_missing_value_is_the_callers_mistake_and_reaches_nobody(bench, 
         await bench.ask(kit.route(kit.checks("read doc:{query.id}")), kit.request(target=b"/inventory/7?id=1&id=2"))
     assert refused.value.code == "bad_request"
     assert bench.iam.asked == []
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [],
+        [(b"x-tenant", b"")],
+        [(b"x-tenant", b"\xff")],
+        [(b"x-tenant", b"a"), (b"x-tenant", b"a")],
+        [(b"x-tenant", b"a"), (b"x_tenant", b"b")],
+        [(b"x.tenant", b"b"), (b"x-tenant", b"a")],
+        [(b"x_tenant", b"a")],
+        [(b"x-tenant", b"a"), (b"connection", b"close, X-Tenant")],
+        [(b"connection", b"keep-alive"), (b"connection", b"x-tenant\t"), (b"x-tenant", b"a")],
+    ],
+)
+async def test_a_header_field_that_the_upstream_may_read_differently_decides_nothing(bench, kit, headers):
+    with pytest.raises(GatewayError) as refused:
+        await bench.ask(kit.route(kit.checks("read tenant:{header.X-Tenant}")), kit.request(headers=headers))
+    assert refused.value.code == "bad_request"
+    assert bench.iam.asked == []
+
+
+async def test_a_header_field_that_goes_on_as_it_is_fills_a_check(bench, kit):
+    headers = [(b"connection", b"close, x-other"), (b"x-tenant", b"a"), (b"x-tenant-id", b"b")]
+    await bench.ask(kit.route(kit.checks("read tenant:{header.X-Tenant}")), kit.request(headers=headers))
+    assert bench.iam.asked[0][0].check.resource == {"type": "tenant", "id": "a"}
