@@ -11,18 +11,18 @@ ROUTES = """
   - id: navigation
     path: /registry/navigation
     authorize: authenticated
-    deadline: 400ms
+    deadline: 1s
     navigation: {upstream: registry, items: /menus/*, check: "read {item.resource}"}
   - id: permissions
     path: /permissions
     methods: [POST]
     authorize: authenticated
-    deadline: 400ms
+    deadline: 1s
     permissions: {max_items: 3}
   - id: user-audit
     path: /audit/users/{email}
     authorize: ["audit user:{path.email}"]
-    deadline: 400ms
+    deadline: 1s
     aggregate:
       systems:
         Workday: {upstream: registry, path: "/{path.email}", found_field: found}
@@ -37,7 +37,7 @@ async def world(kit, tmp_path, monkeypatch):
 
         async def decide(questions, *, deadline, **_):
             await asyncio.sleep(deadline.remaining_s())
-            time.sleep(0.02)  # noqa: ASYNC251 - the machine has other things to do
+            time.sleep(0.015)  # noqa: ASYNC251 - the machine has other things to do
             return [kit.fault("iam_timeout")] * len(questions)
 
         monkeypatch.setattr(world.iam, "decide", decide)
