@@ -28,13 +28,14 @@ class OutgoingHead:
         """What stands in the request line."""
         return without_segments(target, self._segments) if self._segments else target.raw
 
-    def headers(self, permit: Permit, degraded: bytes | None) -> Headers:
+    def headers(self, permit: Permit, degraded: bytes | None, traceparent: bytes | None = None) -> Headers:
         """The header, without framing. Raises `bad_request` for a `Connection` that names what it must not."""
         return upstream_request_headers(
             permit.request,
             rules=self._rules,
             host=self._host,
             subject=permit.subject,
+            traceparent=traceparent,
             prefix=self._prefix,
             degraded=degraded,
         )

@@ -86,11 +86,11 @@ class ProxyEndpoint:
         request = permit.request
         method = request.method.encode("ascii")
         hold = self._hold if self._holds_all or (self._holds_idempotent and method in IDEMPOTENT) else 0
-        headers = self._head.headers(permit, degraded)
+        headers = self._head.headers(permit, degraded, exchange.span.traceparent)
         if hold:
             self._upstream.refuse_if_open()
         body = await upload(exchange, deadline, max_body=self._route.max_body, hold=hold)
-        outgoing = Outgoing(method, self._head.target(request.target), headers, body.body, body.length)
+        outgoing = Outgoing(method, self._head.target(request.target), headers, body.body, body.length, traced=True)
         return await self._upstream.exchange(
             outgoing,
             deadline=deadline,

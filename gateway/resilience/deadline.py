@@ -87,7 +87,10 @@ class Deadline:
     def stop(self) -> None:
         """End enforcement: the response head is there, what follows has its own timeouts."""
         self._stopped = True
-        self._disarm()
+        tick = self._tick
+        if tick is not None:
+            self._tick = None
+            tick.pop(self, None)
 
     def enforced(self) -> Self:
         """`with`: cancel what is inside when the deadline ends, and raise DeadlineExceeded instead."""
@@ -102,7 +105,8 @@ class Deadline:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         task, self._task = self._task, None
-        self._disarm()
+        if self._tick is not None:
+            self._disarm()
         # Only our own cancellation is turned into ours: a caller who left at the same time is still cancelled.
         if self.expired and task is not None:
             others = task.uncancel() > self._cancelling
@@ -118,7 +122,8 @@ class Deadline:
 
     def _arm(self) -> None:
         """Let the timer follow what changed."""
-        self._disarm()
+        if self._tick is not None:
+            self._disarm()
         if self._task is not None and not self.expired and not self._stopped and self.at_s != math.inf:
             self._tick = ticks_of(self.loop).set(self.at_s + GRACE_S, self)
 

@@ -209,7 +209,9 @@ class GuardedUpstream:
         status, code = 0, ""
         try:
             if self.auth is None:
-                outgoing = call.outgoing if span.traceparent is None else _dressed(call.outgoing, span, None)
+                outgoing = call.outgoing
+                if span.traceparent is not None and not (outgoing.traced and span is call.span):
+                    outgoing = _dressed(outgoing, span, None)
                 answer = await self.upstream.exchange(
                     outgoing, timeouts=self.resilience.timeout, deadline=call.deadline
                 )

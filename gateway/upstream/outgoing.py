@@ -43,7 +43,7 @@ class Outgoing:
     `target` goes out byte for byte. `headers`: lower-case names, `host` included; framing and connection fields in it
     are dropped. `body` None means no body at all, and then `content_length` 0 still says so on the wire. With an
     iterator `content_length` None means chunked; the iterator is consumed at most once. `harmless`: it changes nothing,
-    whatever its method says (a question to IAM).
+    whatever its method says (a question to IAM). `traced`: `headers` have the request's own trace context already.
     """
 
     method: bytes
@@ -52,6 +52,7 @@ class Outgoing:
     body: bytes | AsyncIterator[bytes] | None = None
     content_length: int | None = None
     harmless: bool = False
+    traced: bool = False
 
     @property
     def replayable(self) -> bool:
