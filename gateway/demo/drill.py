@@ -1,7 +1,8 @@
 """Breaks a part of the running demo and watches, as callers do, what becomes of their requests.
 
-A drill is a fault, a time, and one line each second: the state of the circuits, which systems are down, and the answer
-of every kind of route. It always mends what it broke, also when it is interrupted.
+A drill is a fault, a time, and one line each second: the state of the circuits, which systems are down, and what the
+caller of every kind of route sees: the answer to its latest request, or how long it has been waiting for one. It always
+mends what it broke, also when it is interrupted.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ PERIOD_S: Final = 1.0
 PATIENCE_S: Final = 30.0
 RECOVERY_S: Final = 75.0
 """Longer than the longest time that a circuit of the shipped configuration stays open."""
+WELL: Final = "[iam closed]"
+"""What a line says of the systems when there is nothing to say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,8 @@ class Drill:
         self._part = fault.part or system
         self._say = say
         self._client = httpx.AsyncClient(trust_env=False, timeout=PATIENCE_S)
+        self._asking: dict[Probe, asyncio.Task[str]] = {}
+        self._since: dict[Probe, float] = {}
 
     async def run(self, for_s: float) -> None:
         """Watch, break, watch for `for_s` seconds, mend, and watch it recover. Raises NoSuchPartError at once."""
@@ -87,18 +92,35 @@ class Drill:
         finally:
             await self._break("ok")
             self._say("-- mended")
-        await self._watch(RECOVERY_S, until_closed=True)
+        await self._watch(RECOVERY_S, until_well=True)
+        for asking in self._asking.values():
+            asking.cancel()
         await self._client.aclose()
 
-    async def _watch(self, seconds: float, *, until_closed: bool = False) -> None:
-        """A line each second, for so long or until every circuit is closed again."""
+    async def _watch(self, seconds: float, *, until_well: bool = False) -> None:
+        """A line each second, for so long or until nothing is noted of any system and nobody waits."""
         end = time.monotonic() + seconds
-        closed = False
-        while (now := time.monotonic()) < end and not (until_closed and closed):
-            closed = await self._all_closed()
-            answers = await asyncio.gather(self._circuits(), *(self._ask(probe) for probe in PROBES))
-            self._say("  ".join((time.strftime("%H:%M:%S"), *answers)))
+        well = False
+        while (now := time.monotonic()) < end and not (until_well and well):
+            self._ask_all()
+            _, waiting = await asyncio.wait(self._asking.values(), timeout=PERIOD_S)
+            circuits = await self._circuits()
+            well = circuits == WELL and not waiting
+            self._say("  ".join((time.strftime("%H:%M:%S"), circuits, *map(self._seen_by, PROBES))))
             await asyncio.sleep(max(0.0, min(PERIOD_S, end - now) - (time.monotonic() - now)))
+
+    def _ask_all(self) -> None:
+        """Everybody asks who does not wait for an answer still."""
+        for probe in PROBES:
+            if probe not in self._asking or self._asking[probe].done():
+                self._since[probe] = time.monotonic()
+                self._asking[probe] = asyncio.create_task(self._ask(probe))
+
+    def _seen_by(self, probe: Probe) -> str:
+        asking = self._asking[probe]
+        return (
+            asking.result() if asking.done() else f"{probe.name} waiting {time.monotonic() - self._since[probe]:.0f}s"
+        )
 
     async def _ask(self, probe: Probe) -> str:
         """One request as its caller sees it, in a few words."""
@@ -109,9 +131,6 @@ class Drill:
         except httpx.HTTPError as error:
             return f"{probe.name} {type(error).__name__}"
         return f"{probe.name} {in_words(reply)} {(time.monotonic() - begun) * 1000:.0f}ms"
-
-    async def _all_closed(self) -> bool:
-        return all(breaker["state"] == "closed" for breaker in (await self._breakers()).values())
 
     async def _breakers(self) -> dict[str, Any]:
         breakers: dict[str, Any] = (await self._client.get(f"{self._state.admin}/breakers")).json()["breakers"]

@@ -54,7 +54,8 @@ class ToySystem:
         self._task = asyncio.create_task(_serve(self._server, listener))
 
     async def stop(self) -> None:
-        """Stop listening and break open connections."""
+        """Stop listening and break open connections; who hangs or waits is let go."""
+        self._app.mode = "ok"
         if self._server is not None and self._task is not None:
             self._server.should_exit = self._server.force_exit = True
             await self._task

@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Final
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from typing import Any, Final
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -29,18 +29,45 @@ class Breakable:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self.mode = "ok"
+        self._mode = "ok"
+        self._changed = asyncio.Event()
+
+    @property
+    def mode(self) -> str:
+        """What it does with requests now."""
+        return self._mode
+
+    @mode.setter
+    def mode(self, mode: str) -> None:
+        self._mode = mode
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve, or fail as told."""
-        if scope["type"] == "http" and self.mode != "ok":
-            if self.mode == "hang":
-                await asyncio.sleep(3600)
-            if self.mode == "errors":
-                await JSONResponse({"error": "broken on purpose"}, 500)(scope, receive, send)
-                return
-            await asyncio.sleep(SLOW_S)
-        await self._app(scope, receive, send)
+        """Serve, or fail as told. Nobody is kept longer than the fault lasts."""
+        mode = self._mode if scope["type"] == "http" else "ok"
+        if mode == "hang":
+            await _first_of(self._changed.wait(), _left(receive))
+        if mode == "slow":
+            await _first_of(self._changed.wait(), asyncio.sleep(SLOW_S))
+        if mode in ("hang", "errors"):
+            await JSONResponse({"error": "broken on purpose"}, 500)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
+async def _left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _first_of(*waits: Coroutine[Any, Any, Any]) -> None:
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def _not_found(what: str) -> JSONResponse:
