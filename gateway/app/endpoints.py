@@ -177,7 +177,9 @@ class Endpoints:
         ]
         gatherer = Gatherer(route, callers)
         if bulk is not None:
-            return BulkEndpoint(route, bulk, gatherer, decide_items=self.authorizer.decide_items)
+            return BulkEndpoint(
+                route, bulk, gatherer, decide_items=self.authorizer.decide_items, observer=self.observer
+            )
         return AggregateEndpoint(route, gatherer, self.observer)
 
     def _last_good(self, name: str, upstream: str, rule: UpstreamFailureRule | None) -> LastGood:

@@ -106,6 +106,7 @@ class AggregateEndpoint:
         age_s = said.oldest_s
         if said.failures:
             self._degraded(exchange, PARTIAL)
+            exchange.record.reason = said.failures_in_words
             headers.append((DEGRADED, upstream_mark(PARTIAL)))
         elif age_s is not None:
             self._degraded(exchange, "stale")

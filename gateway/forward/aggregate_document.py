@@ -32,6 +32,11 @@ class Answers:
         return {answer.name: answer.failure for answer in self.answers if answer.failure is not None}
 
     @property
+    def failures_in_words(self) -> str:
+        """Why systems did not answer, for the log."""
+        return ", ".join(f"{name}: {failure.in_words}" for name, failure in self.failures.items())
+
+    @property
     def oldest_s(self) -> float | None:
         """The age of the oldest last good answer among them."""
         return max((answer.age_s for answer in self.answers if answer.age_s is not None), default=None)
@@ -91,7 +96,7 @@ class AggregateDocument:
             _code(failures),
             f"{available} of {len(said.answers)} systems answered, which is too few.",
             retry_after_s=max(needed_s),
-            reason=", ".join(f"{name}: {failure.code}" for name, failure in failures.items()),
+            reason=said.failures_in_words,
         )
 
 

@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
 from gateway.forward.aggregate import Gatherer
-from gateway.forward.asking import a_moment_before, body_of
+from gateway.forward.asking import PARTIAL, a_moment_before, body_of
 from gateway.forward.json_text import read_callers, write
 from gateway.forward.marks import mark_degraded_permit, respond_with
 from gateway.forward.parts import failure_of
@@ -28,9 +28,10 @@ from gateway.model.record import AccessRecord
 from gateway.model.request import Request
 from gateway.model.route import Bulk, Route
 from gateway.resilience.deadline import Deadline
-from gateway.telemetry.observer import Span
+from gateway.telemetry.observer import Observer, Span
 
 MAX_BODY: Final = 1024 * 1024
+_TOLD: Final = 10  # different failures in one line of the log
 _LINES: Final = b"application/x-ndjson"
 _UNWANTED: Final = frozenset({b"q=0", b"q=0.0", b"q=0.00", b"q=0.000"})
 _KINDS: Final = ("complete", "partial", "failed", "denied")
@@ -56,13 +57,16 @@ class DecideItems(Protocol):
 class BulkEndpoint:
     """Serves the bulk path of one aggregate route."""
 
-    def __init__(self, route: Route, bulk: Bulk, gatherer: Gatherer, *, decide_items: DecideItems) -> None:
+    def __init__(
+        self, route: Route, bulk: Bulk, gatherer: Gatherer, *, decide_items: DecideItems, observer: Observer
+    ) -> None:
         self._route = route
         self._bulk = bulk
         self._items_at = parse(bulk.items)
         self._max_body = min(MAX_BODY, route.max_body or MAX_BODY)
         self._gatherer = gatherer
         self._decide_items = decide_items
+        self._observer = observer
 
     async def __call__(self, permit: Permit, exchange: Exchange, deadline: Deadline) -> None:
         """Answer every item of the body."""
@@ -76,12 +80,14 @@ class BulkEndpoint:
             permit, params, deadline=a_moment_before(deadline), record=exchange.record, span=exchange.span
         )
         deadline.stop()
+        failures: Counter[str] = Counter()
         jobs = (
-            self._result({**permit.request.params, **item}, verdict, exchange)
+            self._counted(failures, {**permit.request.params, **item}, verdict, exchange)
             for item, verdict in zip(params, verdicts, strict=True)
         )
         answer = self._lines if _wants_lines(permit.request) else self._document
         await answer(exchange, jobs)
+        self._tell(exchange, failures)
 
     def _items(self, body: bytes) -> list[str]:
         """The items of the body. Raises `bad_request`."""
@@ -113,6 +119,24 @@ class BulkEndpoint:
             return {**_failed(echo, shortfall), "systems_failed": list(failures), "failures": failures}
         document = self._gatherer.document.compose(params, said)
         return {**document, "degraded": verdict.degraded} if verdict.degraded else document
+
+    async def _counted(
+        self, failures: Counter[str], params: Mapping[str, str], verdict: Permit | GatewayError, exchange: Exchange
+    ) -> _Result:
+        """What stands for one item; its failures are counted."""
+        result = await self._result(params, verdict, exchange)
+        named = {"item": result["error"]} if "error" in result else {}
+        failures.update(f"{name}: {why['code']}" for name, why in {**named, **result.get("failures", {})}.items())
+        return result
+
+    def _tell(self, exchange: Exchange, failures: Counter[str]) -> None:
+        """Log and count that not everything could be answered: once, whatever the number of items."""
+        if not failures:
+            return
+        exchange.record.degraded = PARTIAL
+        exchange.record.reason = ", ".join(f"{why} x{count}" for why, count in failures.most_common(_TOLD))
+        exchange.span.event("degraded", mode=PARTIAL)
+        self._observer.degraded(self._route.id, PARTIAL)
 
     async def _lines(self, exchange: Exchange, jobs: Iterator[Coroutine[Any, Any, _Result]]) -> None:
         async def emit(result: _Result) -> None:

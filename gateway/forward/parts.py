@@ -45,17 +45,25 @@ class Failure:
     """Why a system did not answer. `status`: its own, where that is all there is.
 
     `wait_s`: seconds until it could answer, if anybody knows; `retry_after`: the same as it is told, spread.
+    `reason`: for the log alone.
     """
 
     code: str
     status: int | None = None
     wait_s: float | None = None
     retry_after: int | None = None
+    reason: str = ""
 
     @classmethod
-    def after(cls, code: str, wait_s: float | None, status: int | None = None) -> Failure:
+    def after(cls, code: str, wait_s: float | None, *, status: int | None = None, reason: str = "") -> Failure:
         """With the wait as it is told."""
-        return cls(code, status, wait_s, None if wait_s is None else spread_retry_after(wait_s))
+        return cls(code, status, wait_s, None if wait_s is None else spread_retry_after(wait_s), reason)
+
+    @property
+    def in_words(self) -> str:
+        """As it stands in the log."""
+        detail = str(self.status) if self.status is not None else self.reason
+        return f"{self.code} ({detail})" if detail else self.code
 
     @property
     def document(self) -> dict[str, Any]:
@@ -143,7 +151,7 @@ class PartCaller:
         if status == _NOT_FOUND:
             return PartAnswer(self.part.name)
         wait_s = retry_after_s(_field(answer.headers, b"retry-after"), self._wall())
-        failure = Failure.after("upstream_error", wait_s, status)
+        failure = Failure.after("upstream_error", wait_s, status=status)
         return self._last_good_or(failure, key, outgoing) if status in OUTAGES else self._failed(failure)
 
     def _last_good_or(self, failure: Failure, key: CopyKey | None, outgoing: Outgoing) -> PartAnswer:
@@ -165,7 +173,7 @@ def unanswered(name: str, fault: GatewayError | None) -> PartAnswer:
 
 def failure_of(error: GatewayError) -> Failure:
     """A refusal as the reason of a failure."""
-    return Failure.after(error.code, error.retry_after_s if error.kind.retry_after else None)
+    return Failure.after(error.code, error.retry_after_s if error.kind.retry_after else None, reason=error.reason)
 
 
 def _parsed(body: bytes) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -64,6 +65,18 @@ class Stage:
         """The state of every breaker by name."""
         breakers = (await self.admin.get("/breakers")).json()["breakers"]
         return {name: breaker["state"] for name, breaker in breakers.items()}
+
+    async def log_line(self, answer: httpx.Response) -> dict[str, Any]:
+        """The access log's line of this answer."""
+        wanted = answer.headers["x-request-id"].encode()
+        found: list[dict[str, Any]] = []
+
+        def there() -> bool:
+            found[:] = [json.loads(line) for line in self.gateway.output.split(b"\n")[:-1] if wanted in line]
+            return bool(found)
+
+        await eventually(there)
+        return found[0]
 
     async def reset(self) -> None:
         """Everybody listens and behaves, every circuit is closed, nothing is remembered of what was asked."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -369,6 +370,24 @@ async def test_a_caller_who_leaves_ends_what_the_systems_do(world: Stage) -> Non
     await asyncio.gather(asking, return_exceptions=True)
     states = (await world.admin.get("/breakers")).json()["breakers"]
     assert states["user-audit.Workday"]["consecutive_failures"] == 0
+
+
+async def test_the_log_says_why_an_answer_was_partial(world: Stage) -> None:
+    await world.systems["workday"].stop()
+    world.systems["entra"].fault = plays(reply(b"<html>"))
+    world.systems["ad"].fault = plays(reply(b"", "500 Broken"))
+    answer = await world.get(f"/parts/{EMAIL}")
+    assert answer.status_code == 503
+    world.systems["ad"].fault = None
+    answer = await world.get(f"/parts/{EMAIL}")
+    assert answer.status_code == 200
+    line = await world.log_line(answer)
+    assert (line["status"], line["degraded"], line["upstream"]) == (200, "partial", "workday,entra,ad")
+    assert re.fullmatch(
+        r"Workday: upstream_unreachable \(.+\), Entra: upstream_protocol_error \(not JSON: .+\)", line["reason"]
+    )
+    metrics = (await world.admin.get("/metrics")).text
+    assert re.search(r'^gateway_degraded_total\{[^}]*route="parts"[^}]*\} 1(\.0)?$', metrics, re.MULTILINE)
 
 
 async def test_head_is_answered_like_get_without_the_body(world: Stage) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -94,6 +95,7 @@ async def test_every_kind_of_item_in_order_with_a_summary(world: Stage) -> None:
     }
     assert json.dumps(answer.json()) == json.dumps(expected)
     assert worse["error"]["retry_after"] in (1, 2)
+    assert (await world.log_line(answer))["degraded"] == "partial"
 
 
 async def test_all_items_are_asked_of_iam_together_and_each_once(world: Stage) -> None:
@@ -184,11 +186,15 @@ async def test_a_caller_who_does_not_read_holds_no_more_than_a_few_results(world
 async def test_a_system_that_is_down_costs_its_circuit_and_not_every_item(world: Stage) -> None:
     world.systems["entra"].fault = plays(reply(b"", "503 Broken"))
     began = time.monotonic()
-    results = (await world.post("/audit/users", {"emails": [f"p-{n}" for n in range(100)]})).json()["results"]
+    answer = await world.post("/audit/users", {"emails": [f"p-{n}" for n in range(100)]})
+    results = answer.json()["results"]
     assert time.monotonic() - began < 20
     assert {result["systems_available"] == ["Workday"] for result in results} == {True}
     assert len(world.systems["entra"].seen) <= 5 + 4
     assert results[-1]["failures"]["Entra"]["code"] == "upstream_circuit_open"
+    line = await world.log_line(answer)
+    assert (line["status"], line["degraded"]) == (200, "partial")
+    assert re.fullmatch(r"Entra: upstream_circuit_open x9\d, Entra: upstream_error x\d", line["reason"])
 
 
 @pytest.mark.parametrize(
