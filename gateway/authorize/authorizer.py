@@ -73,14 +73,26 @@ class Authorizer:
     ) -> Permit:
         """The permit. Raises `iam_denied`, `unauthenticated`, `bad_request` (placeholders) or why IAM is unknown."""
         plan = self._plans[route.id][request.method]
-        if not plan.checks and plan.kind is AccessKind.PUBLIC:
-            return Permit(request, route, subject, "allow", "public", parts=plan.free_parts)
+        if not plan.checks:
+            return _unasked(plan, request, subject)
         if subject is None:
             raise GatewayError("internal_error", reason=f"route {route.id} was to be authorized without a subject")
-        if not plan.checks:
-            return Permit(request, route, subject, "allow", "authenticated", parts=plan.free_parts)
         case = Case(request, plan, subject, plan.questions(request, subject))
-        return await self._authorize(case, deadline, record, span)
+        began_s = self._clock()
+        own = self._observer.authorize_started(span)
+        verdict: Permit | Refusal | None = None
+        try:
+            decisions = await self.decide(case.questions, deadline=deadline, request_id=request.request_id, span=own)
+            verdict = self._judge.permit(case, decisions)
+            if verdict is None:
+                verdict = await self._judge.judge(case, decisions, deadline=deadline, span=own)
+        finally:
+            if verdict is None and deadline.remaining_s() <= 0:
+                verdict = Refusal(GatewayError("iam_timeout", reason="the deadline ended before the permit"), "unknown")
+            write_down(verdict, route.id, self._clock() - began_s, record, own, self._observer)
+        if isinstance(verdict, Refusal):
+            raise verdict.error
+        return verdict
 
     def decide(
         self, questions: Sequence[Question], *, deadline: Deadline, request_id: str, span: Span
@@ -143,25 +155,6 @@ class Authorizer:
         )
         if combined.outcome is not Outcome.ALLOW:
             raise refused(case, decisions, combined).error
-
-    async def _authorize(self, case: Case, deadline: Deadline, record: AccessRecord, parent: Span) -> Permit:
-        began_s = self._clock()
-        span = self._observer.authorize_started(parent)
-        verdict: Permit | Refusal | None = None
-        try:
-            decisions = await self.decide(
-                case.questions, deadline=deadline, request_id=case.request.request_id, span=span
-            )
-            verdict = self._judge.permit(case, decisions)
-            if verdict is None:
-                verdict = await self._judge.judge(case, decisions, deadline=deadline, span=span)
-        finally:
-            if verdict is None and deadline.remaining_s() <= 0:
-                verdict = Refusal(GatewayError("iam_timeout", reason="the deadline ended before the permit"), "unknown")
-            write_down(verdict, case.plan.route.id, self._clock() - began_s, record, span, self._observer)
-        if isinstance(verdict, Refusal):
-            raise verdict.error
-        return verdict
 
     async def _decide(
         self, questions: Sequence[Question], deadline: Deadline, request_id: str, span: Span
@@ -233,6 +226,15 @@ class Authorizer:
             return decision
         age_s = self.cache.permit_age_s(question)
         return decision if age_s is None or age_s >= max_stale_s else Decision(Outcome.ALLOW, "stale", age_s=age_s)
+
+
+def _unasked(plan: Plan, request: Request, subject: Subject | None) -> Permit:
+    """The permit where nothing is to be asked: of a public route, or of one that needs no more than a subject."""
+    if plan.kind is AccessKind.PUBLIC:
+        return Permit(request, plan.route, subject, "allow", "public", parts=plan.free_parts)
+    if subject is None:
+        raise GatewayError("internal_error", reason=f"route {plan.route.id} was to be authorized without a subject")
+    return Permit(request, plan.route, subject, "allow", "authenticated", parts=plan.free_parts)
 
 
 def questions_at_a_time(max_queue: int, max_size: int) -> int:

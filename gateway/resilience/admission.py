@@ -14,11 +14,8 @@ from gateway.errors import GatewayError
 class Limit(Protocol):
     """A number of places."""
 
-    def try_acquire(self) -> bool:
-        """Take a place, False if none is free."""
-
-    def release(self) -> None:
-        """Give it back."""
+    limit: int
+    in_use: int
 
 
 class Place:
@@ -29,22 +26,25 @@ class Place:
     def __init__(self, whole: Limit, route: Limit, streams: Limit) -> None:
         self._streams = streams
         self._held: tuple[Limit, ...] = ()
-        if not whole.try_acquire():
+        if whole.in_use >= whole.limit:
             raise GatewayError("overloaded", "The gateway is at its limit of requests in flight.")
-        if not route.try_acquire():
-            whole.release()
+        if route.in_use >= route.limit:
             raise GatewayError("overloaded", "This route is at its limit of requests in flight.")
+        whole.in_use += 1
+        route.in_use += 1
         self._held = (whole, route)
 
     def become_stream(self) -> None:
         """Exchange the request's places for a stream's. Raises `overloaded` at `max_streams`."""
-        if not self._streams.try_acquire():
+        streams = self._streams
+        if streams.in_use >= streams.limit:
             raise GatewayError("overloaded", "The gateway is at its limit of open streams.")
+        streams.in_use += 1
         self.release()
-        self._held = (self._streams,)
+        self._held = (streams,)
 
     def release(self) -> None:
         """Give everything back."""
         held, self._held = self._held, ()
         for limit in held:
-            limit.release()
+            limit.in_use -= 1
