@@ -98,14 +98,15 @@ class Drill:
         await self._client.aclose()
 
     async def _watch(self, seconds: float, *, until_well: bool = False) -> None:
-        """A line each second, for so long or until nothing is noted of any system and nobody waits."""
+        """A line each second, for so long or until everybody asked and was answered while all was well."""
         end = time.monotonic() + seconds
         well = False
         while (now := time.monotonic()) < end and not (until_well and well):
+            before = await self._circuits()
             self._ask_all()
             _, waiting = await asyncio.wait(self._asking.values(), timeout=PERIOD_S)
             circuits = await self._circuits()
-            well = circuits == WELL and not waiting
+            well = before == circuits == WELL and not waiting
             self._say("  ".join((time.strftime("%H:%M:%S"), circuits, *map(self._seen_by, PROBES))))
             await asyncio.sleep(max(0.0, min(PERIOD_S, end - now) - (time.monotonic() - now)))
 
