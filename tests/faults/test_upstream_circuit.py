@@ -41,7 +41,7 @@ UPSTREAMS
 routes:
 ROUTES
   - {id: plain, path: /plain/*, upstream: one, authorize: public, timeout: {read: 10s},
-     circuit_breaker: {failure_threshold: 2, open_for: 1s}}
+     circuit_breaker: {failure_threshold: 2, open_for: 2s}}
   - {id: audit, path: /audit/*, upstream: audit, authorize: public, policy: audit, retry: {backoff: 50ms}}
   - {id: narrow, path: /narrow/*, upstream: one, authorize: public, max_concurrency: 2}
   - {id: many, path: /many/*, upstream: many, authorize: public}
@@ -118,7 +118,7 @@ async def test_an_open_circuit_asks_nobody_and_one_trial_of_fifty_callers_closes
     seen = len(scene.one.seen)
     refused = await asyncio.gather(*(scene.ask("/plain/x") for _ in range(50)))
     assert {answer.code for answer in refused} == {"upstream_circuit_open"}
-    assert all(answer.retry_after <= 2 for answer in refused)
+    assert all(answer.retry_after <= 3 for answer in refused)
     assert len(scene.one.seen) == seen
     scene.one.fault = None
 
@@ -144,7 +144,7 @@ async def test_other_routes_to_the_same_upstream_have_circuits_of_their_own(scen
 async def test_a_trial_whose_caller_leaves_frees_its_place(scene: Scene) -> None:
     await open_circuit(scene)
     scene.one.fault = plays(end="hang")
-    await asyncio.sleep(1.05)
+    await asyncio.sleep(2.05)
     caller = await Caller.to(scene.gateway.port)
     leaving = asyncio.create_task(caller.ask("/plain/x"))
 
@@ -166,12 +166,12 @@ async def test_a_trial_whose_caller_leaves_frees_its_place(scene: Scene) -> None
 @pytest.mark.parametrize("status", ["429 Too Many Requests", "503 Service Unavailable"])
 async def test_retry_after_sets_the_upstream_aside_for_that_route_alone(scene: Scene, status: str) -> None:
     """The caller sees the upstream's own answer; those after it are answered by us until its time is over."""
-    seen = scene.fails_first(1, plays(reply(b"later", status, "Retry-After: 1")))
+    seen = scene.fails_first(1, plays(reply(b"later", status, "Retry-After: 2")))
     first = await scene.ask("/plain/x")
-    assert (first.status, first.body, first.value("retry-after")) == (int(status[:3]), b"later", "1")
+    assert (first.status, first.body, first.value("retry-after")) == (int(status[:3]), b"later", "2")
     second = await scene.ask("/plain/x")
     assert second.code == "upstream_circuit_open"
-    assert second.retry_after <= 2
+    assert second.retry_after <= 3
     assert len(scene.one.seen) == seen + 1
     assert (await scene.gateway.breaker("plain"))["state"] == "closed"
     assert (await scene.ask("/narrow/x")).status == 200
