@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import platform
 import re
 import shutil
 import statistics
@@ -19,6 +20,7 @@ import tempfile
 import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from contestants import CONTESTANTS, JWT, Contestant, Route
@@ -102,6 +104,8 @@ def main() -> None:
             for entrant in entrants:
                 samples[entrant].append(bench.measure(entrant))
             print(f"round {number + 1} of {options.rounds}", file=sys.stderr)
+        print(f"{datetime.now(UTC):%Y-%m-%d}, {platform.python_implementation()} {platform.python_version()}, ", end="")
+        print(f"{options.rounds} rounds of {options.seconds} s, {CONNECTIONS} connections\n")
         for line in table(samples):
             print(line)
 

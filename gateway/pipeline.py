@@ -92,7 +92,7 @@ class Site:
 class Pipeline:
     """The ASGI application of the public listener. `site` is replaced as a whole on reload.
 
-    `closing`: say `Connection: close` on every answer (drain has begun).
+    `closing`: say `Connection: close` on every answer (drain has begun). One event loop only.
     """
 
     def __init__(
@@ -105,6 +105,7 @@ class Pipeline:
         self.closing = False
         self._observer = observer
         self._build_request = build_request
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """One request (ASGI 3, scope types `http` and `websocket`)."""
@@ -162,7 +163,9 @@ class Pipeline:
 
     async def _decide_and_forward(self, exchange: Exchange, site: Site, service: Service) -> None:
         route, request = service.route, exchange.request
-        deadline = Deadline.after(route.deadline_s)
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        deadline = Deadline.after(route.deadline_s, self._loop)
         permit: Permit | None = None
         try:
             with deadline.enforced():

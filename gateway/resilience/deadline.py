@@ -34,11 +34,11 @@ class Deadline:
 
     __slots__ = ("_cancelling", "_left_s", "_stopped", "_task", "_tick", "at_s", "expired", "granted_s", "loop")
 
-    def __init__(self, at_s: float, granted_s: float = 0.0) -> None:
+    def __init__(self, at_s: float, granted_s: float = 0.0, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self.at_s = at_s
         self.granted_s = granted_s
         self.expired = False
-        self.loop = asyncio.get_running_loop()
+        self.loop = loop or asyncio.get_running_loop()
         self._task: asyncio.Task[object] | None = None
         self._tick: Tick | None = None
         self._cancelling = 0
@@ -46,11 +46,10 @@ class Deadline:
         self._stopped = False
 
     @classmethod
-    def after(cls, seconds: float) -> Self:
-        """A deadline `seconds` from now."""
-        deadline = cls(math.inf, seconds)
-        deadline.at_s = deadline.loop.time() + seconds
-        return deadline
+    def after(cls, seconds: float, loop: asyncio.AbstractEventLoop | None = None) -> Self:
+        """A deadline `seconds` from now. `loop`: the running one, where it is known (to ask calls the system)."""
+        loop = loop or asyncio.get_running_loop()
+        return cls(loop.time() + seconds, seconds, loop)
 
     def remaining_s(self) -> float:
         """Seconds left, 0 when over; stands still while paused."""
