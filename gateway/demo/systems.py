@@ -165,13 +165,12 @@ def _entra() -> list[Route]:
 
 def _lansweeper() -> list[Route]:
     async def graphql(request: Request) -> Response:
-        """Knows one query: the asset whose name is the variable `name`."""
+        """Knows one query: the asset whose name is the variable `name`; null if there is none, as GraphQL has it."""
         try:
             name = (await request.json())["variables"]["name"]
         except (ValueError, KeyError, TypeError):
             return JSONResponse({"errors": [{"message": "a query with the variable name is expected"}]}, 400)
-        found = data.LANSWEEPER.get(str(name))
-        return JSONResponse({"data": {"asset": found}}) if found else _not_found("asset")
+        return JSONResponse({"data": {"asset": data.LANSWEEPER.get(str(name))}})
 
     return [Route("/api/v2/graphql", graphql, methods=["POST"])]
 

@@ -1,6 +1,7 @@
 """One system of an aggregate: asked by itself, failing by itself.
 
-Rules: 2xx and 404 are answers, a 404 says "not found"; anything else is a failure with a code, never an exception. A
+Rules: 2xx and 404 are answers, a 404 says "not found", and so does a 2xx with nothing at `found_at`; anything else is a
+failure with a code, never an exception. An answer in which `found_at` leads nowhere is not the one the route is for. A
 system gets nothing of the caller's but what the route's templates name, and who asks: no credentials, no cookies, no
 header fields. Its answer is JSON of at most `MAX_PART` bytes; what is not JSON, or longer, is a failure of that system
 alone. A part only asks, whatever its method (a query by POST), so it is retried like an idempotent request.
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from gateway.errors import GatewayError
+from gateway.forward import pointer
 from gateway.forward.asking import Guarded
 from gateway.forward.copies import CopyKey
 from gateway.forward.json_text import read_systems, write
@@ -101,6 +103,7 @@ class PartCaller:
         self._authority = authority
         self._rules = rules
         self._last_good = last_good
+        self._found_at = None if part.found_at is None else pointer.parse(part.found_at)
         self._wall = wall
 
     def outgoing(self, permit: Permit) -> Outgoing:
@@ -143,9 +146,9 @@ class PartCaller:
         status = answer.status
         if 200 <= status <= 299:  # noqa: PLR2004 - the class of successes
             body = await answer.read(MAX_PART)
-            data = _parsed(body)
+            result = self._answer(body)
             self._last_good.learn(key, outgoing, answer, body)
-            return PartAnswer(self.part.name, found=True, data=data)
+            return result
         self._last_good.learn(key, outgoing, answer)
         await _discard(answer)
         if status == _NOT_FOUND:
@@ -160,7 +163,19 @@ class PartCaller:
         if kept is None:
             return self._failed(failure)
         copy, age_s = kept
-        return PartAnswer(self.part.name, found=True, data=_parsed(copy.body), age_s=age_s)
+        try:
+            return self._answer(copy.body, age_s)
+        except GatewayError:  # it was good before a reload that changed `found_at`
+            return self._failed(failure)
+
+    def _answer(self, body: bytes, age_s: float | None = None) -> PartAnswer:
+        """What a success says. Raises `upstream_protocol_error` for a body of another shape."""
+        data = _parsed(body)
+        there = data if self._found_at is None else pointer.look_up(data, self._found_at)
+        if there is pointer.ABSENT:
+            raise GatewayError("upstream_protocol_error", reason=f"nothing at {self.part.found_at}")
+        found = self._found_at is None or not (there is None or there is False or there in ([], {}))
+        return PartAnswer(self.part.name, found=found, data=data if found else None, age_s=age_s)
 
     def _failed(self, failure: Failure) -> PartAnswer:
         return PartAnswer(self.part.name, failure=failure)

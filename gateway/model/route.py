@@ -154,7 +154,8 @@ class ProxyAction:
 class Part:
     """One system of an aggregate; its breaker is named `<route id>.<name>`.
 
-    `json` is a tree like CheckTemplate's, sent as the body. `required` comes from `require: [names]`.
+    `json` is a tree like CheckTemplate's, sent as the body. `found_at`: the JSON pointer (RFC 6901) of what was asked
+    for. `required` comes from `require: [names]`.
     """
 
     name: str
@@ -163,6 +164,7 @@ class Part:
     method: str = "GET"
     json: Any = None
     found_field: str | None = None
+    found_at: str | None = None
     access: Access | None = None
     required: bool = False
     resilience: Resilience = Resilience()

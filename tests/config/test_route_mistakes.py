@@ -291,6 +291,7 @@ PARTS = [
     ("  bulk: {path: /audit, items: ‸emails, param: email}", "bad-pointer", 'starts with "/"'),
     ("  bulk: {path: ‸audit, items: /emails, param: email}", "bad-path", "starts with /"),
     ('  bulk: {path: ‸"/bulk/{email}", items: /emails, param: email}', "unknown-param", "comes from the items"),
+    ("    Three: {upstream: a, path: /x, found_at: ‸data}", "bad-pointer", 'starts with "/"'),
     ("methods: [GET, ‸POST]", "misplaced-method", "aggregate answers GET and HEAD only"),
     ("‸recheck: 5s", "misplaced-key", "not with aggregate"),
 ]

@@ -265,6 +265,37 @@ async def test_a_query_by_post_carries_its_json_filled_in(kit, tmp_path):
         assert (b"content-type", b"application/json") in headers
 
 
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        ({"data": {"asset": {"title": "x"}}}, True),
+        ({"data": {"asset": [0]}}, True),
+        ({"data": {"asset": 0}}, True),
+        ({"data": {"asset": None}}, False),
+        ({"data": {"asset": False}}, False),
+        ({"data": {"asset": []}}, False),
+        ({"data": {"asset": {}}}, False),
+        ({"data": {}}, None),
+        ({"data": None, "errors": [{"message": "ill"}]}, None),
+        ([], None),
+        (None, None),
+    ],
+)
+async def test_found_at_says_where_what_was_asked_for_stands(kit, tmp_path, body, found):
+    """None: the document is not the one that the route is for, so the system failed."""
+    more = ("found_field: ad_found}", "found_field: ad_found, found_at: /data/asset}")
+    async with changed(kit, tmp_path, ("require: 1", "require: 1\n      include: data"), more) as world:
+        await fill(world)
+        world.systems["ad"].answer = answering(body)
+        shown = (await world.call(JOHN)).json
+        assert shown["ad_found"] is bool(found)
+        assert ("ActiveDirectory" in shown["data"]) is bool(found)
+        failure = {"ActiveDirectory": {"code": "upstream_protocol_error"}}
+        assert shown["failures"] == (failure if found is None else {})
+        compared = {side for d in shown["discrepancies"] for side in (d["system_a"], d["system_b"])}
+        assert ("ActiveDirectory" in compared) is bool(found)
+
+
 async def test_data_is_included_where_asked_for(kit, tmp_path):
     async with changed(kit, tmp_path, ("require: 1", "require: 1\n      include: data")) as world:
         await fill(world)

@@ -124,6 +124,8 @@ def _part(
     if keys.json_ is not None and keys.method != "POST":
         message = "json is sent by POST: say method: POST beside it"
         world.problems.error(section.key(*path, "json"), "misplaced-key", message)
+    if keys.found_at is not None:
+        world.attempt(section.at(*path, "found_at"), "bad-pointer", parse_pointer, keys.found_at)
     resilience, rule = _call(section, path, calls, world)
     return Part(
         name=name,
@@ -132,6 +134,7 @@ def _part(
         method=str(keys.method),
         json=filling(section.at(*path, "json"), scope, world, parse_json_text)(keys.json_),
         found_field=keys.found_field,
+        found_at=keys.found_at,
         access=_part_access(section, path, keys, scope, world),
         required=required,
         resilience=resilience,

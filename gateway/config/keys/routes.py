@@ -33,6 +33,10 @@ class PartKeys(CallKeys):
     method: Annotated[Literal["GET", "POST"], Word] = key("GET", "GET, or POST with `json`.")
     json_: Json = Field(default=None, alias="json", description="The body of a POST; placeholders are filled in.")
     found_field: Maybe[Text] = optional("The name of the answer's true-or-false member that says whether it was found.")
+    found_at: Maybe[Text] = optional(
+        "For systems that answer 200 also when they found nothing (GraphQL, searches): the JSON pointer (RFC 6901) of "
+        "what was asked for. Null, false, an empty list or mapping there is not found. When left out: a 2xx is found."
+    )
     authorize: Maybe[Checks] = optional("Further checks for this system alone, asked in the same call.")
 
 
