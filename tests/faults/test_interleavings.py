@@ -17,6 +17,7 @@ from typing import Any
 import hypothesis.strategies as st
 import pytest
 import uvicorn
+import uvloop
 from hypothesis import HealthCheck, given, settings
 
 from gateway.admin.recent import Recent
@@ -298,5 +299,6 @@ async def play(steps: list[tuple[str, Any]], folder: Path) -> None:
 def test_nothing_is_forwarded_without_a_permit_nothing_hangs_and_nothing_is_left_behind(
     steps: list[tuple[str, Any]],
 ) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(play(steps, Path(folder)))
+    loop = uvloop.new_event_loop
+    with tempfile.TemporaryDirectory() as folder, asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(play(steps, Path(folder)))
