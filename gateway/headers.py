@@ -1,4 +1,4 @@
-"""Header fields on their way through: what is taken off, what is added (CONTRACT.md section 3).
+"""Header fields on their way through: what is taken off, what is added (docs/errors.md).
 
 Build, do not filter: to the upstream goes everything the client sent, less hop-by-hop fields (RFC 9110 section 7.6.1),
 less what `Connection` names, less every name by which a gateway tells an upstream who is asking - in any case, and also

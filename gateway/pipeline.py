@@ -209,7 +209,7 @@ def _service(exchange: Exchange, site: Site) -> Service:
 
 
 def _too_late(permit: Permit | None) -> GatewayError:
-    """Before the permit the deadline ended on IAM, after it on the upstream (CONTRACT section 3)."""
+    """Before the permit the deadline ended on IAM, after it on the upstream (docs/errors.md)."""
     if permit is None:
         return GatewayError("iam_timeout", "Access could not be checked in time, so nothing was forwarded.")
     return GatewayError("deadline_exceeded", "The answer did not arrive within the deadline.")

@@ -1,4 +1,4 @@
-r"""Which route a request belongs to: the canonical target, and a trie by segment (CONTRACT.md section 2, "Matching").
+r"""Which route a request belongs to: the canonical target, and a trie by segment (docs/configuration.md, "Matching").
 
 `parse_target` decides on the bytes as received and never rewrites them: what two parsers could read differently is
 `bad_request`, so that the target that was matched and authorized is the one that is sent, byte for byte.

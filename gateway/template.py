@@ -1,6 +1,6 @@
 """Text with placeholders: parsed once at load, filled in per request after everything around it was parsed.
 
-A value can therefore never change a check's shape, a path's segments or a JSON document. Rules (CONTRACT.md section 2):
+A value can therefore never change a check's shape, a path's segments or a JSON document. Rules (docs/configuration.md):
 a value that is missing, repeated or over 1 KiB is `bad_request`; values are percent-decoded once; where they fill in a
 path or query they are percent-encoded again. A header field is a value only if the upstream gets it like that.
 Deliberately absent: expressions, defaults, nesting.

@@ -209,7 +209,7 @@ class _Composer:
 
 
 def _names_of(configuration: Configuration, system: str) -> list[str]:
-    """Names of the breakers before `iam` or an upstream (CONTRACT section 6: by route, by `route.part`)."""
+    """Names of the breakers before `iam` or an upstream (by route, by `route.part`)."""
     if system == IAM:
         return [IAM]
     names = []

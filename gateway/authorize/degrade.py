@@ -1,4 +1,4 @@
-"""What stands in for an answer when IAM itself cannot give one (CONTRACT.md section 5).
+"""What stands in for an answer when IAM itself cannot give one (docs/authorization.md).
 
 Rules: only a question that IAM's own failure left open gets a stand-in; a denial, our own overload, a rejected question
 or one that fails alone never does. `stale` needs a known permit for exactly this question, younger than the rule says;

@@ -1,4 +1,4 @@
-"""From the decisions of one case to its Permit or its refusal: the table of CONTRACT.md section 5, as code.
+"""From the decisions of one case to its Permit or its refusal: the table of docs/authorization.md, as code.
 
     void credentials                             401
     the route's own checks denied                403

@@ -1,6 +1,6 @@
 """The command line. One small file a command, each with `register(app)`; heavy imports are inside the commands.
 
-Rules (CONTRACT.md section 11): data on stdout, diagnostics on stderr; tables and colour only on a terminal, `NO_COLOR`
+Rules (README.md): data on stdout, diagnostics on stderr; tables and colour only on a terminal, `NO_COLOR`
 obeyed; exit code 2 is always a usage error; what a user did wrong is one clear line, never a traceback.
 """
 

@@ -1,7 +1,7 @@
 """What a YAML file says, with the place of every key and value: plain trees, no YAML library and no meaning yet.
 
-Policies and routes are merged here, so that every value keeps the place where it was written. Rules (CONTRACT.md
-section 2): maps merge by key, anything else replaces; a failure rule that names another `degrade` replaces the whole.
+Policies and routes are merged here, so that every value keeps the place where it was written. Rules: maps merge by
+key, anything else replaces; a failure rule that names another `degrade` replaces the whole.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One answer from several systems, partial when some fail (CONTRACT.md section 7).
+"""One answer from several systems, partial when some fail (docs/partial-answers.md).
 
 Rules: all systems that the permit allows are asked at the same time, each for itself, so the answer takes as long as
 the slowest of them and no longer than the deadline, less a moment to compose it; a system that hangs delays nobody by

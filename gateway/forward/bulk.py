@@ -1,4 +1,4 @@
-"""Many items of an aggregate in one request, each answered as by the single route (CONTRACT.md section 7).
+"""Many items of an aggregate in one request, each answered as by the single route (docs/partial-answers.md).
 
 Rules: what may be answered is decided for all items at once, before the answer begins; then at most `concurrency` items
 are asked about at the same time, and no more while the caller does not read, so memory stays bounded however many there

@@ -1,6 +1,6 @@
 """The health of all systems: IAM and every upstream asked at the same time, in one document.
 
-Rules (CONTRACT section 9): a system is available when its `health` path answers below 400, or, where none is set, when
+Rules: a system is available when its `health` path answers below 400, or, where none is set, when
 one of its origins accepts a TCP connection; each has its own time limit, and the slowest limit is the whole's. Answers
 are shared for a second, so that looking does not load what is looked at. Probes go past the breakers: they neither ask
 them nor count. A system's circuit is the worst of its breakers. Texts name what failed, never a host.
@@ -69,7 +69,7 @@ class SystemsHealth:
         self._answered_s = 0.0
 
     async def report(self) -> dict[str, Any]:
-        """The document of CONTRACT section 9, at most a second old. A caller who leaves cancels nobody else's."""
+        """The document of docs/partial-answers.md, at most a second old. A caller who leaves cancels nobody else's."""
         asking = self._asking
         if asking is None or (asking.done() and self._clock() - self._answered_s >= _SHARED_S):
             asking = self._asking = asyncio.create_task(self._ask())

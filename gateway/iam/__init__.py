@@ -1,4 +1,4 @@
-"""Questions to IAM, decisions back: one client for everything that asks (CONTRACT.md section 4).
+"""Questions to IAM, decisions back: one client for everything that asks (docs/authorization.md).
 
 decide()   coalesce, queue, wait         client, batching
 a call     one trial, retries, apart     call

@@ -1,6 +1,6 @@
 """Who asks? Credentials → Subject. Each kind of identity is a small class with one method, `identify`.
 
-Rules (CONTRACT.md sections 2 and 3): bad or missing credentials are 401, also while IAM is down; a credential that two
+Rules (docs/errors.md): bad or missing credentials are 401, also while IAM is down; a credential that two
 parsers can read differently is refused, never repaired; nothing here asks IAM; nothing here logs a credential.
 
 Deliberately absent: sessions, cookies, login, token exchange, introspection. `public` routes never come here.

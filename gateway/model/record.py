@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class AccessRecord:
-    """One line of the access log (CONTRACT.md section 12). Times are `time.monotonic()` seconds; durations in seconds.
+    """One line of the access log (docs/telemetry.md). Times are `time.monotonic()` seconds; durations in seconds.
 
     `route` and `path_template` come from the configuration ("" before a route was chosen), `path` is the raw path
     without query. `authz_outcome`: allow | deny | stale | local | fallback | fail_open | unknown, "" if never asked.

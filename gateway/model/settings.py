@@ -46,7 +46,7 @@ class ServerTls:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSettings:
-    """The public and admin listeners and the limits of everything (CONTRACT.md sections 2 and 13)."""
+    """The public and admin listeners and the limits of everything (docs/configuration.md)."""
 
     listen: Address = Address("127.0.0.1", 8080)
     admin: Address = Address("127.0.0.1", 9901)
@@ -95,7 +95,7 @@ class CacheSettings:
 
 
 class IamApi(enum.StrEnum):
-    """The protocol spoken to IAM (CONTRACT.md section 4)."""
+    """The protocol spoken to IAM (docs/authorization.md)."""
 
     AUTHZEN = "authzen"
     JSON = "json"

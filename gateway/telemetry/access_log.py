@@ -1,4 +1,4 @@
-"""One line a request on stdout: JSON for machines, text for a terminal (CONTRACT.md section 12).
+"""One line a request on stdout: JSON for machines, text for a terminal (docs/telemetry.md).
 
 Rules: exactly the fields of the contract; a refusal also has `code` and `reason`. Denials and unknowns are written even
 where the access log is off. No query, no header, no subject. Everything outside printable ASCII is escaped, so that

@@ -1,4 +1,4 @@
-"""Errors as the caller sees them (CONTRACT.md section 3)."""
+"""Errors as the caller sees them (docs/errors.md)."""
 
 from __future__ import annotations
 
