@@ -25,9 +25,9 @@ class Issuer:
         self.rotate()
 
     def rotate(self) -> None:
-        """Sign with a new key from now on, and publish it beside the two before, whose tokens still live."""
+        """Sign with a new key from now on, and publish it beside those before, whose tokens still live."""
         self.key = ECKey.generate_key("P-256", {"kid": f"key-{len(self.published)}-{time.monotonic_ns()}"})
-        self.published = [*self.published[-2:], self.key]
+        self.published = [*self.published, self.key]
 
     def token(self, subject: str, *, lifetime_s: float = LIFETIME_S, **claims: Any) -> str:
         """A token for one person; `lifetime_s` is rounded down to whole seconds of Unix time, as tokens are."""

@@ -106,7 +106,7 @@ async def test_an_idle_connection_is_closed_without_an_answer() -> None:
 
 
 async def test_empty_lines_between_requests_do_not_keep_a_connection_open() -> None:
-    async with served(bare(), ServerSettings(idle_timeout_s=0.3, header_timeout_s=30)) as edge:
+    async with served(bare(), ServerSettings(idle_timeout_s=1.5, header_timeout_s=30)) as edge:
         assert (await edge.say(GET, *[b"\r\n"] * 10, pause=0.02)).endswith(b"ok")
 
 
