@@ -14,7 +14,7 @@ import signal
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import uvloop
 
@@ -90,6 +90,8 @@ def serve(configuration: Configuration, overrides: Overrides, *, workers: int = 
     A second signal ends the process with 1.
     """
     configuration = overrides.over(configuration)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end_before_serving)
     inherited_from = os.environ.get(SOCKET_VARIABLE)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         if inherited_from:
@@ -103,6 +105,11 @@ def serve(configuration: Configuration, overrides: Overrides, *, workers: int = 
             runner.run(supervisor.run(workers))
         else:
             runner.run(Process(configuration, overrides, public, admin).run())
+
+
+def _end_before_serving(*_: object) -> NoReturn:
+    """The sockets take connections before the loop takes signals: until then there is nothing to drain or to close."""
+    os._exit(0)
 
 
 class Process:

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -75,6 +76,28 @@ def test_a_demo_with_a_wrong_file_is_1(process: Run, folder: Path) -> None:
     process("demo", "-c", "missing.yaml", XDG_RUNTIME_DIR=str(folder / "nowhere")).refuses(
         1, "missing.yaml:1:1: error["
     )
+
+
+def accepts(address: tuple[str, int]) -> bool:
+    """Whether somebody listens."""
+    with socket.socket() as caller:
+        return caller.connect_ex(address) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_signal_as_soon_as_the_port_is_open_is_a_clean_stop(folder: Path, number: int, workers: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = free.getsockname()
+    command = [*GATEWAY, "serve", "--listen", f"127.0.0.1:{address[1]}", "--workers", workers]
+    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE) as serving:  # noqa: S603 - our own program
+        while not accepts(address):
+            assert serving.poll() is None
+            time.sleep(0.002)
+        serving.send_signal(number)
+        _, said = serving.communicate(timeout=PATIENCE_S)
+        assert serving.returncode == 0, said
+        assert b"Traceback" not in said
 
 
 def test_a_pipe_that_breaks_is_no_crash(folder: Path) -> None:
