@@ -73,7 +73,7 @@ class JwtIdentifier:
         except TokenRefused as refused:
             raise self._refusal(refused) from None
         subject = self._subject(signed.claims)
-        self._remembered.put(digest, subject, signed.claims["exp"] + self._expected.leeway_s)
+        self._remembered.put(digest, subject, self._ends_s(signed.claims))
         return subject
 
     def _checked(self, token: bytes) -> SignedToken:
@@ -105,9 +105,13 @@ class JwtIdentifier:
     def _subject(self, claims: Mapping[str, Any]) -> Subject:
         try:
             properties = {name: claims[name] for name in self._properties if name in claims}
-            return identity(claims["sub"], properties, claims, float(claims["exp"]))
+            return identity(claims["sub"], properties, claims, self._ends_s(claims))
         except (ValueError, RecursionError):
             raise self._refusal(TokenRefused("The claims of the token cannot be passed on.")) from None
+
+    def _ends_s(self, claims: Mapping[str, Any]) -> float:
+        """When the token ends, here and for all that was done with it: `exp`, and how far clocks may differ."""
+        return float(claims["exp"]) + self._expected.leeway_s
 
     def _refusal(self, refused: TokenRefused) -> GatewayError:
         return self._challenge.invalid(str(refused))

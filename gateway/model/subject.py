@@ -13,7 +13,7 @@ class Subject:
 
     `key` names the subject in caches, queues and coalescing; it never holds a token (opaque: the token's SHA-256).
     `document` is the subject as JSON text for IAM. `claims` fill `{claim.NAME}`.
-    `expires_at_s`: Unix time at which the credentials end, None if they do not say.
+    `expires_at_s`: Unix time at which the credentials end (a token's `exp` and the leeway), None if they do not say.
     `identified` is False for opaque tokens: nobody was authenticated here.
     """
 

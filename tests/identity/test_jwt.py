@@ -56,7 +56,7 @@ async def test_a_good_token_names_its_subject(make, alg):
     assert json.loads(subject.document) == {"type": "identity", "id": "alice"}
     assert subject.document == '{"type":"identity","id":"alice"}'
     assert subject.key == "identity:" + subject.document
-    assert subject.expires_at_s == NOW_S + 300
+    assert subject.expires_at_s == NOW_S + 300 + 30
     assert subject.claims["iss"] == "https://idp.example"
     await identifier.aclose()
 
@@ -186,7 +186,7 @@ async def test_j05_an_expired_token_is_refused_after_the_leeway(make, ago_s, goo
     identifier = make()
     token = sign(claims(exp=NOW_S - ago_s))
     if good:
-        assert (await identifier.identify(bearer(token))).expires_at_s == NOW_S - ago_s
+        assert (await identifier.identify(bearer(token))).expires_at_s == NOW_S - ago_s + 30
         await identifier.aclose()
     else:
         await assert_refused(identifier, token, "expired")
