@@ -45,6 +45,7 @@ from gateway.resilience.budget import RetryBudget
 from gateway.resilience.deadline import Deadline
 from gateway.telemetry.observer import Observer
 from gateway.upstream import Upstream
+from gateway.upstream.answer import STREAMS, StreamTypes
 from gateway.upstream.auth import Credentials, build_credentials
 from gateway.upstream.guarded import Caller, GuardedUpstream
 from gateway.upstream.websocket import WebSocketDialer
@@ -95,11 +96,19 @@ class Endpoints:
                 return self._aggregate(route, action)
 
     def guarded(
-        self, name: str, upstream: str, resilience: Resilience, *, told_as: str = "", caller: Caller | None = None
+        self,
+        name: str,
+        upstream: str,
+        resilience: Resilience,
+        *,
+        told_as: str = "",
+        caller: Caller | None = None,
+        streams: StreamTypes = STREAMS,
     ) -> GuardedUpstream:
         """One (route or part, upstream) pair, with the breaker of that name.
 
-        `told_as`: its name in logs of retries, if it is another. `caller`: how else to make an attempt.
+        `told_as`: its name in logs of retries, if it is another. `caller`: how else to make an attempt. `streams`:
+        which answers go on without an end.
         """
         breaker = self.breaker(name, UPSTREAM, resilience.breaker)
         self._probe(name, upstream, breaker, resilience.breaker.probe_s)
@@ -111,6 +120,7 @@ class Endpoints:
             budget=self.parts.take(("budget", name), None, RetryBudget),
             observer=self.observer,
             auth=self._credentials(upstream),
+            streams=streams,
         )
 
     def _probe(self, name: str, upstream: str, breaker: Breaker, interval_s: float | None) -> None:
@@ -132,7 +142,7 @@ class Endpoints:
         http = ProxyEndpoint(
             route,
             action,
-            self.guarded(route.id, action.upstream, route.resilience),
+            self.guarded(route.id, action.upstream, route.resilience, streams=StreamTypes(route.stream_content_types)),
             authority=upstream.authority,
             rules=self.rules,
             copies=self.copies,

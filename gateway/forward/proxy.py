@@ -28,7 +28,7 @@ from gateway.model.request import Headers
 from gateway.model.route import ProxyAction, Route
 from gateway.resilience.deadline import Deadline
 from gateway.telemetry.observer import Observer
-from gateway.upstream.answer import Answer, is_event_stream
+from gateway.upstream.answer import EVENT_STREAM, Answer
 from gateway.upstream.guarded import GuardedUpstream
 from gateway.upstream.outgoing import IDEMPOTENT, Outgoing
 
@@ -101,7 +101,7 @@ class ProxyEndpoint:
 
     async def _pass_on(self, answer: Answer, permit: Permit, exchange: Exchange) -> None:
         headers = shown_headers(answer.status, answer.headers, exchange, route=self._route, via=self._via)
-        if not answer.arrived and is_event_stream(answer.headers):
+        if not answer.arrived and self._upstream.streams.matches(answer.headers):
             await self._pass_stream_on(answer, permit, exchange, headers)
             return
         keep = self._outage.keeper(permit, answer.status, answer.headers)
@@ -113,7 +113,12 @@ class ProxyEndpoint:
         ended = await self._streams.serve(permit, relay(answer, exchange, headers, None, 0))
         if ended is None:
             return
-        if ended.code == "draining" and not any(name == b"content-length" for name, _ in headers):
+        if ended.code == "draining" and _may_end_anywhere(headers):
             await end_well(exchange, ended)
         else:
             break_off(exchange, ended)
+
+
+def _may_end_anywhere(headers: Headers) -> bool:
+    """Whether the end of a stream means no more than that it ended: other kinds would look complete."""
+    return EVENT_STREAM.matches(headers) and not any(name == b"content-length" for name, _ in headers)

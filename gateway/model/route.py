@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from gateway.template import Template
 
@@ -85,6 +85,15 @@ class IamFailureMode(enum.StrEnum):
     LOCAL = "local"
     FALLBACK = "fallback"
     ALLOW = "allow"
+
+
+STREAM_CONTENT_TYPES: Final = (
+    "text/event-stream",
+    "application/x-ndjson",
+    "application/grpc-web*",
+    "multipart/x-mixed-replace",
+)
+"""Media types of answers that go on for as long as there is something to tell. `*` at the end: whatever follows."""
 
 
 class UpstreamFailureMode(enum.StrEnum):
@@ -268,6 +277,7 @@ class Route:
     cors: Cors | None = None
     recheck_s: float | None = None
     stream_idle_timeout_s: float = 300.0
+    stream_content_types: tuple[str, ...] = STREAM_CONTENT_TYPES
     server_timing: bool = False
     allow_encoded_slashes: bool = False
     allow_empty_segments: bool = False

@@ -6,11 +6,12 @@ whoever does not read to the end calls `aclose`, also when cancelled.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Protocol
+from collections.abc import AsyncIterator, Iterable
+from typing import Final, Protocol
 
 from gateway.errors import GatewayError, Source
 from gateway.model.request import Headers
+from gateway.model.route import STREAM_CONTENT_TYPES
 from gateway.resilience.ticket import Ticket
 
 
@@ -49,9 +50,34 @@ class Answer(Protocol):
         """Let go of it; what has not been read is lost."""
 
 
-def is_event_stream(headers: Headers) -> bool:
-    """Whether a response is `text/event-stream`, which has no end to wait for."""
-    return any(name == b"content-type" and value[:17].lower() == b"text/event-stream" for name, value in headers)
+class StreamTypes:
+    """Tells the answers that have no end to wait for, by their media type. Compiled once a route.
+
+    `patterns`: `type/subtype` in any case, or the beginning of one before a closing `*`. A parameter such as `charset`
+    makes no difference (RFC 9110 section 8.3.1).
+    """
+
+    __slots__ = ("_beginnings", "_whole")
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        types = [pattern.lower().encode("ascii") for pattern in patterns]
+        self._whole = frozenset(each for each in types if not each.endswith(b"*"))
+        self._beginnings = tuple(each[:-1] for each in types if each.endswith(b"*"))
+
+    def matches(self, headers: Headers) -> bool:
+        """Whether an answer with these fields is a stream."""
+        for name, value in headers:
+            if name == b"content-type":
+                media_type = value.partition(b";")[0].strip().lower()
+                return media_type in self._whole or media_type.startswith(self._beginnings)
+        return False
+
+
+STREAMS: Final = StreamTypes(STREAM_CONTENT_TYPES)
+"""What is a stream where the route says nothing else."""
+
+EVENT_STREAM: Final = StreamTypes(("text/event-stream",))
+"""The one kind of stream that may end anywhere: its client comes back and names the last event that it has."""
 
 
 class Judged:

@@ -36,7 +36,7 @@ from gateway.resilience.deadline import Deadline
 from gateway.resilience.retry import backoff_s, retry_after_s
 from gateway.resilience.ticket import CircuitOpen, Ticket
 from gateway.telemetry.observer import Observer, Span
-from gateway.upstream.answer import Answer, Judged, is_event_stream
+from gateway.upstream.answer import STREAMS, Answer, Judged, StreamTypes
 from gateway.upstream.auth import Credentials
 from gateway.upstream.failures import QueuedTooLong
 from gateway.upstream.outgoing import Outgoing
@@ -90,6 +90,7 @@ class GuardedUpstream:
         budget: RetryBudget,
         observer: Observer,
         auth: Credentials | None = None,
+        streams: StreamTypes = STREAMS,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -98,6 +99,7 @@ class GuardedUpstream:
         self.resilience = resilience
         self.breaker = breaker
         self.auth = auth
+        self.streams = streams
         self._budget = budget
         self._observer = observer
         self._clock = clock
@@ -261,7 +263,7 @@ class GuardedUpstream:
         """Settle the ticket now, or when the body has ended."""
         if by_head or answer.arrived or answer.status in self.resilience.failure_statuses:
             self._judge_status(ticket, answer.status)
-        elif is_event_stream(answer.headers):
+        elif self.streams.matches(answer.headers):
             ticket.success()
         else:
             return Judged(answer, ticket)

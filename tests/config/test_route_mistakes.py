@@ -33,6 +33,10 @@ PATHS = [
     ("strip_prefix: ‸/r/x", "bad-prefix", "does not start with this prefix"),
     ("strip_prefix: ‸r", "bad-prefix", "starts with /"),
 ]
+STREAMS = [
+    (f"stream_content_types: [text/event-stream, ‸{wrong}]", "bad-media-type", "a media type is expected")
+    for wrong in ("text", '"text/html; charset=utf-8"', '"*/*"', "a/b*c")
+]
 METHODS = [
     ("methods: [GET, ‸GTE]", "unknown-method", 'did you mean "GET"?'),
     ("methods: [‸get]", "unknown-method", 'did you mean "GET"?'),
@@ -116,7 +120,7 @@ OTHERS = [
 ]
 
 
-@pytest.mark.parametrize(("keys", "id_", "words"), [*PATHS, *METHODS, *CHECKS, *OTHERS])
+@pytest.mark.parametrize(("keys", "id_", "words"), [*PATHS, *STREAMS, *METHODS, *CHECKS, *OTHERS])
 def test_a_mistake_is_found_at_its_place(assert_mistake, keys, id_, words) -> None:
     assert_mistake(route(keys), id_, words)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.model.route import (
+    STREAM_CONTENT_TYPES,
     AccessKind,
     AggregateAction,
     HealthAction,
@@ -109,6 +110,13 @@ def test_forwarding_keys(load_text) -> None:
     (only,) = load_text(route(keys)).routes
     assert only.action == ProxyAction(upstream="a", strip_prefix=b"/r", preserve_host=True)
     assert (only.host, only.recheck_s, only.stream_idle_timeout_s, only.server_timing) == ("app.example", 30, 300, True)
+
+
+def test_what_is_a_stream_is_said_by_media_type(load_text) -> None:
+    assert load_text(whole()).routes[0].stream_content_types == STREAM_CONTENT_TYPES
+    (only,) = load_text(route("stream_content_types: [Application/JSON-Seq, video/*]")).routes
+    assert only.stream_content_types == ("application/json-seq", "video/*")
+    assert load_text(route("stream_content_types: []")).routes[0].stream_content_types == ()
 
 
 def test_a_route_gets_half_of_the_server_s_concurrency(load_text) -> None:

@@ -37,6 +37,7 @@ from gateway.resilience.deadline import Deadline, DeadlineExceeded
 from gateway.routing import parse_target
 from gateway.telemetry.observer import NO_SPAN, Observer
 from gateway.upstream import Upstream
+from gateway.upstream.answer import StreamTypes
 from gateway.upstream.guarded import GuardedUpstream
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -303,6 +304,7 @@ async def bench() -> AsyncIterator[Callable[..., Bench]]:
             budget=RetryBudget(),
             observer=spy,
             auth=auth,
+            streams=StreamTypes(route.stream_content_types),
         )
         copies, streams = Copies(), Streams()
         endpoint = ProxyEndpoint(

@@ -12,7 +12,7 @@ import pytest
 from gateway.errors import GatewayError
 from gateway.forward.streams import Streams
 from gateway.model.permit import Permit
-from gateway.model.route import Resilience, Timeouts
+from gateway.model.route import STREAM_CONTENT_TYPES, Resilience, Timeouts
 from tests.forward.conftest import ALICE, Client, Conversation, a_request, a_route, upstream_of
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -113,6 +113,54 @@ async def test_an_event_stream_may_be_silent_longer_than_the_read_timeout(bench:
         subject = bench(upstream.port, resilience=Resilience(timeout=Timeouts(read_s=0.1)), deadline_s=0.2)
         client = await subject.get()
         assert (client.body, client.complete) == (b"data: 1\n\n" * 2, True)
+
+
+@pytest.mark.parametrize(
+    "media_type",
+    ["application/x-ndjson", "application/grpc-web+proto", "Application/X-NDJSON; charset=utf-8", "video/x-endless"],
+)
+async def test_a_stream_of_any_named_kind_may_be_silent_and_harms_no_breaker(bench: Any, media_type: str) -> None:
+    head = HEAD.replace(b"text/event-stream", media_type.encode())
+
+    async def slow(talk: Conversation) -> None:
+        await talk.send(head + EVENT)
+        await asyncio.sleep(0.4)
+        await talk.send(EVENT + b"0\r\n\r\n")
+
+    async with upstream_of(slow) as upstream:
+        types = (*STREAM_CONTENT_TYPES, "video/*")
+        subject = bench(upstream.port, resilience=Resilience(timeout=Timeouts(read_s=0.1)), stream_content_types=types)
+        client = await subject.get()
+        assert (client.body, client.complete) == (b"data: 1\n\n" * 2, True)
+
+
+async def test_an_answer_of_another_kind_is_no_stream(bench: Any) -> None:
+    async def silent(talk: Conversation) -> None:
+        await talk.send(HEAD + EVENT)
+        await talk.reader.read()
+
+    async with upstream_of(silent) as upstream:
+        subject = bench(upstream.port, resilience=Resilience(timeout=Timeouts(read_s=0.1)), stream_content_types=())
+        client = await subject.get()
+        assert client.edge.aborted
+        assert client.record.code == "upstream_timeout"
+
+
+@pytest.mark.parametrize(("media_type", "complete"), [("text/event-stream", True), ("application/x-ndjson", False)])
+async def test_only_an_event_stream_may_look_complete_when_the_gateway_goes_away(
+    bench: Any, media_type: str, *, complete: bool
+) -> None:
+    head = HEAD.replace(b"text/event-stream", media_type.encode())
+
+    async def stream(talk: Conversation) -> None:
+        await talk.send(head + EVENT)
+        await talk.reader.read()
+
+    async with upstream_of(stream) as upstream:
+        subject = bench(upstream.port)
+        asyncio.get_running_loop().call_later(0.1, subject.streams.drain)
+        client = await asyncio.wait_for(subject.get(), 5)
+        assert client.complete is complete
 
 
 async def test_a_stream_silent_for_too_long_is_broken_off(bench: Any) -> None:

@@ -96,6 +96,7 @@ def _route(section: Section[RouteKeys], drawn: _Drawn, action: Action, world: Wo
         cors=None if keys.cors is None else compile_cors(section, keys.cors, world),
         recheck_s=keys.recheck,
         stream_idle_timeout_s=keys.stream_idle_timeout,
+        stream_content_types=tuple(keys.stream_content_types),
         location=str(section.at()),
         fingerprint=fingerprint(keys.id, drawn.access, action),
         **{name: getattr(keys, name) for name in _SAME_NAME},

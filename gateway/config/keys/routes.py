@@ -12,9 +12,10 @@ from gateway.config.keys.iam import IamKeys
 from gateway.config.keys.identity import IdentityKeys
 from gateway.config.keys.resilience import CallKeys, Methods, PolicyKeys
 from gateway.config.keys.server import ServerKeys
-from gateway.config.keys.types import Count, Duration, DurationOrZero, Flag, Json, Name, Text, Word
+from gateway.config.keys.types import Count, Duration, DurationOrZero, Flag, Json, MediaType, Name, Text, Word
 from gateway.config.keys.upstreams import UpstreamKeys
 from gateway.config.problems import quoted
+from gateway.model.route import STREAM_CONTENT_TYPES
 
 
 class CorsKeys(Keys):
@@ -122,7 +123,12 @@ class RouteKeys(PolicyKeys):
     max_concurrency: Maybe[Count] = optional("Requests in flight on this route. When left out: half of the server's.")
     cors: Maybe[CorsKeys] = optional("Answer cross-origin requests here. When left out OPTIONS is a request like any.")
     recheck: Maybe[Duration] = optional("How often open streams are checked again. When left out: never.")
-    stream_idle_timeout: Duration = key("5m", "The longest silence of an event stream or WebSocket.")
+    stream_idle_timeout: Duration = key("5m", "The longest silence of a WebSocket or of an answer that is a stream.")
+    stream_content_types: list[MediaType] = key(
+        list(STREAM_CONTENT_TYPES),
+        "Answers of these media types are streams: `stream_idle_timeout` counts instead of `timeout.read`, and "
+        "`max_streams` instead of `max_concurrency`. A closing `*` stands for whatever follows.",
+    )
     server_timing: Flag = key(False, "Tell the caller the times of IAM and upstream in Server-Timing.")
     allow_encoded_slashes: Flag = key(False, "Admit %2F and %5C in the target; the bytes go on unchanged.")
     allow_empty_segments: Flag = key(False, "Admit // in the target; the bytes go on unchanged.")

@@ -19,6 +19,7 @@ from gateway.config.tree import Interpolated
 VARIABLE: Final = r"\$\{[^{}]+\}"
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]*\Z")
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
+_MEDIA_TYPE: Final = re.compile(r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]*\*?\Z")
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 
 
@@ -88,6 +89,12 @@ def _required_secret(text: str) -> str:
 def _header_name(text: str) -> str:
     if not _TOKEN.match(text):
         raise mistake("bad-header-name", f"{quoted(text)} is not a header name")
+    return text.lower()
+
+
+def _media_type(text: str) -> str:
+    if not _MEDIA_TYPE.match(text):
+        raise mistake("bad-media-type", f"{quoted(text)}: a media type is expected, like text/event-stream")
     return text.lower()
 
 
@@ -220,6 +227,16 @@ HeaderName = TypeAliasType(
         str,
         AfterValidator(_header_name),
         WithJsonSchema({"type": "string", "minLength": 1, "description": "The name of a header field, in any case."}),
+    ],
+)
+MediaType = TypeAliasType(
+    "MediaType",
+    Annotated[
+        str,
+        AfterValidator(_media_type),
+        WithJsonSchema(
+            {"type": "string", "minLength": 3, "description": "`type/subtype` without parameters; may end with `*`."}
+        ),
     ],
 )
 Name = TypeAliasType(
