@@ -128,6 +128,8 @@ class ClientCredentials:
         done, _ = await asyncio.wait({task}, timeout=deadline.remaining_s())
         if not done:
             raise _FetchFailed("upstream_timeout", None, "slower than the deadline").refusal()
+        if task.cancelled():  # by `aclose`: who waited for it was not cancelled itself
+            raise _FetchFailed("draining", None, "closed").refusal()
         outcome = task.result()
         if isinstance(outcome, _FetchFailed):
             raise outcome.refusal()

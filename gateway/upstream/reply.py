@@ -109,7 +109,7 @@ class Reply:
         self._chunks.clear()
         self.buffered = 0
         if connection is not None:
-            connection.abort(protocol_error("response given up", "http_response_incomplete"))
+            connection.give_up(self, protocol_error("response given up", "http_response_incomplete"))
 
     # Below: what the connection calls.
 

@@ -8,7 +8,10 @@ Rules:
    a connection whose request was not sent whole is never used again.
 4. Back to the pool goes only a connection whose response was whole, that both sides keep alive, with no byte beyond it.
 5. Silence is watched only while somebody waits for the upstream, the deadline only until the response head is there.
-6. Whoever stops waiting (cancellation) aborts the connection: half an exchange is of no use to anybody else.
+6. Whoever stops waiting (cancellation) aborts the connection, as half an exchange is of no use to anybody else. It does
+   so only while the connection is its own: in the turn of the loop in which its response becomes whole, the connection
+   may be the next request's already.
+7. An exchange whose connection ends always has an outcome: `abort` without a cause gives it one.
 """
 
 from __future__ import annotations
@@ -121,7 +124,7 @@ class Connection(asyncio.Protocol):
             self._write(head, outgoing)
             await waiter
         except BaseException:
-            self.abort()
+            self.give_up(reply)
             raise
         if reply.error is not None and not reply.buffered:  # no head, or one with which the response broke off
             raise reply.error
@@ -147,7 +150,8 @@ class Connection(asyncio.Protocol):
         else:
             transport.write(head)
             self.watch.start(self._write_s if self._writing_paused else inf)
-            self._pump = self._loop.create_task(self._send_body(body, outgoing.content_length))
+            assert self._reply is not None  # noqa: S101 - `exchange` has just set it
+            self._pump = self._loop.create_task(self._send_body(self._reply, body, outgoing.content_length))
             return
         self._on_request_sent()
 
@@ -156,7 +160,7 @@ class Connection(asyncio.Protocol):
 
     # --- the request body ---------------------------------------------------------------------------------------------
 
-    async def _send_body(self, body: AsyncIterator[bytes], length: int | None) -> None:
+    async def _send_body(self, reply: Reply, body: AsyncIterator[bytes], length: int | None) -> None:
         try:
             if length is None:
                 await self._send_chunked(body)
@@ -164,14 +168,14 @@ class Connection(asyncio.Protocol):
                 await self._send_sized(body, length)
         except asyncio.CancelledError:
             if not self._parser.head_done:  # not by us, or this is over anyway
-                self.abort(GatewayError("bad_request", "The request body ended early."))
+                self.give_up(reply, GatewayError("bad_request", "The request body ended early."))
             raise
         except Exception as error:  # noqa: BLE001 - the caller's iterator may raise anything; it gets it back
             self._pump = None
-            self.abort(error)
+            self.give_up(reply, error)
         else:
             self._pump = None
-            if not self._parser.head_done:
+            if self._reply is reply and not self._parser.head_done:
                 self._on_request_sent()
 
     async def _send_chunked(self, body: AsyncIterator[bytes]) -> None:
@@ -209,8 +213,16 @@ class Connection(asyncio.Protocol):
             self._reading_paused = False
             self._transport.resume_reading()
 
+    def give_up(self, reply: Reply, error: Exception | None = None) -> None:
+        """End the exchange of `reply`, and the connection with it; nothing if that exchange is over already."""
+        if self._reply is reply:
+            self.abort(error)
+
     def abort(self, error: Exception | None = None) -> None:
-        """Close at once, without sending what is still unsent; whoever waits gets `error`. May be called again."""
+        """Close at once, without sending what is still unsent; whoever waits gets `error`. May be called again.
+
+        For whoever owns the connection. An exchange calls `give_up`.
+        """
         reply = self._reply
         self._reply = None
         self.watch.stop()
@@ -220,8 +232,8 @@ class Connection(asyncio.Protocol):
             self.lost = True
             self._transport.abort()
             self._owner.on_lost(self)
-        if reply is not None and error is not None:
-            reply.fail(error)
+        if reply is not None:
+            reply.fail(error or failures.broken_off(None))
 
     # --- what the pool calls ------------------------------------------------------------------------------------------
 
