@@ -36,12 +36,16 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BreakerPolicy:
-    """When a circuit opens, and for how long. `failure_rate` is a fraction; None turns it (or `probe_s`) off."""
+    """When a circuit opens, and for how long. `failure_rate` is a fraction; None turns it (or `probe_s`) off.
+
+    `rate_is_set`: the configuration names a rate of its own.
+    """
 
     failure_threshold: int = 5
     open_for_s: float = 30.0
     open_for_max_s: float = 30.0
-    failure_rate: float | None = None
+    failure_rate: float | None = 0.9
+    rate_is_set: bool = False
     window_s: float = 10.0
     min_calls: int = 20
     probe_s: float | None = None

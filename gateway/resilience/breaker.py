@@ -5,8 +5,10 @@ listeners. Admission and outcomes are ours, because its own `call` is made for b
 counts a coroutine's failure, lets everybody through while half-open, and counts a caller who left.
 
 Rules: **admit** asks before the attempt and gives a Ticket; the attempt runs with nothing of the breaker around it; the
-ticket is settled afterwards, once. A closed circuit opens after `failure_threshold` consecutive failures, or when
-`failure_rate` of at least `min_calls` calls failed in the window. It stays open for `open_for_s`, then one trial is
+ticket is settled afterwards, once. A failure during which somebody else was answered is that request's own (Evidence).
+A closed circuit opens after `failure_threshold` consecutive failures of the dependency's own, but not while it answered
+somebody within the last second; or when `failure_rate` of at least `min_calls` calls failed in the window, and not for
+one or two subjects alone. It stays open for `open_for_s`, then one trial is
 admitted; its success closes the circuit, its failure opens it again for twice as long, up to `open_for_max_s`. A trial
 that was cancelled frees its place; one that is not settled within its own time limit has failed. Whatever was admitted
 before a change of state does not count after it. Being set aside by a peer's `Retry-After` rejects without being a
@@ -25,6 +27,7 @@ from typing import Any, Final
 import pybreaker
 
 from gateway.model.route import BreakerPolicy
+from gateway.resilience.evidence import Blame, Evidence
 from gateway.resilience.tally import Tally
 from gateway.resilience.ticket import CircuitOpen, Ticket
 from gateway.telemetry.observer import Observer
@@ -76,6 +79,7 @@ class Breaker:
         self._storage = pybreaker.CircuitMemoryStorage(pybreaker.STATE_CLOSED)
         self._machine = pybreaker.CircuitBreaker(name=name, state_storage=self._storage, listeners=[_Listener(self)])
         self._reason = ""
+        self.evidence = Evidence()
         self._tally = Tally(policy)
         self._trial: Ticket | None = None
         self._trial_until = 0.0
@@ -97,14 +101,15 @@ class Breaker:
 
     # Before an attempt
 
-    def admit(self, trial_limit_s: float | None = None) -> Ticket:
+    def admit(self, trial_limit_s: float | None = None, subject: str = "") -> Ticket:
         """Ask before a request. Raises CircuitOpen; while half-open exactly one ticket is out: the trial.
 
         `trial_limit_s`: how long the trial may take if this becomes it; the breaker's own limit by default.
+        `subject`: on whose behalf, so that one subject's failures are told from everybody's.
         """
         if self.state == CLOSED and not self._aside_until:
-            return Ticket(self, self.generation)
-        return self._admit(self._clock(), trial_limit_s)
+            return Ticket(self, self.generation, self.evidence.answers, subject)
+        return self._admit(self._clock(), trial_limit_s, subject)
 
     def probe(self) -> Ticket | None:
         """A trial of the gateway's own while the circuit is open, before its time is over.
@@ -113,7 +118,7 @@ class Breaker:
         """
         if self.state == CLOSED or self.forced or self._trial_out(self._clock()):
             return None
-        return self._try(self._clock(), None)
+        return self._try(self._clock(), None, "")
 
     def check(self, ticket: Ticket) -> None:
         """Called by `Ticket.still_open`."""
@@ -143,19 +148,19 @@ class Breaker:
             return waiting_s
         return self._open_s(now) or _TRIAL_RETRY_AFTER_S
 
-    def _admit(self, now: float, trial_limit_s: float | None) -> Ticket:
+    def _admit(self, now: float, trial_limit_s: float | None, subject: str) -> Ticket:
         refusal_s = self.refusal_s()
         if refusal_s > 0:
             raise CircuitOpen(refusal_s, "" if self.forced else self.last_failure)
         self._aside_until = 0.0
         if self.state == CLOSED:
-            return Ticket(self, self.generation)
+            return Ticket(self, self.generation, self.evidence.answers, subject)
         if self.state == OPEN:
             self._change(self._machine.half_open, "open time is over, one trial")
-        return self._try(now, trial_limit_s)
+        return self._try(now, trial_limit_s, subject)
 
-    def _try(self, now: float, limit_s: float | None) -> Ticket:
-        self._trial = Ticket(self, _NO_GENERATION)
+    def _try(self, now: float, limit_s: float | None, subject: str) -> Ticket:
+        self._trial = Ticket(self, _NO_GENERATION, self.evidence.answers, subject)
         self._trial_until = now + (self._trial_limit_s if limit_s is None else limit_s)
         return self._trial
 
@@ -179,31 +184,60 @@ class Breaker:
 
     def succeeded(self, ticket: Ticket) -> None:
         """Called by `Ticket.success`."""
+        now = self._clock()
+        self.evidence.answered(ticket.subject, now)
         if ticket is self._trial:
             self._change(self._machine.close, "trial succeeded")
         elif ticket.generation == self.generation:
             if self._tally.consecutive:
                 self._storage.reset_counter()
-            self._tally.success(self._clock())
+            self._tally.success(now)
 
-    def failed(self, ticket: Ticket, code: str) -> None:
-        """Called by `Ticket.failure`."""
+    def failed(self, ticket: Ticket, code: str) -> Blame:
+        """Called by `Ticket.failure`. Whose failure it is: only the dependency's own counts as consecutive."""
+        blame = self.evidence.blame(ticket.answers)
         if ticket is self._trial:
-            self._trial_failed(code)
+            self._trial_failed(code, blame)
         elif ticket.generation == self.generation:
+            self._count(ticket, code, blame)
+        return blame
+
+    def _count(self, ticket: Ticket, code: str, blame: Blame) -> None:
+        now = self._clock()
+        self.evidence.failed(ticket.subject, now)
+        if blame is Blame.DEPENDENCY:
             self.last_failure = code
             self._storage.increment_counter()
-            reason = self._tally.failure(self._clock())
-            if reason and not self.forced:
-                self._change(self._machine.open, f"{reason}, last: {code}")
+        self._tally.failure(now, consecutive=blame is Blame.DEPENDENCY)
+        reason = self._reason_to_open(now)
+        if reason and not self.forced:
+            self.last_failure = code
+            self._change(self._machine.open, f"{reason}, last: {code}")
+
+    def _reason_to_open(self, now: float) -> str:
+        in_a_row = "" if self.evidence.recent(now) else self._tally.in_a_row()
+        if in_a_row:
+            return in_a_row
+        too_many = self._tally.too_many()
+        return too_many if too_many and self._many_subjects(now) else ""
+
+    def _many_subjects(self, now: float) -> bool:
+        """One client's failures may be most of the calls while others are answered: then they say nothing."""
+        policy = self.policy
+        if self.evidence.widespread(now, policy.window_s):
+            return True
+        # Who sets a rate of his own also wants it to count where there are not three subjects at all.
+        return policy.rate_is_set and self.evidence.all_alike(now, policy.window_s)
 
     def released(self, ticket: Ticket) -> None:
         """Called by `Ticket.neutral`."""
         if ticket is self._trial:
             self._trial = None
 
-    def _trial_failed(self, code: str) -> None:
+    def _trial_failed(self, code: str, blame: Blame) -> None:
         self._trial = None
+        if blame is Blame.REQUEST:  # somebody else was answered: the next request is the trial
+            return
         self.last_failure = code
         if self.state == HALF_OPEN:
             self._failed_trials += 1
@@ -242,6 +276,7 @@ class Breaker:
         elif after == CLOSED:
             self._failed_trials = 0
             self._tally.clear()
+            self.evidence.forget_failures()
         self._tell(before, after)
 
     def snapshot(self) -> dict[str, Any]:

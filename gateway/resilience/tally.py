@@ -5,17 +5,23 @@ Deliberately absent: the states of a circuit and their times; they are the break
 
 from __future__ import annotations
 
+from typing import Final
+
 from gateway.model.route import BreakerPolicy
 from gateway.resilience.window import SlidingWindow
+
+_SLICES: Final = 10
 
 
 class Tally:
     """Counts the outcomes of a closed circuit. `now` is monotonic seconds."""
 
-    __slots__ = ("_policy", "_window", "consecutive")
+    __slots__ = ("_answered", "_policy", "_slice_end_s", "_slice_s", "_window", "consecutive")
 
     def __init__(self, policy: BreakerPolicy) -> None:
         self.consecutive = 0
+        self._answered = 0
+        self._slice_s = self._slice_end_s = 0.0
         self._window: SlidingWindow | None = None
         self.update(policy)
 
@@ -29,28 +35,39 @@ class Tally:
 
     def clear(self) -> None:
         """The circuit closed: start anew."""
-        self.consecutive = 0
+        self.consecutive = self._answered = 0
         if self._window is not None:
             self._window.clear()
 
     def success(self, now: float) -> None:
         """A call was answered."""
         self.consecutive = 0
-        if self._window is not None:
-            self._window.add(now, calls=1)
+        if now >= self._slice_end_s:  # this runs for every request: the window learns of a slice of time at once
+            self._add_answered(now)
+        self._answered += 1
 
-    def failure(self, now: float) -> str:
-        """A call failed. Returns why that is enough to open, or an empty string."""
-        policy = self._policy
-        self.consecutive += 1
+    def failure(self, now: float, *, consecutive: bool = True) -> None:
+        """A call failed. `consecutive`: the dependency is to blame; the share of failed calls has it either way."""
+        if consecutive:
+            self.consecutive += 1
         if self._window is not None:
+            self._add_answered(now)
             self._window.add(now, calls=1, marked=1)
-        if self.consecutive >= policy.failure_threshold:
-            return f"{self.consecutive} consecutive failures"
-        return self._too_many(policy)
 
-    def _too_many(self, policy: BreakerPolicy) -> str:
-        window = self._window
+    def _add_answered(self, now: float) -> None:
+        if self._window is not None:
+            self._window.add(self._slice_s, calls=self._answered)
+            self._slice_s, self._slice_end_s = now, now + self._policy.window_s / _SLICES
+        self._answered = 0
+
+    def in_a_row(self) -> str:
+        """Why the consecutive failures are enough to open, or an empty string."""
+        enough = self.consecutive >= self._policy.failure_threshold
+        return f"{self.consecutive} consecutive failures" if enough else ""
+
+    def too_many(self) -> str:
+        """Why the failures within the window are enough to open, or an empty string."""
+        policy, window = self._policy, self._window
         if window is None or policy.failure_rate is None or window.calls < policy.min_calls:
             return ""
         if window.marked < policy.failure_rate * window.calls:

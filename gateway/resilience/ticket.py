@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from gateway.resilience.evidence import Blame
+
 
 class _Issuer(Protocol):
     """What a ticket needs of the breaker that issued it."""
 
     def succeeded(self, ticket: Ticket) -> None: ...
-    def failed(self, ticket: Ticket, code: str) -> None: ...
+    def failed(self, ticket: Ticket, code: str) -> Blame: ...
     def released(self, ticket: Ticket) -> None: ...
     def check(self, ticket: Ticket) -> None: ...
 
@@ -24,14 +26,19 @@ class CircuitOpen(Exception):
 
 
 class Ticket:
-    """One admitted request. Settled exactly once: by the first of `success`, `failure` and `neutral`."""
+    """One admitted request of `subject`. Settled exactly once: by the first of `success`, `failure` and `neutral`.
 
-    __slots__ = ("_breaker", "_settled", "generation")
+    `answers` is how many answers the dependency had given when the request began (see Evidence).
+    """
 
-    def __init__(self, breaker: _Issuer, generation: int) -> None:
+    __slots__ = ("_breaker", "_settled", "answers", "generation", "subject")
+
+    def __init__(self, breaker: _Issuer, generation: int, answers: int = 0, subject: str = "") -> None:
         self._breaker = breaker
         self._settled = False
         self.generation = generation
+        self.answers = answers
+        self.subject = subject
 
     def success(self) -> None:
         """The dependency answered."""
@@ -39,11 +46,12 @@ class Ticket:
             self._settled = True
             self._breaker.succeeded(self)
 
-    def failure(self, code: str) -> None:
-        """The dependency failed, with a code of the table."""
-        if not self._settled:
-            self._settled = True
-            self._breaker.failed(self, code)
+    def failure(self, code: str) -> Blame:
+        """The request failed, with a code of the table. Returns whose failure it is; REQUEST if already settled."""
+        if self._settled:
+            return Blame.REQUEST
+        self._settled = True
+        return self._breaker.failed(self, code)
 
     def neutral(self) -> None:
         """Nothing was learnt: the caller left, or we could not ask."""

@@ -4,6 +4,7 @@ import pytest
 
 from gateway.model.route import BreakerPolicy
 from gateway.resilience.breaker import CLOSED, HALF_OPEN, OPEN, Breaker, CircuitOpen
+from gateway.resilience.evidence import Blame
 from gateway.telemetry.observer import Observer
 
 POLICY = BreakerPolicy(failure_threshold=5, open_for_s=5.0, open_for_max_s=60.0)
@@ -141,6 +142,7 @@ def test_the_first_open_time_has_no_jitter_and_success_starts_anew(breaker, cloc
     breaker.admit().failure("iam_error")
     clock.pass_s(breaker.remaining_s())
     breaker.admit().success()
+    clock.pass_s(1)
     open_it(breaker)
     assert breaker.remaining_s() == 5
 
@@ -184,20 +186,80 @@ def test_a_further_attempt_is_refused_once_the_circuit_opened(breaker, clock):
         ticket.still_open()
 
 
-def test_the_failure_rate_opens_when_failures_and_successes_alternate(clock, memory):
-    policy = BreakerPolicy(failure_threshold=5, failure_rate=0.5, window_s=10, min_calls=20)
+def alternate(breaker, *, answered, failing):
+    """One answer and one failure, ten times, by turns of the `failing` subjects."""
+    for turn in range(10):
+        breaker.admit(subject=answered).success()
+        breaker.admit(subject=failing[turn % len(failing)]).failure("iam_timeout")
+
+
+@pytest.mark.parametrize(
+    ("answered", "failing"),
+    [("alice", ["alice"]), ("alice", ["bob", "carol", "dave"]), ("alice", ["alice", "bob"])],
+    ids=["only one subject at all", "three subjects fail", "nobody else was answered"],
+)
+def test_the_failure_rate_opens_when_failures_and_successes_alternate(clock, memory, answered, failing):
+    policy = BreakerPolicy(failure_threshold=50, failure_rate=0.5, rate_is_set=True, window_s=10, min_calls=20)
     breaker = Breaker("iam", "iam", policy, observer=memory, clock=clock)
-    for _ in range(9):
-        breaker.admit().success()
-        fail(breaker)
-    assert breaker.state == CLOSED
-    breaker.admit().success()
-    fail(breaker)
+    alternate(breaker, answered=answered, failing=failing)
     assert memory.changes == [(CLOSED, OPEN, "10 of 20 calls failed in 10s, last: iam_timeout")]
 
 
+@pytest.mark.parametrize("failing", [["bob"], ["bob", "carol"]])
+def test_the_failures_of_one_or_two_subjects_do_not_open_for_others_who_are_answered(clock, memory, failing):
+    policy = BreakerPolicy(failure_threshold=5, failure_rate=0.5, rate_is_set=True, window_s=10, min_calls=20)
+    breaker = Breaker("iam", "iam", policy, observer=memory, clock=clock)
+    for _ in range(20):
+        alternate(breaker, answered="alice", failing=failing)
+        clock.pass_s(0.2)
+    assert memory.changes == []
+
+
+def test_a_failure_during_which_somebody_else_was_answered_is_its_own(breaker):
+    for _ in range(50):
+        poison = breaker.admit(subject="mallory")
+        breaker.admit(subject="alice").success()
+        assert poison.failure("iam_timeout") is Blame.REQUEST
+    assert breaker.state == CLOSED
+    assert breaker.snapshot()["consecutive_failures"] == 0
+
+
+def test_a_failure_during_which_nobody_was_answered_is_the_dependencys(breaker, clock):
+    breaker.admit().success()
+    clock.pass_s(1)
+    assert breaker.admit().failure("iam_timeout") is Blame.DEPENDENCY
+
+
+def test_a_settled_ticket_blames_nobody(breaker):
+    ticket = breaker.admit()
+    ticket.neutral()
+    assert ticket.failure("iam_timeout") is Blame.REQUEST
+
+
+def test_what_answered_within_the_last_second_is_not_down_yet_and_a_dead_one_is_a_second_later(breaker, clock):
+    breaker.admit().success()
+    clock.pass_s(0.5)
+    fail(breaker, 50)
+    assert breaker.state == CLOSED
+    clock.pass_s(0.5)
+    fail(breaker)
+    assert breaker.state == OPEN
+
+
+def test_a_trial_fails_only_if_nobody_else_was_answered_meanwhile(breaker, clock):
+    early = breaker.admit()
+    open_it(breaker)
+    clock.pass_s(5)
+    trial = breaker.admit()
+    early.success()
+    assert trial.failure("iam_error") is Blame.REQUEST
+    assert breaker.state == HALF_OPEN
+    assert breaker.admit().failure("iam_error") is Blame.DEPENDENCY
+    assert breaker.state == OPEN
+
+
 def test_the_failure_rate_forgets_what_is_older_than_its_window(clock, memory):
-    policy = BreakerPolicy(failure_threshold=100, failure_rate=0.5, window_s=10, min_calls=20)
+    policy = BreakerPolicy(failure_threshold=100, failure_rate=0.5, rate_is_set=True, window_s=10, min_calls=20)
     breaker = Breaker("iam", "iam", policy, observer=memory, clock=clock)
     fail(breaker, 19)
     clock.pass_s(11)

@@ -54,6 +54,7 @@ def _breaker(keys: IamCircuitBreakerKeys) -> BreakerPolicy:
         open_for_s=keys.open_for,
         open_for_max_s=keys.open_for_max,
         failure_rate=keys.failure_rate,
+        rate_is_set="failure_rate" in keys.model_fields_set,
         window_s=keys.window,
         min_calls=keys.min_calls,
         probe_s=keys.probe,

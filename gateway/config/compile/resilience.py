@@ -73,6 +73,7 @@ def _breaker(section: Section[C], keys: CircuitBreakerKeys, world: World) -> Bre
         open_for_s=keys.open_for,
         open_for_max_s=longest,
         failure_rate=keys.failure_rate,
+        rate_is_set="failure_rate" in keys.model_fields_set,
         window_s=keys.window,
         min_calls=keys.min_calls,
         probe_s=keys.probe,

@@ -33,8 +33,8 @@ class IamCircuitBreakerKeys(Keys):
     failure_threshold: Count = key(5, "Consecutive failures that open the circuit.")
     open_for: Duration = key("5s", "How long no call is made, until one trial.")
     open_for_max: Duration = key("60s", "Failed trials double the open time up to this.")
-    failure_rate: Maybe[Share] = optional(
-        "Opens also when this share of the calls within `window` fails. Off when left out."
+    failure_rate: Share = key(
+        "90%", "Opens also when this share of the calls within `window` fails, for at least three subjects or for all."
     )
     window: Duration = key("10s", "The time over which failure_rate is measured.")
     min_calls: Count = key(20, "Calls within `window` below which failure_rate does not count.")

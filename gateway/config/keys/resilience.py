@@ -53,8 +53,8 @@ class CircuitBreakerKeys(Keys):
     open_for_max: Maybe[Duration] = optional(
         "Failed trials double the open time up to this. When left out: open_for, so that it does not grow."
     )
-    failure_rate: Maybe[Share] = optional(
-        "Opens also when this share of the calls within `window` fails. Off when left out."
+    failure_rate: Share = key(
+        "90%", "Opens also when this share of the calls within `window` fails, for at least three subjects or for all."
     )
     window: Duration = key("10s", "The time over which failure_rate is measured.")
     min_calls: Count = key(20, "Calls within `window` below which failure_rate does not count.")

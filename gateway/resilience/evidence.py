@@ -1,0 +1,90 @@
+"""Whose failure is it? The one rule by which a failure is attributed, and what it is judged by: who was answered, when.
+
+A failure belongs to a dependency only if the dependency answered nobody else while the failing request was open.
+Otherwise it belongs to that request alone. Breakers, degrade rules, set-asides and trials read this verdict.
+Deliberately absent: what counts as an answer or a failure; that is for whoever knows the protocol.
+"""
+
+from __future__ import annotations
+
+import enum
+from math import inf
+from typing import Final
+
+RECENT_S: Final = 1.0
+"""A dependency that answered somebody this recently is not down."""
+WIDESPREAD: Final = 3
+"""So many subjects that fail are not one client's doing."""
+
+
+class Blame(enum.Enum):
+    """Whose failure it is."""
+
+    DEPENDENCY = enum.auto()
+    REQUEST = enum.auto()
+
+
+class Evidence:
+    """Who was answered by one dependency, and who failed. `now_s` is monotonic seconds.
+
+    `answers` only grows. A request notes it when it begins: if it has grown by the time the request fails, somebody
+    else was answered meanwhile. `answered_s` is the time of the last answer, minus infinity before the first.
+    """
+
+    __slots__ = ("_answered", "_failed", "_latest", "answered_s", "answers")
+
+    def __init__(self) -> None:
+        self.answers = 0
+        self.answered_s = -inf
+        self._latest = ""
+        self._answered: dict[str, float] = {}
+        self._failed: dict[str, float] = {}
+
+    def answered(self, subject: str, now_s: float) -> None:
+        """The dependency gave `subject` an outcome that is no failure."""
+        self.answers += 1
+        if subject != self._latest:  # this runs for every request: one subject in a row is noted when the next comes
+            self._note_latest()
+            self._latest = subject
+        self.answered_s = now_s
+
+    def failed(self, subject: str, now_s: float) -> None:
+        """A request of `subject` failed, whoever is to blame."""
+        _note(self._failed, subject, now_s)
+
+    def blame(self, answers_before: int) -> Blame:
+        """Whose failure it is that began when `answers` was `answers_before`, and failed now."""
+        return Blame.DEPENDENCY if self.answers == answers_before else Blame.REQUEST
+
+    def recent(self, now_s: float) -> bool:
+        """Whether somebody was answered within the last second."""
+        return now_s - self.answered_s < RECENT_S
+
+    def widespread(self, now_s: float, window_s: float) -> bool:
+        """Whether at least three subjects failed within `window_s`: that is not one client's doing."""
+        return len(_since(self._failed, now_s - window_s)) >= WIDESPREAD
+
+    def all_alike(self, now_s: float, window_s: float) -> bool:
+        """Whether nobody was answered within `window_s` but subjects that also failed."""
+        since_s = now_s - window_s
+        self._note_latest()
+        return _since(self._answered, since_s) <= _since(self._failed, since_s)
+
+    def _note_latest(self) -> None:
+        if self.answered_s > -inf:
+            _note(self._answered, self._latest, self.answered_s)
+
+    def forget_failures(self) -> None:
+        """The circuit closed: count anew."""
+        self._failed.clear()
+
+
+def _since(latest: dict[str, float], since_s: float) -> set[str]:
+    return {subject for subject, at_s in latest.items() if at_s >= since_s}
+
+
+def _note(latest: dict[str, float], subject: str, now_s: float) -> None:
+    """Keep the latest WIDESPREAD subjects: more are not needed to know that there are so many."""
+    if subject not in latest and len(latest) >= WIDESPREAD:
+        del latest[min(latest, key=latest.__getitem__)]
+    latest[subject] = now_s
