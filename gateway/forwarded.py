@@ -23,7 +23,9 @@ from gateway.model.settings import Network, ServerSettings
 _SANE_ID: Final = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:/+=@~-]{0,127}")
 _REMEMBERED: Final = 4096
 _SHORT: Final = 256
-_SCHEMES: Final = {"ws": "http", "wss": "https"}
+_SCHEMES: Final = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
+_WITH_PORT: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::[0-9]{1,5})?")
+_MAPPED: Final = "::ffff:"
 
 
 class Received(Protocol):
@@ -41,6 +43,18 @@ class Received(Protocol):
 def new_request_id() -> str:
     """32 hexadecimal digits that nobody has used."""
     return random_id()
+
+
+def plain_address(address: str) -> str:
+    """The address of a socket as everybody else writes it, so that the same host is always the same text.
+
+    IPv4 inside IPv6 (`::ffff:192.0.2.1`, RFC 4291 section 2.5.5.2: a caller of a dual-stack listener) is IPv4; a zone
+    (`fe80::1%eth0`) says something of our interfaces, and is left out.
+    """
+    if ":" not in address:
+        return address
+    address = address.partition("%")[0]
+    return address.removeprefix(_MAPPED) if "." in address else address
 
 
 class Trust:
@@ -64,11 +78,9 @@ class Trust:
 
     def _judge(self, address: str) -> bool:
         try:
-            parsed = ipaddress.ip_address(address)
+            parsed = _parsed(address)
         except ValueError:
             return False
-        if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
-            parsed = parsed.ipv4_mapped
         return any(parsed.version == network.version and parsed in network for network in self._networks)
 
     def client(self, peer: str, chain: list[bytes]) -> str:
@@ -87,14 +99,18 @@ class Trust:
 def _address(entry: bytes) -> str | None:
     """An entry of `X-Forwarded-For`: an IP address, possibly with brackets and a port."""
     text = entry.strip(b" \t").decode("latin-1")
-    if text.startswith("["):
-        text = text[1:].partition("]")[0]
-    elif text.count(":") == 1:
-        text = text.partition(":")[0]
+    found = _WITH_PORT.fullmatch(text)
     try:
-        return str(ipaddress.ip_address(text))
+        return str(_parsed(found[1] or found[2] if found else text))
     except ValueError:
         return None
+
+
+def _parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """The address, an IPv4 address where it holds one; without a zone, which is any text. Raises ValueError."""
+    parsed = ipaddress.ip_address(address.partition("%")[0])
+    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
+    return parsed if mapped is None else mapped
 
 
 def _unparsed(raw: bytes) -> Target:
@@ -129,7 +145,7 @@ class RequestBuilder:
             _remembered(raw) if len(raw) <= _SHORT else _unparsed(raw),
             scope["headers"],
             edge.host,
-            _SCHEMES.get(scheme, scheme),
+            _SCHEMES[scheme],
             peer,
             peer,
             trusted,
@@ -144,8 +160,7 @@ class RequestBuilder:
     def _believe(self, request: Request) -> None:
         request.client = self._trust.client(request.peer, request.values(b"x-forwarded-for"))
         proto = _last(request.headers, b"x-forwarded-proto").lower()
-        if proto in {"http", "https"}:
-            request.scheme = proto
+        request.scheme = _SCHEMES.get(proto, request.scheme)
         given = request.values(b"x-request-id")
         sane = len(given) == 1 and _SANE_ID.fullmatch(given[0])
         request.request_id = given[0].decode("ascii") if sane else new_request_id()

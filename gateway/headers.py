@@ -13,6 +13,7 @@ Deliberately absent: lists of fields that are let through. Unknown end-to-end fi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
@@ -63,7 +64,14 @@ _DASHED: Final = bytes.maketrans(b"_.", b"--")
 _NOTHING: Final[frozenset[bytes]] = frozenset()
 _VISIBLE: Final = "!\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
 
-_PASS, _DROP, _CONNECTION, _IF_TRUSTED = range(4)
+# What only a trusted proxy can know and we cannot continue: the port that callers use, the prefix that it took off.
+_PORT_FIELD, _PREFIX_FIELD = b"x-forwarded-port", b"x-forwarded-prefix"
+_OUTER_FORMS: Final = {
+    _PORT_FIELD: re.compile(rb"[0-9]{1,5}"),
+    _PREFIX_FIELD: re.compile(rb"(?:/[A-Za-z0-9\-._~!$&'()*+;=:@%]+)+/?"),
+}
+
+_PASS, _DROP, _CONNECTION, _OUTER, _IF_TRUSTED, _IF_IDENTITY = range(6)
 _REMEMBERED: Final = 4096
 _LONGEST: Final = 64
 
@@ -71,10 +79,15 @@ _LONGEST: Final = 64
 class HeaderRules:
     """What happens to a request field by name, for one configuration: made once, remembers each name's verdict."""
 
-    __slots__ = ("_exact", "_prefixes", "verdicts", "via", "via_1_0")
+    __slots__ = ("_exact", "_identity", "_identity_read_as", "_prefixes", "verdicts", "via", "via_1_0")
 
-    def __init__(self, settings: ServerSettings) -> None:
-        """`server.strip_request_headers` adds names; one that ends in `*` is a prefix."""
+    def __init__(self, settings: ServerSettings, identity: bytes | None = None) -> None:
+        """`server.strip_request_headers` adds names; one that ends in `*` is a prefix.
+
+        `identity`: the field, in lower case, in which a trusted proxy names the subject (`identity.header.name`).
+        """
+        self._identity = identity
+        self._identity_read_as = None if identity is None else identity.translate(_DASHED)
         extra = {name.lower().translate(_DASHED) for name in settings.strip_request_headers}
         prefixes = tuple(name[:-1] for name in extra if name.endswith(b"*"))
         self._exact = HOP_BY_HOP | _SPOOFABLE | _OURS | {name for name in extra if not name.endswith(b"*")}
@@ -94,14 +107,18 @@ class HeaderRules:
         if name == b"connection":
             return _CONNECTION
         read_as = name.translate(_DASHED)
-        if read_as in self._exact or read_as.startswith(self._prefixes):
+        if read_as in self._exact:
             return _DROP
+        if name in _OUTER_FORMS:
+            return _OUTER
         if read_as in _TRACE:
             return _IF_TRUSTED if read_as == name else _DROP
-        return _PASS
+        if read_as == self._identity_read_as and name == self._identity and not read_as.startswith(self._prefixes):
+            return _IF_IDENTITY
+        return _DROP if read_as == self._identity_read_as or read_as.startswith(self._prefixes) else _PASS
 
 
-def upstream_request_headers(
+def upstream_request_headers(  # noqa: C901 - one pass for every request, where a call costs more than a branch
     request: Request,
     *,
     rules: HeaderRules,
@@ -114,34 +131,38 @@ def upstream_request_headers(
 ) -> Headers:
     """The header of the forwarded request, `host` first, without framing fields.
 
-    `host`: the upstream's own, None keeps the caller's. `prefix`: what `strip_prefix` took off. `degraded`: the value
-    of `X-Gateway-Degraded`. `withhold`: end-to-end fields not to pass on (CREDENTIALS). Raises `bad_request` if
-    `Connection` names what it must not.
+    `host`: the upstream's own, None keeps the caller's. `prefix`: what `strip_prefix` took off; a trusted proxy's
+    own goes before it. `degraded`: the value of `X-Gateway-Degraded`. `withhold`: end-to-end fields not to pass on
+    (CREDENTIALS). Raises `bad_request` if `Connection` names what it must not.
     """
     known, learn = rules.verdicts.get, rules.learn
     headers: Headers = [(b"host", request.host.encode("ascii") if host is None else host)]
     connection: list[bytes] = []
+    outer: Headers = []
+    believed: Headers = []
     for field in request.headers:
         name = field[0]
         verdict = known(name)
         if verdict is None:
             verdict = learn(name)
-        if verdict == _PASS or (verdict == _IF_TRUSTED and _believed(name, request, traceparent)):
+        if verdict == _PASS:
             headers.append(field)
         elif verdict == _CONNECTION:
             connection.append(field[1])
+        elif verdict >= _OUTER and request.trusted:
+            (outer if verdict == _OUTER else believed).append(field)
+    if believed:
+        headers += _believed(believed, subject, traceparent)
     named = (connection_options(connection) if connection else _NOTHING) | withhold
     if named:
         headers = [field for field in headers if field[0] not in named or field[0] == b"host"]
-    _add_forwarded(headers, request)
+    _add_forwarded(headers, request, outer, prefix)
     headers.append((b"via", rules.via if request.http_version == "1.1" else rules.via_1_0))
     headers.append((b"x-request-id", request.request_id.encode("ascii")))
     if traceparent is not None:
         headers.append((b"traceparent", traceparent))
     if subject is not None and subject.identified:
         headers.append((b"x-auth-subject", visible(subject.id)))
-    if prefix is not None:
-        headers.append((b"x-forwarded-prefix", prefix))
     if degraded is not None:
         headers.append((b"x-gateway-degraded", degraded))
     return headers
@@ -176,20 +197,38 @@ def _options(values: Iterable[bytes]) -> frozenset[bytes]:
     return frozenset(option.strip(b" \t").lower() for value in values for option in value.split(b","))
 
 
-def _believed(name: bytes, request: Request, traceparent: bytes | None) -> bool:
-    """Whether a client's trace context goes on: only a trusted proxy's, and never beside our own."""
-    return request.trusted and not (traceparent is not None and name == b"traceparent")
+def _believed(fields: Headers, subject: Subject | None, traceparent: bytes | None) -> Headers:
+    """Of what only a trusted proxy may say: its trace context, never beside our own; the identity, where it is one."""
+    traces = _TRACE - {b"traceparent"} if traceparent is not None else _TRACE
+    return [field for field in fields if (field[0] in traces if field[0] in _TRACE else subject is not None)]
 
 
-def _add_forwarded(headers: Headers, request: Request) -> None:
-    """`X-Forwarded-For/-Proto/-Host`: a trusted proxy's chain continued, anybody else's begun anew."""
-    if not request.trusted:
+def _add_forwarded(headers: Headers, request: Request, outer: Headers, prefix: bytes | None) -> None:
+    """`X-Forwarded-*`: what a trusted proxy said continued, anybody else's begun anew."""
+    if request.trusted:
+        before = request.values(b"x-forwarded-for")
+        chain = b", ".join([*before, request.peer.encode("ascii")])
+        hosts = request.values(b"x-forwarded-host")
+        headers += _forwarded(chain, request.scheme, hosts[0] if len(hosts) == 1 else request.host.encode("ascii"))
+    else:
         headers += _begun_anew(request.peer, request.scheme, request.host)
-        return
-    before = request.values(b"x-forwarded-for")
-    chain = b", ".join([*before, request.peer.encode("ascii")])
-    hosts = request.values(b"x-forwarded-host")
-    headers += _forwarded(chain, request.scheme, hosts[0] if len(hosts) == 1 else request.host.encode("ascii"))
+    if outer:
+        prefix = _continued(outer, headers, prefix)
+    if prefix is not None:
+        headers.append((_PREFIX_FIELD, prefix))
+
+
+def _continued(outer: Headers, headers: Headers, prefix: bytes | None) -> bytes | None:
+    """Add a trusted proxy's port as it is; the whole prefix, its own before ours. A field given twice says nothing."""
+    names = [name for name, _ in outer]
+    for name, value in outer:
+        if names.count(name) > 1 or not _OUTER_FORMS[name].fullmatch(value):
+            continue
+        if name == _PORT_FIELD:
+            headers.append((name, value))
+        else:
+            prefix = value.rstrip(b"/") + (prefix or b"")
+    return prefix
 
 
 def _forwarded(chain: bytes, scheme: str, host: bytes) -> tuple[Header, ...]:

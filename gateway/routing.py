@@ -3,9 +3,11 @@ r"""Which route a request belongs to: the canonical target, and a trie by segmen
 `parse_target` decides on the bytes as received and never rewrites them: what two parsers could read differently is
 `bad_request`, so that the target that was matched and authorized is the one that is sent, byte for byte.
 
-Rules of the target: origin form (RFC 9112 section 3.2.1); the path in the alphabet of RFC 3986 section 3.3, valid UTF-8
-once decoded; no dot segment in any encoding, no `\\`, no control character, nothing doubly encoded, no fragment. `%2F`,
-empty segments and `;` are `oddities`: refused unless the route admits them. The query is opaque visible ASCII.
+Rules of the target: origin form (RFC 9112 section 3.2.1); the path in the alphabet of RFC 3986 section 3.3, and
+`[ ] | ^`, which browsers send as they are; valid UTF-8 once decoded; no dot segment in any encoding, no backslash, no
+control character, nothing doubly encoded, no fragment, nothing that Unicode's compatibility form (NFKC) makes a slash,
+a backslash or a dot segment. `%2F` and `%5C`, empty segments and `;` are `oddities`: refused unless the route admits
+them. The query is opaque visible ASCII.
 
 Rules of the match: whole segments, decoded once, case-sensitive; at every segment a literal before `{x}` before `*`,
 left to right; among routes of the same path one with the request's `host` before one without; one trailing slash is as
@@ -32,15 +34,17 @@ EMPTY_SEGMENT: Final = "empty_segment"
 PATH_PARAMETER: Final = "path_parameter"
 
 _NONE: Final[frozenset[str]] = frozenset()
-_DOTS: Final = frozenset({".", ".."})
 # The path of nearly every request: no escape, no oddity and no dot segment, so there is nothing to decode or refuse.
 _PLAIN_PATH: Final = re.compile(rb"(?:/(?!\.\.?(?:/|\Z))[A-Za-z0-9\-._~!$&'()*+,=:@]+)*/?")
-_PATH: Final = re.compile(rb"/(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/]|%[0-9A-Fa-f]{2})*")
+_PATH: Final = re.compile(rb"/(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/\[\]|^]|%[0-9A-Fa-f]{2})*")
 _QUERY: Final = re.compile(rb"[!\"$-~]*")
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f]")
 _STILL_ENCODED: Final = re.compile("%[0-9A-Fa-f]{2}")
 _SHORT: Final = 256
-_DELIMITERS: Final = frozenset("/\\%;?#")
+_ENCODED_SLASH: Final = re.compile(rb"%2[fF]")
+# Also where some servers cut off what makes it another segment: parameters, white space, a query.
+_DOT_SEGMENT: Final = re.compile(r"(?:\A|[/\\])\s*\.\.?\s*(?:[;?#][^/\\]*)?(?=[/\\]|\Z)")
+_EMPTY: Final = re.compile(r"(?:\A|[/\\])(?=[/\\]|\Z)")
 
 
 def parse_target(raw: bytes) -> Target:
@@ -64,13 +68,19 @@ _remembered = lru_cache(maxsize=4096)(_parse)
 
 
 def _decoded_target(raw: bytes, path: bytes, query: bytes) -> Target:
+    """The target of a path with escapes or oddities. All of it at once: a path may have thousands of segments."""
+    if b"%00" in path:
+        raise _ambiguous("an encoded control character")
     try:
-        segments = tuple(unquote_to_bytes(part).decode() for part in _split(path.decode("ascii")))
+        text = unquote_to_bytes(_ENCODED_SLASH.sub(b"\0", path)).decode()  # NUL: so that it makes no segment
     except UnicodeDecodeError:
         raise _ambiguous("a path that is not UTF-8") from None
-    for segment in segments:
-        _refuse_ambiguous(segment)
-    return Target(raw, path, query, segments, frozenset(_oddities(path, segments)))
+    segments = _split(text)
+    inner = "/".join(segments).replace("\0", "/")
+    _refuse_ambiguous(inner)
+    if "\0" in text:
+        segments = tuple(segment.replace("\0", "/") for segment in segments)
+    return Target(raw, path, query, segments, frozenset(_oddities(path, text, inner)))
 
 
 def _split(path: str) -> tuple[str, ...]:
@@ -79,38 +89,37 @@ def _split(path: str) -> tuple[str, ...]:
     return tuple(inner.split("/")) if len(path) > 1 else ()
 
 
-def _refuse_ambiguous(segment: str) -> None:
-    """Raise for a decoded segment that another decoder could take for something else."""
-    if _CONTROL.search(segment) or "\\" in segment:
-        raise _ambiguous("an encoded control character or backslash")
-    if _STILL_ENCODED.search(segment):
+def _refuse_ambiguous(path: str) -> None:
+    """Raise for a decoded path that another decoder could take for something else."""
+    if _CONTROL.search(path):
+        raise _ambiguous("an encoded control character")
+    if _STILL_ENCODED.search(path):
         raise _ambiguous("a doubly encoded character")
-    plain = segment if segment.isascii() else _compatible(segment)
-    if "." in plain and any(_is_dots(part) for part in plain.split("/")):
+    if _DOT_SEGMENT.search(path if path.isascii() else _compatible(path)):
         raise _ambiguous("a dot segment")
 
 
-def _compatible(segment: str) -> str:
-    """The segment as a parser sees it that applies NFKC: look-alike delimiters (U+FF0F, U+FE52 …) are refused."""
-    normal = unicodedata.normalize("NFKC", segment)
-    if any(mark in normal and mark not in segment for mark in _DELIMITERS):
+def _compatible(path: str) -> str:
+    """The path as a parser sees it that applies NFKC: look-alikes of slash and backslash (U+FF0F, U+FE68) are refused.
+
+    Such a parser may decode once more what only now is an escape (U+FF05, then `2F`), so that is looked at too.
+    """
+    normal = unicodedata.normalize("NFKC", path)
+    if _STILL_ENCODED.search(normal):
+        normal = unquote_to_bytes(normal).decode(errors="replace")
+    if "\0" in normal or any(normal.count(mark) != path.count(mark) for mark in "/\\"):
         raise _ambiguous("a character that normalises to a delimiter")
     return normal
 
 
-def _is_dots(part: str) -> bool:
-    """Whether the part is a dot segment once path parameters and white space are dropped, as some servers do."""
-    return part.partition(";")[0].strip() in _DOTS
-
-
-def _oddities(path: bytes, segments: tuple[str, ...]) -> Iterator[str]:
+def _oddities(path: bytes, text: str, inner: str) -> Iterator[str]:
+    """`text`: the decoded path with NUL for `%2F`; `inner`: as every reader has it, without the slashes around it."""
     if b";" in path:
         yield PATH_PARAMETER
-    for segment in segments:
-        if "/" in segment:
-            yield ENCODED_SLASH
-        if "" in segment.split("/"):
-            yield EMPTY_SEGMENT
+    if "\0" in text or "\\" in text:
+        yield ENCODED_SLASH
+    if len(text) > 1 and _EMPTY.search(inner):
+        yield EMPTY_SEGMENT
 
 
 def _ambiguous(reason: str) -> GatewayError:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import quote, unquote_to_bytes
 
@@ -24,6 +25,13 @@ NAMED: Final = ("path", "claim", "query", "header", "item")
 _PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
 _DASHED: Final = bytes.maketrans(b"_.", b"--")
 _LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+_MEANS_ITSELF: Final = {
+    ord("&"): b"",
+    ord("="): b"",
+    ord("+"): b"",
+    ord(" "): rb"[+ ]",
+    ord("%"): rb"%(?![0-9A-Fa-f]{2})",
+}
 _KNOWN: Final = re.compile(rf"\{{({'|'.join(map(re.escape, PLAIN))}|(?:{'|'.join(NAMED)})\.[^{{}}\s]+)\}}")
 
 
@@ -210,12 +218,24 @@ def _scalar(value: Any) -> str | None:
 
 
 def _query_value(query: bytes, name: str) -> str | None:
-    found = [
-        value
-        for key, _, value in (pair.partition(b"=") for pair in query.split(b"&"))
-        if _decoded(key.replace(b"+", b" ")) == name
-    ]
+    found = _parameter(name).findall(query)
     return _decoded(found[0].replace(b"+", b" ")) if len(found) == 1 else None
+
+
+@lru_cache(maxsize=1024)
+def _parameter(name: str) -> re.Pattern[bytes]:
+    """Finds the values of a parameter, its name spelled in any way that decodes to `name`.
+
+    One pass, because callers choose how many parameters there are; names come from the configuration.
+    """
+    return re.compile(rb"(?:\A|&)" + b"".join(map(_spellings, name.encode())) + rb"(?=[=&]|\Z)=?([^&]*)")
+
+
+def _spellings(byte: int) -> bytes:
+    """The ways to write a byte of a name: as it is, where that means itself, and percent-encoded in either case."""
+    plain = _MEANS_ITSELF.get(byte, re.escape(bytes((byte,))))
+    escape = b"%" + b"".join(b"[%c%c]" % (digit, ord(chr(digit).upper())) for digit in b"%02x" % byte)
+    return b"(?:" + escape + (b"|" + plain if plain else b"") + b")"
 
 
 def _header_value(request: Request, name: bytes) -> str | None:

@@ -59,9 +59,16 @@ class AdminGuard:
     def _change_refused(self, headers: Headers) -> Response | None:
         if headers.get("x-gateway-admin") != "1":
             return problem(403, "A change needs the header X-Gateway-Admin: 1.")
-        if not self._from_here(headers):
-            return problem(403, "A change may not come from a foreign origin.")
-        return None
+        origins = headers.getlist("origin")
+        if not origins:
+            return None
+        try:
+            authority = urlsplit(origins[0]).netloc.lower()
+        except ValueError:
+            return problem(400, "The Origin is not one.")
+        if len(origins) == 1 and self._is_here(authority, headers):
+            return None
+        return problem(403, "A change may not come from a foreign origin.")
 
     def _addressed(self, scope: Scope, hosts: list[str]) -> bool:
         if len(hosts) != 1 or not hosts[0]:
@@ -71,13 +78,9 @@ class AdminGuard:
     def _permitted(self, headers: Headers) -> bool:
         return self._token is None or _bears(headers, self._token)
 
-    def _from_here(self, headers: Headers) -> bool:
-        """Whether the page that sends this, if it is a page, is this listener's own or one of `admin_hosts`."""
-        origins = headers.getlist("origin")
-        if not origins:
-            return True
-        authority = urlsplit(origins[0]).netloc.lower()
-        if len(origins) > 1 or not authority:
+    def _is_here(self, authority: str, headers: Headers) -> bool:
+        """Whether the page that sends this is this listener's own, or one of `admin_hosts`."""
+        if not authority:
             return False
         return authority == headers["host"].lower() or bool({authority, _without_port(authority)} & self._named)
 

@@ -28,7 +28,7 @@ from gateway.iam.decision_point import DecisionPoint
 from gateway.identity import Identifier, build_identifier
 from gateway.model.permit import Permit
 from gateway.model.route import AggregateAction, BreakerPolicy, IamFailureMode, NavigationAction, ProxyAction
-from gateway.model.settings import Configuration, IamApi, JwtIdentity, UpstreamSettings
+from gateway.model.settings import Configuration, HeaderIdentity, IamApi, Identity, JwtIdentity, UpstreamSettings
 from gateway.pipeline import Service, Site
 from gateway.resilience.breaker import Breaker
 from gateway.resilience.deadline import Deadline
@@ -97,7 +97,7 @@ class _Composer:
             streams=streams,
             health=health,
             observer=self._observer,
-            rules=HeaderRules(server),
+            rules=HeaderRules(server, _identity_field(configuration.identity)),
         )
         services = {
             route.id: Service(route, endpoints.of(route), self._limit(("route", route.id), route.max_concurrency))
@@ -220,3 +220,7 @@ def _names_of(configuration: Configuration, system: str) -> list[str]:
             case AggregateAction(parts=parts):
                 names += [f"{route.id}.{part.name}" for part in parts if part.upstream == system]
     return names
+
+
+def _identity_field(identity: Identity) -> bytes | None:
+    return identity.name if isinstance(identity, HeaderIdentity) else None

@@ -1,7 +1,8 @@
 """Many timers of which hardly one ever rings: what is due within the same few milliseconds shares one of the loop's.
 
 Rules: nothing rings early, and nothing later than TICK_S after its time (and what the loop is late by); what is due in
-the same tick rings in the order in which it was set. Setting and taking back cost a dictionary entry each, where a
+the same tick rings in the order in which it was set; an error in one of them is the loop's to report, and takes nothing
+from the others. Setting and taking back cost a dictionary entry each, where a
 timer of the loop costs a hundred times as much.
 """
 
@@ -47,11 +48,17 @@ class Ticks:
         return tick
 
     def _ring(self, number: int) -> None:
-        tick = self._ticks.pop(number)
-        while tick:
-            due = next(iter(tick))
-            del tick[due]
-            due.ring()
+        self._ring_all(self._ticks.pop(number))
+
+    def _ring_all(self, tick: Tick) -> None:
+        try:
+            while tick:
+                due = next(iter(tick))
+                del tick[due]
+                due.ring()
+        finally:
+            if tick:  # an error came out of one: the others ring in the loop's next turn
+                self.loop.call_soon(self._ring_all, tick)
 
 
 class _Present:

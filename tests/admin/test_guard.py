@@ -161,3 +161,14 @@ async def test_two_hosts_are_no_host():
     asked = client()
     reply = await asked.get("/status", headers=[("host", "127.0.0.1:9901"), ("host", "evil.example")])
     assert reply.status_code == 421
+
+
+@pytest.mark.parametrize("origin", ["http://[::1", "http://]", "http://[v1.x", "http://a\u00bd/"])
+async def test_an_origin_that_is_none_is_a_bad_request(origin):
+    reply = await client().post("/-/reload", headers={**POST, "origin": origin.encode("latin-1")})
+    assert reply.status_code in (400, 403)
+    assert reply.headers["content-type"] == "application/problem+json"
+
+
+async def test_half_an_address_is_a_bad_request():
+    assert (await client().post("/-/reload", headers={**POST, "origin": "http://[::1"})).status_code == 400

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.forwarded import RequestBuilder, Trust, new_request_id
+from gateway.forwarded import RequestBuilder, Trust, new_request_id, plain_address
 from gateway.model.request import Header, Request
 from gateway.model.settings import ServerSettings
 
@@ -64,6 +64,15 @@ def test_a_socket_and_a_peer_without_address() -> None:
         ([b"1.2.3.4:5678"], "1.2.3.4"),
         ([b"[2001:db8::1]:5678"], "2001:db8::1"),
         ([b"2001:DB8::1, fd00::9"], "2001:db8::1"),
+        ([b"::ffff:1.2.3.4"], "1.2.3.4"),
+        ([b"[::FFFF:1.2.3.4]:80"], "1.2.3.4"),
+        ([b"::ffff:102:304, ::ffff:10.0.0.7"], "1.2.3.4"),
+        ([b"[2001:db8::1]"], "2001:db8::1"),
+        ([b"[2001:db8::1]x"], "10.0.0.1"),
+        ([b"[2001:db8::1"], "10.0.0.1"),
+        ([b"1.2.3.4:x"], "10.0.0.1"),
+        ([b"fe80::1%eth0"], "fe80::1"),
+        ([b"fe80::1%<script>"], "fe80::1"),
     ],
 )
 def test_the_client_is_the_rightmost_that_no_trusted_proxy_vouches_for(chain: list[bytes], client: str) -> None:
@@ -74,8 +83,9 @@ def test_the_client_is_the_rightmost_that_no_trusted_proxy_vouches_for(chain: li
 
 @pytest.mark.parametrize(
     ("value", "scheme"),
-    [(b"https", "https"), (b"HTTPS", "https"), (b"http, https", "https"), (b"gopher", "http"), (b"", "http")],
-)
+    [(b"https", "https"), (b"HTTPS", "https"), (b"http, https", "https"), (b"gopher", "http"), (b"", "http"),
+     (b"wss", "https"), (b"WSS", "https"), (b"https, ws", "http")],
+)  # fmt: skip
 def test_the_scheme_is_what_the_nearest_trusted_proxy_said(value: bytes, scheme: str) -> None:
     assert build((b"x-forwarded-proto", value)).scheme == scheme
     assert build((b"x-forwarded-proto", value), peer="192.0.2.1").scheme == "http"
@@ -100,6 +110,22 @@ def test_trust_knows_networks_of_both_families_and_mapped_addresses() -> None:
     for address in ("11.0.0.1", "fe80::1", "::ffff:11.0.0.1", "", "garbage"):
         assert address not in trust
     assert "10.0.0.1" not in Trust(())
+
+
+@pytest.mark.parametrize(
+    ("address", "plain"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("2001:db8::1", "2001:db8::1"),
+        ("::ffff:0:1", "::ffff:0:1"),
+        ("64:ff9b::192.0.2.1", "64:ff9b::192.0.2.1"),
+        ("fe80::1%eth0", "fe80::1"),
+        ("", ""),
+    ],
+)
+def test_the_address_of_a_socket_has_one_spelling(address: str, plain: str) -> None:
+    assert plain_address(address) == plain
 
 
 def test_the_remembered_peers_are_bounded() -> None:

@@ -110,6 +110,41 @@ def test_names_of_the_configuration_are_removed_too() -> None:
     assert [name for name, value in headers if value == b"1"] == [b"x-internal"]
 
 
+IDENTITY_SPELLINGS = [b"x-webauth-user", b"x-webauth_user", b"x_webauth_user", b"x.webauth.user", b"x-webauth.user"]
+
+
+@pytest.mark.parametrize("configured", [b"x-webauth-user", b"x_webauth_user"])
+def test_the_field_of_the_identity_is_removed_in_all_spellings_but_where_it_is_the_identity(configured: bytes) -> None:
+    rules = HeaderRules(ServerSettings(), configured)
+    fields = [(name, b"admin") for name in IDENTITY_SPELLINGS]
+    subject = Subject(type="identity", id="alice", key="alice", document="{}")
+    for facts in ({}, {"subject": subject}, {"trusted": True}):
+        assert b"admin" not in dict(sent(*fields, rules=rules, **facts)).values()
+    kept = [name for name, value in sent(*fields, rules=rules, trusted=True, subject=subject) if value == b"admin"]
+    assert kept == [configured]
+
+
+def test_what_only_a_trusted_proxy_knows_is_kept_and_its_prefix_goes_first() -> None:
+    port, outer = (b"x-forwarded-port", b"8443"), (b"x-forwarded-prefix", b"/outer")
+    assert {port, outer} <= set(sent(port, outer, trusted=True))
+    assert (b"x-forwarded-prefix", b"/outer/app") in sent(outer, trusted=True, prefix=b"/app")
+    assert (b"x-forwarded-prefix", b"/outer/app") in sent((outer[0], b"/outer/"), trusted=True, prefix=b"/app")
+    assert dict(sent(port, outer, prefix=b"/app"))[b"x-forwarded-prefix"] == b"/app"
+    assert b"x-forwarded-port" not in dict(sent(port, outer))
+
+
+@pytest.mark.parametrize("value", [b"", b"/", b"outer", b"//x", b"/a b", b"/a,/b", b"/a?b", b"http://x/a"])
+def test_an_odd_prefix_or_port_of_a_trusted_proxy_says_nothing(value: bytes) -> None:
+    headers = sent((b"x-forwarded-prefix", value), (b"x-forwarded-port", value), trusted=True, prefix=b"/app")
+    assert dict(headers)[b"x-forwarded-prefix"] == b"/app"
+    assert b"x-forwarded-port" not in dict(headers)
+
+
+def test_a_prefix_or_port_given_twice_says_nothing() -> None:
+    twice = [(b"x-forwarded-prefix", b"/a"), (b"x-forwarded-port", b"1")] * 2
+    assert {b"x-forwarded-prefix", b"x-forwarded-port"}.isdisjoint(dict(sent(*twice, trusted=True)))
+
+
 def test_what_connection_names_goes_too() -> None:
     headers = sent(
         (b"connection", b"keep-alive, X-Custom"),

@@ -166,6 +166,7 @@ def test_a_preflight_finds_its_route() -> None:
     ("path", "flag"),
     [
         ("/a/b%2fc", "allow_encoded_slashes"),
+        ("/a/b%5Cc", "allow_encoded_slashes"),
         ("/a//c", "allow_empty_segments"),
         ("/a/b;c", "allow_path_parameters"),
     ],
