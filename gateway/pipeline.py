@@ -41,6 +41,9 @@ class Identify(Protocol):
     async def identify(self, request: Request) -> Subject:
         """The subject, or GatewayError `unauthenticated`, `identity_unavailable`."""
 
+    def late(self) -> GatewayError:
+        """The refusal of a request whose deadline ended within `identify`."""
+
 
 class Authorize(Protocol):
     """Step 3: may they."""
@@ -166,10 +169,10 @@ class Pipeline:
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
         deadline = Deadline.after(route.deadline_s, self._loop)
+        subject: Subject | None = None
         permit: Permit | None = None
         try:
             with deadline.enforced():
-                subject = None
                 if route.access[request.method].kind is not AccessKind.PUBLIC:
                     subject = await site.identifier.identify(request)
                 permit = await site.authorizer.authorize(
@@ -177,6 +180,8 @@ class Pipeline:
                 )
                 await service.endpoint(permit, exchange, deadline)
         except DeadlineExceeded:
+            if subject is None and route.access[request.method].kind is not AccessKind.PUBLIC:
+                raise site.identifier.late() from None
             raise _too_late(permit) from None
 
     async def _refuse(self, exchange: Exchange, site: Site, error: GatewayError) -> None:
@@ -209,7 +214,7 @@ def _service(exchange: Exchange, site: Site) -> Service:
 
 
 def _too_late(permit: Permit | None) -> GatewayError:
-    """Before the permit the deadline ended on IAM, after it on the upstream (docs/errors.md)."""
+    """Before the permit, and with a subject, the deadline ended on IAM, after it on the upstream (docs/errors.md)."""
     if permit is None:
         return GatewayError("iam_timeout", "Access could not be checked in time, so nothing was forwarded.")
     return GatewayError("deadline_exceeded", "The answer did not arrive within the deadline.")

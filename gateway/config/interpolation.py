@@ -44,6 +44,8 @@ class Interpolation:
         if "$" not in text:
             return node
         filled = _DOLLAR.sub(lambda found: self._replacement(found, node.mark), text)
+        if "${" in text.replace("$$", ""):
+            self._problems.hide(filled, text)
         return Node(node.mark, Interpolated(filled))
 
     def _replacement(self, found: re.Match[str], mark: Mark) -> str:
@@ -56,8 +58,11 @@ class Interpolation:
             self._mistake(mark, "bad-variable", "${ without its }; $${ is a dollar sign and a brace")
             return ""
         if inner.startswith("file:"):
-            return self._read_text(mark, inner.removeprefix("file:")) or ""
-        return self._variable(inner, mark)
+            value = self._read_text(mark, inner.removeprefix("file:")) or ""
+        else:
+            value = self._variable(inner, mark)
+        self._problems.hide(value, found.group())
+        return value
 
     def _itself(self, name: str, mark: Mark) -> str:
         if name in self._environ:

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from typing import Final
 
 _NEAR: Final = 0.6
+_TELLING: Final = 6
+"""Characters from which a value is hidden also where it is not quoted: shorter ones stand in many words."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -59,6 +61,20 @@ class Problems:
     def __init__(self) -> None:
         self._found: dict[Problem, None] = {}
         self._marks: set[Mark] = set()
+        self._hidden: dict[str, str] = {}
+
+    def hide(self, value: str, written: str) -> None:
+        """Show `written` (`${VAR}`) wherever a message would show `value`, which came from outside the file.
+
+        Such a value may be a secret that stands under the wrong key. Very short ones only where they are quoted.
+        """
+        host = value.partition("://")[2].partition("/")[0]  # what a message about a URL names
+        for text in filter(str.strip, {value, value.lower(), value.strip(), host, host.lower()}):
+            self._hidden[quoted(text)] = quoted(written)
+            self._hidden[repr(text)] = quoted(written)
+            if len(text) >= _TELLING:
+                self._hidden[text] = written
+                self._hidden[quoted(text)[1:-1]] = written
 
     def error(self, mark: Mark, id_: str, message: str) -> None:
         """Note a mistake."""
@@ -84,6 +100,8 @@ class Problems:
         return mark in self._marks
 
     def _note(self, mark: Mark, severity: str, id_: str, message: str) -> None:
+        for text in sorted(self._hidden, key=len, reverse=True):
+            message = message.replace(text, self._hidden[text])
         line = " ".join(message.split())
         self._found[Problem(mark.file, mark.line, mark.col, severity, id_, line)] = None
 

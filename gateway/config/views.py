@@ -1,7 +1,7 @@
 """A configuration as JSON for the admin listener, without its secrets.
 
 A field that the model keeps out of its `repr` is a secret. Bodies and queries that the gateway sends to systems of an
-aggregate may hold keys of those systems, so they are masked as well.
+aggregate may hold keys of those systems, so they are masked as well; so is the query of every URL.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def masked(configuration: Configuration) -> dict[str, Any]:
 
 def _view(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float) or type(value) is str:
-        return value
+        return _without_query(value) if type(value) is str and "://" in value else value
     if isinstance(value, enum.Enum):
         return value.value
     if isinstance(value, CheckTemplate):
@@ -45,9 +45,13 @@ def _member(holder: Any, field: Field[Any]) -> Any:
     if isinstance(holder, Part) and field.name == "json" and value is not None:
         return MASK
     if isinstance(holder, Part) and field.name == "path":
-        path, question, _ = template_text(value).partition("?")
-        return f"{path}?{MASK}" if question else path
+        return _without_query(template_text(value))
     return _view(value)
+
+
+def _without_query(text: str) -> str:
+    path, question, _ = text.partition("?")
+    return f"{path}?{MASK}" if question else path
 
 
 def _collection(value: Any) -> Any:

@@ -17,8 +17,8 @@ from gateway.identity.subjects import usable_name
 _TYPES: Final = frozenset({"jwt", "at+jwt", "application/jwt", "application/at+jwt"})
 _MALFORMED: Final = "The token is malformed."
 _OTHER_KIND: Final = "The token is not an access token."
-_LATEST_S: Final = 1e11
-"""NumericDates beyond this (the year 5138) are milliseconds by mistake."""
+_AFTER_LAST_S: Final = 253_402_300_800
+"""The end of the year 9999, which is how some issuers write "never". What lies beyond is milliseconds by mistake."""
 
 
 class TokenRefused(Exception):
@@ -81,7 +81,7 @@ def _check_times(claims: Mapping[str, Any], leeway_s: float, now_s: float) -> No
 
 
 def _numeric_date(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LATEST_S:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _AFTER_LAST_S:
         raise TokenRefused("A date in the token is not a number of seconds.")
     return float(value)
 

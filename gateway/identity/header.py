@@ -26,6 +26,10 @@ class HeaderIdentifier:
             raise GatewayError("headers_too_large", f"The identity is longer than {self._max_value} bytes.")
         return identity(self._checked(values[0]))
 
+    def late(self) -> GatewayError:
+        """See Identifier. Nothing is waited for."""
+        return GatewayError("identity_unavailable")
+
     async def aclose(self) -> None:
         """Nothing runs."""
 

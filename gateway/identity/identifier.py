@@ -8,6 +8,7 @@ from typing import Protocol
 
 import httpx
 
+from gateway.errors import GatewayError
 from gateway.identity.bearer import Challenge
 from gateway.identity.header import HeaderIdentifier
 from gateway.identity.jwks import FileSource, KeySource, UrlSource
@@ -28,6 +29,9 @@ class Identifier(Protocol):
         Raises GatewayError: `unauthenticated` (with `WWW-Authenticate`), `bad_request` (several credentials),
         `headers_too_large` (the token is longer than `max_token`), `identity_unavailable` (there never were keys).
         """
+
+    def late(self) -> GatewayError:
+        """What to tell a caller whose deadline ended within `identify`: what was waited for is not IAM."""
 
     async def aclose(self) -> None:
         """End background work."""

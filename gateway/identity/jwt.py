@@ -11,13 +11,11 @@ from collections.abc import Callable, Mapping
 from hashlib import sha256
 from typing import Any, Final
 
-from joserfc.jwk import Key
-
 from gateway.errors import GatewayError
 from gateway.identity.bearer import Challenge, bearer_token, well_formed
 from gateway.identity.claims import Expected, TokenRefused, check_claims, check_header
 from gateway.identity.key_ring import KeyRing
-from gateway.identity.keys import algorithms_of
+from gateway.identity.keys import Proof, VerificationKeys, algorithms_of, proof_of
 from gateway.identity.remembered import Remembered
 from gateway.identity.signature import Pinned, SignedToken
 from gateway.identity.subjects import identity
@@ -50,7 +48,7 @@ class JwtIdentifier:
         self._max_token = max_token
         self._clock = clock
         self._remembered = Remembered(_MAX_REMEMBERED, clock=clock, monotonic=monotonic)
-        keys.on_change(self._remembered.clear)
+        keys.on_change(lambda valid: self._remembered.keep(valid.holds))
         keys.start()
 
     async def identify(self, request: Request) -> Subject:
@@ -62,6 +60,10 @@ class JwtIdentifier:
             return subject
         return await self._verify(token, digest)
 
+    def late(self) -> GatewayError:
+        """See Identifier."""
+        return self._keys.late()
+
     async def aclose(self) -> None:
         """End the refreshing of keys."""
         await self._keys.aclose()
@@ -69,11 +71,11 @@ class JwtIdentifier:
     async def _verify(self, token: bytes, digest: bytes) -> Subject:
         try:
             signed = self._checked(token)
-            await self._check_signature(signed)
+            proof = await self._proof(signed)
         except TokenRefused as refused:
             raise self._refusal(refused) from None
         subject = self._subject(signed.claims)
-        self._remembered.put(digest, subject, self._ends_s(signed.claims))
+        self._remembered.put(digest, subject, self._ends_s(signed.claims), proof)
         return subject
 
     def _checked(self, token: bytes) -> SignedToken:
@@ -84,23 +86,21 @@ class JwtIdentifier:
         check_claims(signed.claims, self._expected, self._clock())
         return signed
 
-    async def _check_signature(self, signed: SignedToken) -> None:
+    async def _proof(self, signed: SignedToken) -> Proof:
+        """Which key made the signature. The issuer may sign with one that is not known here yet."""
         kid, algorithm = signed.header.get("kid"), signed.header["alg"]
-        keys = await self._keys.find(kid, algorithm)
-        if signed.verified_by(keys):
-            return
-        # The issuer may have begun to sign with a key that is not known here yet. A known `kid` settles it.
-        if kid is not None and keys:
-            raise TokenRefused("The signature of the token is not good.")
-        if not signed.verified_by(await self._newer_keys(kid, algorithm)):
-            raise TokenRefused("No known key made the signature of the token.")
+        made_by = signed.verified_by(await self._keys.find(kid, algorithm))
 
-    async def _newer_keys(self, kid: str | None, algorithm: str) -> tuple[Key, ...]:
-        # Keys that became known meanwhile may have been fetched before the issuer had this token's: then again.
-        while await self._keys.look_again():
-            if keys := await self._keys.find(kid, algorithm):
-                return keys
-        return ()
+        def verifies(keys: VerificationKeys) -> bool:
+            nonlocal made_by
+            made_by = signed.verified_by(keys.find(kid, algorithm))
+            return made_by is not None
+
+        if made_by is None:
+            await self._keys.look_up(verifies)
+        if made_by is None:
+            raise TokenRefused("No known key made the signature of the token.")
+        return proof_of(made_by, algorithm)
 
     def _subject(self, claims: Mapping[str, Any]) -> Subject:
         try:

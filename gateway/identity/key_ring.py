@@ -3,11 +3,13 @@
 Rules:
 
 1. One fetch at a time; whoever needs its outcome waits for the same one, and leaving never cancels it.
-2. A request waits only when there are no keys yet, or when its token names an unknown key. After a fetch that failed
-   nobody waits until the next one is due (1 s, doubling to 60 s).
-3. An unknown key makes one fetch. If that brings nothing new, no other is made for such a reason for 10 s, so that
-   forged tokens cannot hammer the issuer; one that did bring something new leaves the way open for the next rotation.
-4. Keys are replaced as a whole by a document with at least one usable key, and never dropped for lack of one.
+2. A request waits only when there are no keys yet, or when no known key made its token's signature. After a fetch that
+   failed nobody waits until the next one is due (1 s, doubling to 60 s).
+3. A signature that no known key made is looked up: at most two fetches, the second only where the first was begun
+   before or brought other keys (an issuer's nodes may differ). If that does not verify the token, nothing is fetched
+   for such a reason for 10 s, so that forged tokens cannot hammer the issuer.
+4. Keys are replaced as a whole by the regular fetch, or by a look-up that verified a token; never by a document
+   without a usable key. A look-up that verified nothing only adds keys: a forged token cannot take a known key away.
 
 Times are monotonic. Deliberately absent: caching headers of the issuer; `jwks_refresh` alone says how old keys may be.
 """
@@ -34,6 +36,7 @@ _QUIET_S: Final = 10.0
 _BACKOFF_S: Final = 1.0
 _BACKOFF_MAX_S: Final = 60.0
 _MAX_DOUBLINGS: Final = 10
+_MAX_FETCHES: Final = 2
 
 
 class KeyRing:
@@ -54,15 +57,17 @@ class KeyRing:
         self._sleep = sleep
         self._jitter = jitter
         self._keys = source.initial
-        self._changed: Callable[[], None] = lambda: None
+        self._latest = source.initial
+        self._changed: Callable[[VerificationKeys], None] = lambda _: None
         self._fetch: asyncio.Task[None] | None = None
         self._refresher: asyncio.Task[None] | None = None
         self._failures = 0
+        self._failure = "not asked yet"
         self._next_fetch_s = 0.0
         self._quiet_until_s = 0.0
 
-    def on_change(self, changed: Callable[[], None]) -> None:
-        """Call `changed` whenever other keys become the valid ones."""
+    def on_change(self, changed: Callable[[VerificationKeys], None]) -> None:
+        """Call `changed` with the keys whenever other ones become valid."""
         self._changed = changed
 
     def start(self) -> None:
@@ -78,15 +83,27 @@ class KeyRing:
         keys = self._keys or await self._first_keys()
         return keys.find(kid, algorithm)
 
-    async def look_again(self) -> bool:
-        """Whether the source has other keys than a moment ago (rule 3)."""
-        before = self._keys
-        if self._fetch is not None and not self._fetch.done():
-            # Begun for another reason, perhaps before the issuer had its new key.
-            await asyncio.shield(self._fetch)
-        if self._keys is before and self._clock() >= self._quiet_until_s:
-            await asyncio.shield(self._fetching(quiet_s=_QUIET_S))
-        return self._keys is not before
+    async def look_up(self, verifies: Callable[[VerificationKeys], bool]) -> bool:
+        """Whether the source has keys by now that `verifies` is content with (rule 3); then they are the valid ones."""
+        for _ in range(_MAX_FETCHES):
+            joined = self._fetch is not None and not self._fetch.done()
+            if not joined and self._clock() < self._quiet_until_s:
+                return False
+            before = self._latest
+            await asyncio.shield(self._fetching(regular=False))
+            if self._latest is not None and verifies(self._latest):
+                self._replace(self._latest)
+                return True
+            if self._latest is before and not joined:
+                break
+        if self._keys is not None and self._latest is not None:
+            self._replace(self._keys.and_new_ones_of(self._latest))
+        self._quiet_until_s = self._clock() + _QUIET_S
+        return False
+
+    def late(self) -> GatewayError:
+        """What to tell a caller whose deadline ended while it waited for keys."""
+        return self._unavailable(f"keys from {self._source.name} did not come within the deadline")
 
     async def aclose(self) -> None:
         """End background work."""
@@ -100,44 +117,48 @@ class KeyRing:
         if wait_s <= 0 or (self._fetch is not None and not self._fetch.done()):
             await asyncio.shield(self._fetching())
         if self._keys is None:
-            raise GatewayError(
-                "identity_unavailable",
-                "The keys to verify tokens are not available yet.",
-                retry_after_s=max(0.0, self._next_fetch_s - self._clock()),
-            )
+            raise self._unavailable(f"no keys from {self._source.name}: {self._failure}")
         return self._keys
 
-    def _fetching(self, *, quiet_s: float = 0.0) -> asyncio.Task[None]:
+    def _unavailable(self, reason: str) -> GatewayError:
+        return GatewayError(
+            "identity_unavailable",
+            "The keys to verify tokens are not available yet.",
+            retry_after_s=max(0.0, self._next_fetch_s - self._clock()) if self._failures else None,
+            reason=reason,
+        )
+
+    def _fetching(self, *, regular: bool = True) -> asyncio.Task[None]:
         if self._fetch is None or self._fetch.done():
-            self._fetch = asyncio.create_task(self._load(quiet_s))
+            self._fetch = asyncio.create_task(self._load(regular=regular))
         return self._fetch
 
-    async def _load(self, quiet_s: float) -> None:
+    async def _load(self, *, regular: bool) -> None:
         try:
             keys = await self._source.load()
         except KeysUnusable as error:
             self._failed(error)
-        else:
-            if self._loaded(keys):
-                return
-        self._quiet_until_s = max(self._quiet_until_s, self._clock() + quiet_s)
+            return
+        if keys != self._latest:
+            self._latest = keys
+        self._failures = 0
+        if regular or self._keys is None:
+            self._replace(keys)
+            self._next_fetch_s = self._clock() + self._refresh_s * (1 - self._jitter() / 10)
 
     def _failed(self, error: KeysUnusable) -> None:
         self._next_fetch_s = self._clock() + min(_BACKOFF_MAX_S, _BACKOFF_S * 2**self._failures)
         self._failures = min(self._failures + 1, _MAX_DOUBLINGS)
+        self._failure = str(error)
         kept = f"keeping {self._keys.count} keys" if self._keys else "no token can be verified"
         _log.warning("[identity] Keys from %s not loaded: %s (%s)", self._source.name, error, kept)
 
-    def _loaded(self, keys: VerificationKeys) -> bool:
-        """Take over `keys`; whether they are other ones."""
-        self._failures = 0
-        self._next_fetch_s = self._clock() + self._refresh_s * (1 - self._jitter() / 10)
+    def _replace(self, keys: VerificationKeys) -> None:
         if keys == self._keys:
-            return False
+            return
         self._keys = keys
-        self._changed()
+        self._changed(keys)
         _log.info("[identity] %d keys from %s", keys.count, self._source.name)
-        return True
 
     async def _keep_fresh(self) -> None:
         if self._keys is not None:

@@ -38,14 +38,20 @@ def algorithms_of(names: Sequence[str]) -> dict[str, JWSAlgModel]:
     return {name: known[name] for name in names}
 
 
+Proof = tuple[str | None, str, str]
+"""Which key made a signature: its id, the algorithm, its thumbprint (RFC 7638)."""
+
+
 class VerificationKeys:
     """The usable keys of one JWK Set. Two of the same content are equal."""
 
-    __slots__ = ("_by_id", "_content", "count")
+    __slots__ = ("_algorithms", "_by_id", "_content", "_keys", "count")
 
     def __init__(self, keys: Sequence[Key], algorithms: dict[str, JWSAlgModel]) -> None:
+        self._keys = tuple(keys)
+        self._algorithms = algorithms
         self._by_id: dict[tuple[str | None, str], tuple[Key, ...]] = {}
-        self._content: set[tuple[str | None, str, str]] = set()
+        self._content: set[Proof] = set()
         for key in keys:
             for name, algorithm in algorithms.items():
                 if _serves(key, algorithm):
@@ -55,16 +61,32 @@ class VerificationKeys:
     def _add(self, key: Key, algorithm: str) -> None:
         for kid in {key.kid, None}:
             self._by_id[kid, algorithm] = (*self._by_id.get((kid, algorithm), ()), key)
-        self._content.add((key.kid, algorithm, key.thumbprint()))
+        self._content.add(proof_of(key, algorithm))
 
     def find(self, kid: str | None, algorithm: str) -> tuple[Key, ...]:
         """The keys to try, in the order of the document; for a token without `kid` at most eight that fit."""
         return self._by_id.get((kid, algorithm), ())[:_MAX_TRIED]
 
+    def holds(self, proof: Proof) -> bool:
+        """Whether the key of a proof is still one of these, under the same id."""
+        return proof in self._content
+
+    def and_new_ones_of(self, other: VerificationKeys) -> VerificationKeys:
+        """These and those that only `other` has; just these where that would be too many."""
+        new = [key for key in other._keys if not any(self.holds(proof_of(key, name)) for name in self._algorithms)]
+        if not new or len(self._keys) + len(new) > _MAX_KEYS:
+            return self
+        return VerificationKeys((*self._keys, *new), self._algorithms)
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, VerificationKeys) and self._content == other._content
 
     __hash__ = None  # type: ignore[assignment]  # compared, never looked up
+
+
+def proof_of(key: Key, algorithm: str) -> Proof:
+    """What is remembered of the key that verified a token."""
+    return (key.kid, algorithm, key.thumbprint())
 
 
 def parse(document: bytes, algorithms: dict[str, JWSAlgModel]) -> VerificationKeys:
@@ -78,7 +100,8 @@ def parse(document: bytes, algorithms: dict[str, JWSAlgModel]) -> VerificationKe
     entries = content.get("keys") if isinstance(content, dict) else None
     if not isinstance(entries, list) or len(entries) > _MAX_KEYS:
         raise KeysUnusable(f"not a JWK Set: `keys` must be a list of at most {_MAX_KEYS} keys")
-    keys = VerificationKeys([key for key in map(_import, entries) if key is not None], algorithms)
+    imported = [key for key in map(_import, entries) if key is not None]
+    keys = VerificationKeys([key for key in imported if _serves_any(key, algorithms)], algorithms)
     if not keys.count:
         raise KeysUnusable(f"no key in it serves {', '.join(algorithms)}")
     return keys
@@ -95,6 +118,10 @@ def _import(entry: Any) -> Key | None:
     except (JoseError, ValueError, TypeError, KeyError, AttributeError):
         # A foreign document in a foreign parser: whatever it stumbles over, this entry is not a key.
         return None
+
+
+def _serves_any(key: Key, algorithms: dict[str, JWSAlgModel]) -> bool:
+    return any(_serves(key, algorithm) for algorithm in algorithms.values())
 
 
 def _serves(key: Key, algorithm: JWSAlgModel) -> bool:

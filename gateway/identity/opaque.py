@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from hashlib import sha256
 
+from gateway.errors import GatewayError
 from gateway.identity.bearer import Challenge, bearer_token, well_formed
 from gateway.model.request import Request
 from gateway.model.subject import Subject
@@ -25,6 +26,10 @@ class OpaqueIdentifier:
         if not well_formed(raw):
             raise self._challenge.invalid("The token is malformed.")
         return token_subject(raw.decode("ascii"))
+
+    def late(self) -> GatewayError:
+        """See Identifier. Nothing is waited for."""
+        return GatewayError("identity_unavailable")
 
     async def aclose(self) -> None:
         """Nothing runs."""

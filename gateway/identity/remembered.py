@@ -1,7 +1,8 @@
 """Tokens that were verified, so that the next request with one costs a hash and a look-up.
 
 Rules: the key is the token's SHA-256, never the token; an entry ends with the token, by the wall clock and also by the
-monotonic one, so that a clock set back revives nobody; least recently used ones go first; `clear` when keys change.
+monotonic one, so that a clock set back revives nobody; least recently used ones go first; what a key verified is
+forgotten with the key, and nothing else when keys change.
 Refused tokens are not remembered: a client could fill memory with them.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 
+from gateway.identity.keys import Proof
 from gateway.model.subject import Subject
 
 
@@ -22,31 +24,32 @@ class Remembered:
         self._limit = limit
         self._clock = clock
         self._monotonic = monotonic
-        self._entries: OrderedDict[bytes, tuple[Subject, float, float]] = OrderedDict()
+        self._entries: OrderedDict[bytes, tuple[Subject, float, float, Proof]] = OrderedDict()
 
     def get(self, digest: bytes) -> Subject | None:
         """The subject, unless its token has ended."""
         entry = self._entries.get(digest)
         if entry is None:
             return None
-        subject, until_s, until_monotonic_s = entry
+        subject, until_s, until_monotonic_s, _ = entry
         if self._clock() >= until_s or self._monotonic() >= until_monotonic_s:
             del self._entries[digest]
             return None
         self._entries.move_to_end(digest)
         return subject
 
-    def put(self, digest: bytes, subject: Subject, until_s: float) -> None:
-        """Remember `subject` until the Unix time `until_s`."""
+    def put(self, digest: bytes, subject: Subject, until_s: float, proof: Proof) -> None:
+        """Remember `subject` until the Unix time `until_s`; `proof` says which key verified its token."""
         left_s = until_s - self._clock()
-        self._entries[digest] = (subject, until_s, self._monotonic() + left_s)
+        self._entries[digest] = (subject, until_s, self._monotonic() + left_s, proof)
         self._entries.move_to_end(digest)
         if len(self._entries) > self._limit:
             self._entries.popitem(last=False)
 
-    def clear(self) -> None:
-        """Forget all of them."""
-        self._entries.clear()
+    def keep(self, holds: Callable[[Proof], bool]) -> None:
+        """Forget what was verified by keys that are none any more."""
+        for digest in [digest for digest, entry in self._entries.items() if not holds(entry[3])]:
+            del self._entries[digest]
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -53,9 +53,9 @@ class SignedToken:
         except (JoseError, ValueError, RecursionError):
             raise TokenRefused("The token is malformed.") from None
 
-    def verified_by(self, keys: Sequence[Key]) -> bool:
-        """Whether one of the keys made the signature."""
-        return any(self._verified_by(key) for key in keys)
+    def verified_by(self, keys: Sequence[Key]) -> Key | None:
+        """The one of the keys that made the signature."""
+        return next((key for key in keys if self._verified_by(key)), None)
 
     def _verified_by(self, key: Key) -> bool:
         try:

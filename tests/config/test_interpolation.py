@@ -139,3 +139,26 @@ def test_text_from_a_variable_is_plain_text_afterwards(load_text) -> None:
 def test_the_environment_is_the_one_that_is_given(assert_mistake, monkeypatch) -> None:
     monkeypatch.setitem(os.environ, "IAM_TOKEN", "x")
     assert_mistake(whole(iam="iam:\n  url: http://127.0.0.1\n  token: ‸${IAM_TOKEN}"), "unset-variable")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (route("upstream: ${V}").replace("    upstream: a\n", ""), "S3cret-name"),
+        (route("methods: ['${V}']"), "S3cret-method"),
+        (route("deadline: ${V}"), "S3cret-deadline"),
+        (route("server_timing: ${V}"), "S3cret-flag"),
+        (whole(iam="iam: {url: '${V}'}"), "http://S3cret_host!/"),
+        (whole(iam="iam: {url: 'http://${V}'}"), "S3cret_host!"),
+        (whole(iam="iam: {url: 'http://a/', api: '${V}'}"), "S3cret-" + "x" * 80),
+        (whole(iam="iam: {url: 'http://a/', token: 'a b', batch: {max_size: '${V}'}}"), "S3cret-size"),
+        (whole(iam="iam: {url: 'http://a/', api: '${file:secret}'}"), "S3cret-file"),
+        (route("methods: ['${V}-and-more']"), "S3cret-method"),
+    ],
+)
+def test_no_message_shows_what_a_variable_or_a_file_held(mistakes, tmp_path, text, value) -> None:
+    (tmp_path / "secret").write_text(value)
+    found = mistakes(text, {"secret": value}, V=value)
+    assert found
+    assert "s3cret" not in "\n".join(map(str, found)).lower()
+    assert any("${" in each.message for each in found) or not any('"' in each.message for each in found)

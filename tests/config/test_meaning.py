@@ -81,6 +81,18 @@ aggregate:
     Three: {upstream: c, path: /three}"""
 
 
+def test_queries_of_urls_are_masked(load_text) -> None:
+    oauth = "{oauth2_client_credentials: {token_url: 'https://idp.example/t?key=S3', client_id: c, client_secret: s}}"
+    text = whole(
+        identity="identity: {jwt: {issuer: 'https://i.example', audience: a, jwks_url: 'https://i.example/k?key=S3'}}",
+        upstreams=f"upstreams: {{a: {{url: 'http://127.0.0.1:9001', auth: {oauth}}}}}",
+    )
+    view = json.dumps(masked(load_text(text)))
+    assert "S3" not in view
+    assert "https://i.example/k?***" in view
+    assert "https://idp.example/t?***" in view
+
+
 def test_secrets_are_masked(load_text) -> None:
     text = route(
         PARTS,

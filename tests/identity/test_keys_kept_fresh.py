@@ -6,6 +6,7 @@ import asyncio
 
 import httpx
 import pytest
+from joserfc.jwk import RSAKey
 
 from gateway.errors import GatewayError
 from gateway.identity.jwks import FileSource, UrlSource
@@ -14,6 +15,7 @@ from gateway.identity.keys import KeysUnusable, algorithms_of, parse
 from tests.identity.conftest import EC, OTHER_RSA, RSA, FixedKeys, bearer, claims, jwks, sign
 
 URL = "https://idp.example/jwks"
+SAME_ID = RSAKey.generate_key(2048, {"kid": "rsa-1"})
 
 
 class Issuer:
@@ -192,6 +194,47 @@ async def test_j10_forged_key_ids_make_one_fetch_in_ten_seconds(make, monotonic)
     await identifier.aclose()
 
 
+async def test_nodes_that_differ_are_asked_twice_at_most_for_an_unknown_key(make):
+    source = FixedKeys(RSA)
+    identifier = make(source=source)
+
+    async def load():
+        source.asked += 1
+        source.use(RSA, EC if source.asked % 2 else OTHER_RSA)
+        return source.current
+
+    source.load = load
+    for number in range(5):
+        with pytest.raises(GatewayError, match="unauthenticated"):
+            await identifier.identify(bearer(sign(claims(), kid=f"forged-{number}")))
+    assert source.asked == 2
+    await identifier.aclose()
+
+
+async def test_a_new_key_under_the_same_id_is_looked_up_once(make):
+    source = FixedKeys(RSA)
+    identifier = make(source=source)
+    source.asked = 0
+    source.use(SAME_ID)
+    assert (await identifier.identify(bearer(sign(claims(), key=SAME_ID)))).id == "alice"
+    assert source.asked == 1
+    for number in range(20):
+        with pytest.raises(GatewayError, match="unauthenticated"):
+            await identifier.identify(bearer(sign(claims(jti=str(number)), key=OTHER_RSA, kid="rsa-1")))
+    assert source.asked == 2
+    await identifier.aclose()
+
+
+async def test_whoever_waits_beyond_the_deadline_is_told_of_the_keys(ring, issuer):
+    issuer.gate.clear()
+    waiting = asyncio.create_task(ring.find("rsa-1", "RS256"))
+    await settle()
+    late = ring.late()
+    assert late.code == "identity_unavailable"
+    assert late.reason == "keys from issuer did not come within the deadline"
+    waiting.cancel()
+
+
 async def test_j10_one_rotation_does_not_delay_the_next(make):
     source = FixedKeys(RSA)
     identifier = make(source=source)
@@ -217,7 +260,7 @@ async def test_an_unknown_key_waits_for_the_fetch_under_way_and_then_makes_its_o
     monotonic.now_s += 600
     await sleeps.end()
     assert issuer.asked == 2
-    asked = [asyncio.create_task(ring.look_again()) for _ in range(20)]
+    asked = [asyncio.create_task(ring.look_up(lambda keys: False)) for _ in range(20)]
     await settle()
     issuer.gate.set()
     assert await asyncio.gather(*asked) == [False] * 20

@@ -10,7 +10,9 @@ from gateway.errors import GatewayError
 from gateway.identity import signature
 from gateway.identity.remembered import Remembered
 from gateway.identity.subjects import identity
-from tests.identity.conftest import NOW_S, OTHER_RSA, RSA, Clock, bearer, claims, sign
+from tests.identity.conftest import EC, NOW_S, OTHER_RSA, RSA, Clock, bearer, claims, sign
+
+PROOF = ("rsa-1", "RS256", "thumbprint")
 
 
 @pytest.fixture
@@ -89,9 +91,39 @@ async def test_the_same_keys_again_forget_nothing(make, verifications):
     identifier, token = make(RSA), sign(claims())
     await identifier.identify(bearer(token))
     identifier.source.use(RSA)
-    assert await identifier._keys.look_again() is False
+    assert await identifier._keys.look_up(lambda keys: False) is False
     await identifier.identify(bearer(token))
     assert len(verifications) == 1
+    await identifier.aclose()
+
+
+async def test_a_key_that_goes_takes_only_its_own_tokens_along(make, verifications):
+    identifier = make(RSA, EC)
+    kept, gone = sign(claims()), sign(claims(), "ES256")
+    for token in (kept, gone):
+        await identifier.identify(bearer(token))
+    identifier.source.use(RSA, OTHER_RSA)
+    await identifier.identify(bearer(sign(claims(), key=OTHER_RSA)))
+    seen = len(verifications)
+    await identifier.identify(bearer(kept))
+    assert len(verifications) == seen
+    with pytest.raises(GatewayError):
+        await identifier.identify(bearer(gone))
+    await identifier.aclose()
+
+
+async def test_a_forged_token_takes_no_key_and_no_verified_token_along(make, verifications):
+    """The issuer's nodes differ: whoever makes the gateway ask again must not choose which keys it knows."""
+    identifier, token = make(RSA, EC), sign(claims(), "ES256")
+    await identifier.identify(bearer(token))
+    identifier.source.use(RSA, OTHER_RSA)
+    with pytest.raises(GatewayError, match="unauthenticated"):
+        await identifier.identify(bearer(sign(claims(), kid="unknown")))
+    seen = len(verifications)
+    await identifier.identify(bearer(token))
+    assert len(verifications) == seen
+    for known in (sign(claims(jti="2"), "ES256"), sign(claims(), key=OTHER_RSA)):
+        assert (await identifier.identify(bearer(known))).id == "alice"
     await identifier.aclose()
 
 
@@ -107,9 +139,9 @@ async def test_refused_tokens_leave_nothing_behind(make):
 def test_the_least_recently_used_goes_first():
     remembered = Remembered(2, clock=Clock(), monotonic=Clock())
     for name in "ab":
-        remembered.put(name.encode(), identity(name), NOW_S + 9)
+        remembered.put(name.encode(), identity(name), NOW_S + 9, PROOF)
     assert remembered.get(b"a").id == "a"
-    remembered.put(b"c", identity("c"), NOW_S + 9)
+    remembered.put(b"c", identity("c"), NOW_S + 9, PROOF)
     assert remembered.get(b"b") is None
     assert {remembered.get(key).id for key in (b"a", b"c")} == {"a", "c"}
     assert len(remembered) == 2
