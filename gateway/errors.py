@@ -4,8 +4,9 @@ A stage that cannot go on raises a `GatewayError` with a code of the table; the 
 into problem+json (RFC 9457) with `Proxy-Status` (RFC 9209). Nothing here knows HTTP framing, and nothing elsewhere
 knows statuses, titles or who is to blame.
 
-Rules: 403 only ever means "a policy said no"; "could not ask" is 503 with `Retry-After`; `degrades` marks the failures
-of IAM itself, the only ones that a degrade rule may answer; `counts` says whether IAM's breaker counts the code.
+Rules: 403 only ever means that a policy said no, or that the token lacks what `required` asks for; "could not ask" is
+503 with `Retry-After`; `degrades` marks the failures of IAM itself, the only ones that a degrade rule may answer;
+`counts` says whether IAM's breaker counts the code.
 """
 
 from __future__ import annotations
@@ -43,6 +44,9 @@ def _kinds() -> dict[str, Kind]:
     rows = [
         Kind("bad_request", 400, "Bad request", "http_request_error", c),
         Kind("unauthenticated", 401, "Authentication required", "http_request_error", c),
+        Kind("cross_site", 400, "Cross-site request", "http_request_error", c),
+        Kind("step_up_required", 401, "Stronger authentication required", "http_request_denied", c),
+        Kind("insufficient_scope", 403, "Insufficient scope", "http_request_denied", c),
         Kind("iam_denied", 403, "Access denied", "http_request_denied", c),
         Kind("route_not_found", 404, "No such route", "http_request_error", c),
         Kind("method_not_allowed", 405, "Method not allowed", "http_request_error", c),

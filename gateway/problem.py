@@ -24,6 +24,9 @@ _DETAILS: Final = MappingProxyType(
     {
         "bad_request": "The request is malformed or ambiguous.",
         "unauthenticated": "A valid token is required.",
+        "cross_site": "A token from a cookie needs an Origin that may use it.",
+        "step_up_required": "This request needs stronger authentication.",
+        "insufficient_scope": "The token does not have what this service requires.",
         "iam_denied": "A policy does not permit this request.",
         "route_not_found": "No route matches this path.",
         "method_not_allowed": "This route does not accept the method.",
