@@ -187,7 +187,7 @@ class NavigationEndpoint:
         )
         headers = [field for field in fields if field[0] not in _NOT_FOR_DOCUMENTS]
         headers.append((b"accept-encoding", b"identity"))
-        return Outgoing(b"GET", permit.request.target.raw, headers)
+        return Outgoing(b"GET", permit.request.target.raw, headers, share_key=permit.share_key)
 
     def _read(self, body: bytes, headers: Headers) -> _Fetched:
         """Raises `upstream_protocol_error` for what is not a document of the route's shape."""

@@ -122,7 +122,7 @@ class PartCaller:
         headers += [(b"accept", b"application/json"), (b"accept-encoding", b"identity")]
         if body is not None:
             headers.append((b"content-type", b"application/json"))
-        return Outgoing(part.method.encode("ascii"), target, headers, body)
+        return Outgoing(part.method.encode("ascii"), target, headers, body, share_key=permit.share_key)
 
     async def ask(
         self, outgoing: Outgoing, permit: Permit, *, deadline: Deadline, span: Span, record: AccessRecord

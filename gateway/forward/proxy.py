@@ -90,7 +90,15 @@ class ProxyEndpoint:
         if hold:
             self._upstream.refuse_if_open()
         body = await upload(exchange, deadline, max_body=self._route.max_body, hold=hold)
-        outgoing = Outgoing(method, self._head.target(request.target), headers, body.body, body.length, traced=True)
+        outgoing = Outgoing(
+            method,
+            self._head.target(request.target),
+            headers,
+            body.body,
+            body.length,
+            traced=True,
+            share_key=permit.share_key,
+        )
         return await self._upstream.exchange(
             outgoing,
             deadline=deadline,

@@ -88,8 +88,11 @@ class _FromCaller:
         if self._read:
             return self._read.pop()
         self._deadline.pause()
+        self._deadline.excuse()
         try:
             return await anext(self._chunks)
         except BaseException:  # its end, too
             self._deadline.resume()
             raise
+        finally:
+            self._deadline.excuse_ends()

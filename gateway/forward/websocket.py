@@ -111,7 +111,7 @@ class WebSocketEndpoint:
         offered = permit.request.values(b"sec-websocket-protocol")
         if offered:
             headers.append((b"sec-websocket-protocol", b", ".join(offered)))
-        return Outgoing(b"GET", self._head.target(permit.request.target), headers)
+        return Outgoing(b"GET", self._head.target(permit.request.target), headers, share_key=permit.share_key)
 
     def _shown(self, headers: Headers, exchange: Exchange) -> Headers:
         """The handshake's header for the caller, whose own handshake (and `Date`) is made by the listener."""

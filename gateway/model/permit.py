@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from gateway.model.question import Decision
@@ -34,3 +36,23 @@ class Permit:
     code: Final[str] = ""
     fallback: Final[FallbackResponse | None] = None
     parts: Final[tuple[tuple[str, Decision], ...]] = ()
+
+    @property
+    def share_key(self) -> str:
+        """Who is behind it, where failures and shares are told apart: the subject, without one the client's address."""
+        subject = self.subject
+        return _of_address(self.request.client) if subject is None else subject.key
+
+
+@lru_cache(maxsize=4096)
+def _of_address(client: str) -> str:
+    """An address as one client's: of IPv6 the /64 that one subscriber has (RFC 6177)."""
+    try:
+        address = ipaddress.ip_address(client)
+    except ValueError:
+        return f"address:{client}"
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return f"address:{address.ipv4_mapped}"
+        return f"address:{ipaddress.IPv6Network((int(address) >> 64 << 64, 64))}"
+    return f"address:{client}"

@@ -3,9 +3,10 @@
 Rules: created once where the request begins; every wait inside asks `remaining_s`; `enforced()` cancels what is inside
 when it ends and raises DeadlineExceeded there; time in which the caller is still sending its body does not count
 (`pause` and `resume`, or `extend`); `stop` ends enforcement when the response head is there. Once it has expired,
-nothing rearms it. A wait inside that ends at the deadline by itself knows more of what it waited for, so enforcement
-leaves it the first word (GRACE_S). Times are the event loop's clock, which is monotonic; the end comes with the next
-tick of `ticks`, because hardly any deadline ever ends.
+nothing rearms it. It also keeps account of the time that says nothing about whoever is asked (`excuse`). A wait inside
+that ends at the deadline by itself knows more of what it waited for, so enforcement leaves it the first word (GRACE_S).
+Times are the event loop's clock, which is monotonic; the end comes with the next tick of `ticks`, because hardly any
+deadline ever ends.
 """
 
 from __future__ import annotations
@@ -29,10 +30,22 @@ class Deadline:
 
     `at_s` is in the event loop's time; infinite while paused. `expired`: it ended and cancelled what was inside
     `enforced()`, which may still be on its way out. Enforced at most once, in one task (as asyncio.Timeout, whose rules
-    on cancellation these are, without its cost per request).
+    on cancellation these are, without its cost per request). `excused_from_s`: since when an excuse lasts, if one does.
     """
 
-    __slots__ = ("_cancelling", "_left_s", "_stopped", "_task", "_tick", "at_s", "expired", "granted_s", "loop")
+    __slots__ = (
+        "_cancelling",
+        "_excused_s",
+        "_left_s",
+        "_stopped",
+        "_task",
+        "_tick",
+        "at_s",
+        "excused_from_s",
+        "expired",
+        "granted_s",
+        "loop",
+    )
 
     def __init__(self, at_s: float, granted_s: float = 0.0, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self.at_s = at_s
@@ -44,6 +57,8 @@ class Deadline:
         self._cancelling = 0
         self._left_s: float | None = None
         self._stopped = False
+        self._excused_s = 0.0
+        self.excused_from_s: float | None = None
 
     @classmethod
     def after(cls, seconds: float, loop: asyncio.AbstractEventLoop | None = None) -> Self:
@@ -82,6 +97,22 @@ class Deadline:
             self.at_s = self.loop.time() + self._left_s
             self._left_s = None
             self._arm()
+
+    def excuse(self) -> None:
+        """What follows is not the time of whoever is asked: its caller is sending, or the request is in our queue."""
+        self.excused_from_s = self.loop.time()
+
+    def excuse_ends(self) -> None:
+        """Whoever is asked is at work again."""
+        if self.excused_from_s is not None:
+            self._excused_s += self.loop.time() - self.excused_from_s
+            self.excused_from_s = None
+
+    def excused_s(self) -> float:
+        """Seconds that were excused up to now."""
+        if self.excused_from_s is None:
+            return self._excused_s
+        return self._excused_s + self.loop.time() - self.excused_from_s
 
     def stop(self) -> None:
         """End enforcement: the response head is there, what follows has its own timeouts."""

@@ -338,4 +338,12 @@ def _dressed(outgoing: Outgoing, span: Span, credentials: Headers | None) -> Out
         if b"traceparent" in dict(headers):
             headers = [header for header in headers if header[0] != b"traceparent"]
         headers = [*headers, (b"traceparent", span.traceparent)]
-    return Outgoing(outgoing.method, outgoing.target, headers, outgoing.body, outgoing.content_length)
+    return Outgoing(
+        outgoing.method,
+        outgoing.target,
+        headers,
+        outgoing.body,
+        outgoing.content_length,
+        fresh=outgoing.fresh,
+        share_key=outgoing.share_key,
+    )

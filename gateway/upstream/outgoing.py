@@ -44,6 +44,8 @@ class Outgoing:
     are dropped. `body` None means no body at all, and then `content_length` 0 still says so on the wire. With an
     iterator `content_length` None means chunked; the iterator is consumed at most once. `harmless`: it changes nothing,
     whatever its method says (a question to IAM). `traced`: `headers` have the request's own trace context already.
+    `fresh`: it goes over a new connection, as the trial of a half-open circuit does. `share_key` names the caller whose
+    share of the upstream's connections it counts in; empty for calls of the gateway's own.
     """
 
     method: bytes
@@ -53,6 +55,8 @@ class Outgoing:
     content_length: int | None = None
     harmless: bool = False
     traced: bool = False
+    fresh: bool = False
+    share_key: str = ""
 
     @property
     def replayable(self) -> bool:
