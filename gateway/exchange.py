@@ -57,6 +57,7 @@ class Exchange:
 
     __slots__ = (
         "_send",
+        "_websocket",
         "become_stream",
         "edge",
         "extra",
@@ -77,6 +78,7 @@ class Exchange:
         self.edge = edge
         self.receive = receive
         self._send = send
+        self._websocket = request.websocket
         self.become_stream: Callable[[], None] = _uncounted
         self.extra: list[Header] = []
         self.started = False
@@ -87,7 +89,7 @@ class Exchange:
 
         Raises GatewayError, and nothing has started, if the listener finds that this would be no well-formed head.
         """
-        kind = "websocket.http.response.start" if self.request.websocket else "http.response.start"
+        kind = "websocket.http.response.start" if self._websocket else "http.response.start"
         await self._send({"type": kind, "status": status, "headers": headers + self.extra})
         self.started = True
         self.record.status = status
@@ -141,5 +143,5 @@ class Exchange:
                 yield chunk
 
     async def _body(self, chunk: bytes, *, more: bool) -> None:
-        kind = "websocket.http.response.body" if self.request.websocket else "http.response.body"
+        kind = "websocket.http.response.body" if self._websocket else "http.response.body"
         await self._send({"type": kind, "body": chunk, "more_body": more})

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Coroutine, Mapping, MutableMapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange, Receive, Send
@@ -63,16 +63,19 @@ class Authorize(Protocol):
 class Endpoint(Protocol):
     """Step 4: what a route does with a permit."""
 
-    async def __call__(self, permit: Permit, exchange: Exchange, deadline: Deadline) -> None:
+    def __call__(self, permit: Permit, exchange: Exchange, deadline: Deadline) -> Coroutine[Any, Any, None]:
         """Answer on the exchange, or raise GatewayError."""
 
 
 @dataclass(slots=True)
 class Service:
-    """A route with what serves it: its endpoint and its share of the requests in flight."""
+    """A route with what serves it: its endpoint and its share of the requests in flight.
+
+    `endpoint` is None where another proxy forwards: the route is decided on the decision listener alone.
+    """
 
     route: Route
-    endpoint: Endpoint
+    endpoint: Endpoint | None
     limit: Limit
 
 
@@ -92,7 +95,10 @@ class Site:
     """Called when the last request of a replaced site is over."""
 
 
-class Pipeline:
+R = TypeVar("R", bound=Request)
+
+
+class Pipeline(Generic[R]):
     """The ASGI application of the public listener. `site` is replaced as a whole on reload.
 
     `closing`: say `Connection: close` on every answer (drain has begun). One event loop only.
@@ -102,7 +108,7 @@ class Pipeline:
         self,
         site: Site,
         observer: Observer,
-        build_request: Callable[[MutableMapping[str, Any], ServerSettings], Request],
+        build_request: Callable[[MutableMapping[str, Any], ServerSettings], R],
     ) -> None:
         self.site = site
         self.closing = False
@@ -116,8 +122,8 @@ class Pipeline:
         record = AccessRecord(started_s=time.monotonic())
         request = self._build_request(scope, site.settings)
         span = self._observer.request_started(request, record)
-        edge = scope["extensions"]["gateway.edge"]
-        exchange = Exchange(request, record, span, edge, receive, send)
+        exchange = self._exchange(scope, request, record, span, receive, send)
+        edge = exchange.edge
         site.in_flight += 1
         try:
             if self.closing:
@@ -133,10 +139,28 @@ class Pipeline:
             if site.retired is not None and not site.in_flight:
                 site.retired()
 
+    def _exchange(
+        self,
+        scope: MutableMapping[str, Any],
+        request: R,
+        record: AccessRecord,
+        span: Span,
+        receive: Receive,
+        send: Send,
+    ) -> Exchange:
+        return Exchange(request, record, span, scope["extensions"]["gateway.edge"], receive, send)
+
+    def _service(self, exchange: Exchange, site: Site) -> Service:
+        """Step 1. What only the decision listener serves is not found here, whatever other routes would match."""
+        service = match(exchange, site)
+        if service.endpoint is None:
+            raise GatewayError("route_not_found")
+        return service
+
     async def _handle(self, exchange: Exchange, site: Site) -> None:
         """The error boundary: whatever is raised inside is answered here."""
         try:
-            service = _service(exchange, site)
+            service = self._service(exchange, site)
             route = service.route
             if route.cors is not None and await self._cors(exchange, route):
                 return
@@ -178,11 +202,19 @@ class Pipeline:
                 permit = await site.authorizer.authorize(
                     request, route, subject, deadline, exchange.record, exchange.span
                 )
-                await service.endpoint(permit, exchange, deadline)
+                await self._carry_out(service, permit, exchange, deadline)
         except DeadlineExceeded:
             if subject is None and route.access[request.method].kind is not AccessKind.PUBLIC:
                 raise site.identifier.late() from None
             raise _too_late(permit) from None
+
+    def _carry_out(
+        self, service: Service, permit: Permit, exchange: Exchange, deadline: Deadline
+    ) -> Coroutine[Any, Any, None]:
+        """Step 4."""
+        if service.endpoint is None:
+            raise GatewayError("internal_error", reason=f"route {service.route.id} forwards nothing")
+        return service.endpoint(permit, exchange, deadline)
 
     async def _refuse(self, exchange: Exchange, site: Site, error: GatewayError) -> None:
         """Answer with the error, or break off a response that has begun."""
@@ -203,12 +235,12 @@ class Pipeline:
         await exchange.respond(status, headers, body)
 
 
-def _service(exchange: Exchange, site: Site) -> Service:
-    """Step 1: what is asked for."""
+def match(exchange: Exchange, site: Site) -> Service:
+    """Step 1: what is asked for. Raises `bad_request`, `route_not_found`, `method_not_allowed`."""
     request, record = exchange.request, exchange.record
     request.target = parse_target(request.target.raw)
-    match = site.router.match(request.method, request.target, request.host)
-    route, request.params = match.route, match.params
+    found = site.router.match(request.method, request.target, request.host)
+    route, request.params = found.route, found.params
     record.route, record.path_template = route.id, route.path
     return site.services[route.id]
 

@@ -29,6 +29,7 @@ from gateway.model.permit import Permit
 from gateway.model.route import (
     AggregateAction,
     BreakerPolicy,
+    DecideAction,
     HealthAction,
     NavigationAction,
     PermissionsAction,
@@ -81,8 +82,8 @@ class Endpoints:
     observer: Observer
     rules: HeaderRules
 
-    def of(self, route: Route) -> Endpoint:
-        """The endpoint of one route."""
+    def of(self, route: Route) -> Endpoint | None:
+        """The endpoint of one route; None where another proxy forwards."""
         match route.action:
             case ProxyAction() as action:
                 return self._proxy(route, action)
@@ -90,6 +91,8 @@ class Endpoints:
                 return self._navigation(route, action)
             case PermissionsAction():
                 return PermissionsEndpoint(route, decide=self.authorizer.decide, observer=self.observer)
+            case DecideAction():
+                return None
             case HealthAction():
                 return HealthEndpoint(self.health)
             case AggregateAction() as action:

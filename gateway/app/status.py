@@ -16,6 +16,7 @@ from gateway.iam.client import Iam
 from gateway.model.route import (
     AccessKind,
     AggregateAction,
+    DecideAction,
     HealthAction,
     PermissionsAction,
     Route,
@@ -132,7 +133,7 @@ def _destination(route: Route) -> str:
     match route.action:
         case AggregateAction(parts=parts):
             return ", ".join(part.upstream for part in parts)
-        case PermissionsAction() | HealthAction():
+        case PermissionsAction() | HealthAction() | DecideAction():
             return ""
         case action:
             return action.upstream

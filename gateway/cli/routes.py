@@ -86,7 +86,7 @@ def _rows(configuration: Configuration) -> list[list[str]]:
 
 def destination(route: Route) -> str:
     """Where a route leads, in a few words."""
-    from gateway.model.route import AggregateAction, HealthAction, PermissionsAction  # noqa: PLC0415
+    from gateway.model.route import AggregateAction, DecideAction, HealthAction, PermissionsAction  # noqa: PLC0415
 
     match route.action:
         case AggregateAction(parts=parts):
@@ -95,5 +95,7 @@ def destination(route: Route) -> str:
             return "permissions"
         case HealthAction():
             return "health"
+        case DecideAction():
+            return "decided here, forwarded by another proxy"
         case action:
             return action.upstream

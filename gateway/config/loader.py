@@ -175,6 +175,7 @@ class _Reading:
             upstreams=frozenset(holder.members() if holder else ()),
             policies={**built_in_policies(), **self._policies},
             access_policies=self._access_policies is not None,
+            decisions=server.has("decisions"),
             max_stale_s=iam.keys.cache.max_stale if iam and iam.sound("cache", "max_stale") else None,
             deadline_s=server.keys.deadline,
             max_body=server.keys.max_body,

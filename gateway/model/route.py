@@ -243,7 +243,12 @@ class HealthAction:
     """The health of all systems, as a route."""
 
 
-Action = ProxyAction | AggregateAction | NavigationAction | PermissionsAction | HealthAction
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecideAction:
+    """Decide for another proxy, which forwards: served by the decision listener alone."""
+
+
+Action = ProxyAction | AggregateAction | NavigationAction | PermissionsAction | HealthAction | DecideAction
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,8 @@ class ServerSettings:
 
     listen: Address = Address("127.0.0.1", 8080)
     admin: Address = Address("127.0.0.1", 9901)
+    decisions: Address | None = None
+    """The decision listener; None: there is none."""
     name: str = "edge"
     deadline_s: float = 10.0
     trusted_proxies: tuple[Network, ...] = ()

@@ -16,6 +16,7 @@ from gateway.config.problems import nearest
 from gateway.config.validate import Section
 from gateway.model.route import (
     Action,
+    DecideAction,
     HealthAction,
     NavigationAction,
     PermissionsAction,
@@ -24,6 +25,8 @@ from gateway.model.route import (
 )
 
 M = TypeVar("M", bound=CallKeys)
+DECIDE: Final = "decide"
+"""The kind of a route that names none of KINDS: another proxy forwards what the decision listener permits."""
 KINDS: Final = ("upstream", "aggregate", "navigation", "permissions", "health")
 _POSTING: Final = frozenset({"POST"})
 _ANSWERED: Final[Mapping[str, frozenset[str]]] = {
@@ -33,18 +36,24 @@ _ANSWERED: Final[Mapping[str, frozenset[str]]] = {
     "health": READING,
 }
 _ONLY_FORWARDING: Final = ("strip_prefix", "preserve_host", "recheck", "stream_idle_timeout")
+_ONLY_ANSWERING: Final = ("server_timing",)
 _ONLY_WITH_UPSTREAM: Final = ("timeout", "retry", "circuit_breaker", "failure_statuses", "on_upstream_failure")
 
 
 def kind_of(section: Section[RouteKeys], world: World) -> str | None:
-    """Which of KINDS the route is, or None with what is wrong noted."""
+    """Which of KINDS the route is, or DECIDE, or None with what is wrong noted."""
     given = [kind for kind in KINDS if section.has(kind)]
     if len(given) == 1:
         _check_misplaced(section, given[0], world)
         return given[0]
     if not given and _misspelt(section):
         return None
+    if not given and world.decisions:
+        _check_misplaced(section, DECIDE, world)
+        return DECIDE
     expected = "exactly one of upstream, aggregate, navigation, permissions and health is needed"
+    if not given:
+        expected += ", or server.decisions for a route that another proxy forwards"
     mark = section.key(given[1]) if given else section.at()
     world.problems.error(mark, "one-kind", expected + (f"; here are {' and '.join(given)}" if given else ""))
     return None
@@ -58,11 +67,14 @@ def _misspelt(section: Section[RouteKeys]) -> bool:
 
 def _check_misplaced(section: Section[RouteKeys], kind: str, world: World) -> None:
     wrong = list(_ONLY_FORWARDING) if kind != "upstream" else []
-    if kind in ("permissions", "health"):
+    if kind in ("permissions", "health", DECIDE):
         wrong += _ONLY_WITH_UPSTREAM
+    if kind == DECIDE:
+        wrong += _ONLY_ANSWERING
     for name in wrong:
         if section.has(name):
-            message = f"{name} goes with routes that have an upstream, not with {kind}"
+            other = "without one" if kind == DECIDE else f"with {kind}"
+            message = f"{name} goes with routes that have an upstream, not {other}"
             world.problems.error(section.key(name), "misplaced-key", message)
 
 
@@ -87,6 +99,8 @@ def compile_action(
     keys = section.keys
     if kind == "upstream":
         return _proxy(section, segments, world)
+    if kind == DECIDE:
+        return DecideAction()
     if keys.aggregate is not None:
         return compile_aggregate(section, keys.aggregate, calls, segments, world)
     if keys.navigation is not None:

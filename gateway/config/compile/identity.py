@@ -105,6 +105,9 @@ def _header(
     if trusted_proxies is False:
         message = "header is only believed from server.trusted_proxies, which is empty"
         world.problems.error(section.key("header"), "trusted-proxies-needed", message)
+    if world.decisions:
+        message = "header does not go with server.decisions: whoever may ask there could name any subject"
+        world.problems.error(section.key("header"), "misplaced-identity", message)
     if keys.name in _NEVER_A_NAME:
         message = f"{quoted(keys.name)} can't name the subject"
         world.problems.error(section.at("header", "name"), "bad-header-name", message)

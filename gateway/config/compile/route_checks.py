@@ -13,8 +13,10 @@ from gateway.config.validate import Section
 from gateway.model.route import (
     Access,
     AccessKind,
+    DecideAction,
     IamFailureMode,
     IamFailureRule,
+    Route,
     UpstreamFailureMode,
     UpstreamFailureRule,
 )
@@ -41,6 +43,15 @@ def check_copies(
         path = "on_upstream_failure" if section.has("on_upstream_failure") else "policy"
         message = f"copies are kept by subject, and {', '.join(public)} is public: nobody is identified"
         world.problems.error(section.at(path), "public-route", message)
+
+
+def check_decided_elsewhere(section: Section[RouteKeys], route: Route, world: World) -> None:
+    """Notes an answer of the gateway's own on a route whose answers another proxy gives."""
+    rules = route.on_iam_failure.values()
+    if isinstance(route.action, DecideAction) and any(rule.mode is IamFailureMode.FALLBACK for rule in rules):
+        path = "on_iam_failure" if section.has("on_iam_failure") else "policy"
+        message = "another proxy forwards this route, and cannot give the answer of `degrade: fallback`"
+        world.problems.error(section.at(path), "misplaced-rule", message)
 
 
 def warn_access(

@@ -8,7 +8,7 @@ from typing import Final
 
 from gateway.config.addresses import host_name
 from gateway.config.compile.access import Authorization, access_by_method, compile_authorization
-from gateway.config.compile.actions import check_methods_of_kind, compile_action, default_methods, kind_of
+from gateway.config.compile.actions import DECIDE, check_methods_of_kind, compile_action, default_methods, kind_of
 from gateway.config.compile.checks import Scope
 from gateway.config.compile.cors import compile_cors
 from gateway.config.compile.failure_rules import check_rules, iam_rules, upstream_rules
@@ -16,7 +16,13 @@ from gateway.config.compile.fingerprint import fingerprint
 from gateway.config.compile.methods import allowed, check_method
 from gateway.config.compile.paths import params, parse_path
 from gateway.config.compile.resilience import compile_resilience
-from gateway.config.compile.route_checks import check_access, check_copies, warn_access, warn_deadline
+from gateway.config.compile.route_checks import (
+    check_access,
+    check_copies,
+    check_decided_elsewhere,
+    warn_access,
+    warn_deadline,
+)
 from gateway.config.compile.world import World
 from gateway.config.keys.resilience import PolicyKeys
 from gateway.config.keys.routes import RouteKeys
@@ -51,7 +57,7 @@ def compile_route(section: Section[RouteKeys], world: World) -> list[Route]:
     if drawn is None:
         return []
     action = None
-    if kind is not None and section.sound(kind):
+    if kind is not None and (kind == DECIDE or section.sound(kind)):
         action = compile_action(section, kind, drawn.policy, drawn.segments, world)
     route = _route(section, drawn, action or _NOTHING, world)
     _check(section, drawn, route, world)
@@ -105,6 +111,7 @@ def _route(section: Section[RouteKeys], drawn: _Drawn, action: Action, world: Wo
 
 def _check(section: Section[RouteKeys], drawn: _Drawn, route: Route, world: World) -> None:
     check_rules(drawn.policy, world)
+    check_decided_elsewhere(section, route, world)
     check_access(section, route.access, world)
     check_copies(section, route.access, route.on_upstream_failure, world)
     warn_access(section, route.access, route.on_iam_failure, world)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -34,10 +35,12 @@ def compile_server(section: Section[ServerKeys], world: World) -> ServerSettings
     """The listeners and limits; what is wrong is noted."""
     keys = section.keys
     listen, admin = _address(section, world, "listen"), _address(section, world, "admin")
+    decisions = _decisions(section, world, (listen, admin))
     _check_admin(section, world, listen, admin)
     return ServerSettings(
         listen=listen or _NOWHERE,
         admin=admin or _NOWHERE,
+        decisions=decisions,
         deadline_s=keys.deadline,
         header_timeout_s=keys.header_timeout,
         idle_timeout_s=keys.idle_timeout,
@@ -55,6 +58,20 @@ def _address(section: Section[ServerKeys], world: World, name: str) -> Address |
         return None
     text: str = getattr(section.keys, name)
     return world.attempt(section.at(name), "bad-address", parse_address, text)
+
+
+def _decisions(section: Section[ServerKeys], world: World, others: Iterable[Address | None]) -> Address | None:
+    keys = section.keys.decisions
+    if keys is None or not section.sound("decisions"):
+        return None
+    mark = section.at("decisions", "listen")
+    if not section.keys.trusted_proxies and section.sound("trusted_proxies"):
+        message = "only trusted proxies may ask the decision listener: server.trusted_proxies must name them"
+        world.problems.error(section.key("decisions"), "decisions-need-proxies", message)
+    address = world.attempt(mark, "bad-address", parse_address, keys.listen)
+    if address is not None and address.port and address in others:
+        world.problems.error(mark, "same-address", f"two listeners can't be on {address}")
+    return address
 
 
 def _check_admin(section: Section[ServerKeys], world: World, listen: Address | None, admin: Address | None) -> None:

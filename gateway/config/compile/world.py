@@ -19,7 +19,8 @@ class World:
     """What compiling a section may need of the rest of the file, known before any section is compiled.
 
     `identity`: jwt | opaque | header, "" where that is unknown. `policies` are trees by name. `access_policies`: the
-    folder policies/access has at least one policy. `max_stale_s` is iam.cache.max_stale, None where that was wrong.
+    folder policies/access has at least one policy. `decisions`: there is a decision listener. `max_stale_s` is
+    iam.cache.max_stale, None where that was wrong.
     """
 
     problems: Problems
@@ -28,6 +29,7 @@ class World:
     upstreams: frozenset[str] = frozenset()
     policies: dict[str, Node] = field(default_factory=dict)
     access_policies: bool = False
+    decisions: bool = False
     max_stale_s: float | None = None
     deadline_s: float = 10.0
     max_body: int = 64 * 1024 * 1024

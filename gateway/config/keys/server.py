@@ -28,6 +28,12 @@ class ServerTlsKeys(Keys):
     client_ca_file: Maybe[FilePath] = optional("With it, clients must show a certificate of these authorities.")
 
 
+class DecisionsKeys(Keys):
+    """The decision listener, for a proxy that forwards by itself (docs/decisions.md)."""
+
+    listen: Text = required("Where the other proxy asks: HOST:PORT. Only `trusted_proxies` may ask.")
+
+
 class ServerKeys(Keys):
     """The public listener, the admin listener and their limits."""
 
@@ -35,6 +41,9 @@ class ServerKeys(Keys):
     admin: Text = key(
         "127.0.0.1:9901",
         "Health, metrics and status page: HOST:PORT. Never on the public listener; off loopback it needs admin_token.",
+    )
+    decisions: Maybe[DecisionsKeys] = optional(
+        "The decision listener, for a proxy that asks here and forwards by itself. None when left out."
     )
     name: Name = key("edge", "What the gateway calls itself in Via and Proxy-Status.")
     deadline: Duration = key("10s", "A route's deadline where it and its policy name none.")
