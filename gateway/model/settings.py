@@ -201,6 +201,7 @@ class UpstreamSettings:
     max_connections: int = 256
     max_pending: int = 1024
     idle_timeout_s: float = 60.0
+    max_connection_age_s: float = 600.0
     tls: ClientTls = ClientTls()
     health: HealthCheck = HealthCheck()
     auth: UpstreamAuth | None = None

@@ -21,6 +21,10 @@ IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS"})
 _NUL, _LF, _CR, _SPACE = b"\0\n\r "  # looked for as numbers: `in` with bytes costs ten times as much
 _name: Final = itemgetter(0)
 
+_AUTHORIZATION: Final = b"\r\nauthorization: "
+_OF_CONNECTION: Final = (b"negotiate", b"ntlm")
+"""Authentication schemes with which a server may take a whole connection for one user's (RFC 4559 section 6)."""
+
 _OURS: Final = frozenset(
     {
         b"connection",
@@ -82,6 +86,23 @@ def head_of(outgoing: Outgoing) -> bytes:
     if head.count(_LF) != line_ends or head.count(_CR) != line_ends or _NUL in head or _SPACE in target:
         raise GatewayError("bad_request", sent=False, reason="line break in the head of a request to an upstream")
     return head
+
+
+def binds_connection(head: bytes) -> bool:
+    """Whether a request authenticates its connection and not only itself. `head` is of `head_of`."""
+    at = head.find(_AUTHORIZATION)
+    while at >= 0:
+        at += len(_AUTHORIZATION)
+        if head[at : at + 32].lstrip().lower().startswith(_OF_CONNECTION):
+            return True
+        at = head.find(_AUTHORIZATION, at)
+    return False
+
+
+def asks_to_bind(headers: Headers) -> bool:
+    """Whether the fields of a 401 ask for such a scheme."""
+    asked = b",".join(value for name, value in headers if name == b"www-authenticate").lower()
+    return any(scheme in asked for scheme in _OF_CONNECTION)
 
 
 def _framing(outgoing: Outgoing) -> bytes:

@@ -38,7 +38,6 @@ class ResponseParser:
     """Feeds one connection's bytes to the reply that is due. `start` before each response."""
 
     __slots__ = (
-        "_bare",
         "_feed",
         "_headers",
         "_interim",
@@ -47,6 +46,7 @@ class ResponseParser:
         "_prefix",
         "_reply",
         "_unbodied",
+        "bare",
         "complete",
         "head_done",
         "keep_alive",
@@ -62,6 +62,7 @@ class ResponseParser:
         self.head_done = False
         self.complete = True
         self.surplus = False
+        self.bare = False
 
     @property
     def received(self) -> bool:
@@ -77,7 +78,7 @@ class ResponseParser:
         """The next bytes belong to `reply`; `bare`: it answers HEAD, so it has no body whatever it says."""
         self._reply = reply
         self._headers = reply.headers
-        self._bare = bare
+        self.bare = bare
         self._unbodied = 0
         self._interims = 0
         self._prefix = b""
@@ -146,7 +147,7 @@ class ResponseParser:
         self._unbodied = 0
         self.until_close = not framed
         self.keep_alive = self._llhttp.should_keep_alive()
-        if self._bare or status in _BODILESS:
+        if self.bare or status in _BODILESS:
             self._expect_no_body(reply, framed=framed)
 
     def on_body(self, body: bytes) -> None:
@@ -175,7 +176,7 @@ class ResponseParser:
     def _expect_no_body(self, reply: Reply, *, framed: bool) -> None:
         # A body that such a response announces may still come, and must not become the next one's answer.
         self.until_close = False
-        if self._bare:
+        if self.bare:
             self.complete = True
             self.keep_alive = False
         elif framed and reply.content_length != 0:

@@ -9,11 +9,20 @@ Rules:
 4. A kept connection that ends before the first byte of the response is replaced once by a new one, if nothing was sent
    or if the request may be repeated (RFC 9110 section 9.2.2, RFC 9112 section 9.3.1). New means never used: where one
    kept connection was dead the next may be too.
+5. What fails on a kept connection makes the others suspect: those at rest that have answered nothing since the failing
+   exchange began are closed.
+6. After `max_age_s` (a tenth more or less, so that connections do not end together) a connection takes no further
+   request: whoever connects anew follows a name that has moved.
+7. An origin that sent what nobody asked for loses its kept connections, and keeps none for UNKEPT_S: the next request
+   would get another one's answer.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import random
+import time
 from math import inf
 from typing import Final
 
@@ -21,9 +30,15 @@ from gateway.model.route import Timeouts
 from gateway.resilience.deadline import Deadline
 from gateway.upstream import failures
 from gateway.upstream.connect import Connector, Origin
-from gateway.upstream.outgoing import Outgoing, head_of
+from gateway.upstream.outgoing import Outgoing, binds_connection, head_of
 from gateway.upstream.reply import Reply
 from gateway.upstream.wire import Connection
+
+UNKEPT_S: Final = 60.0
+"""How long an origin that sent what nobody asked for has no kept connections."""
+_JITTER: Final = 0.1
+
+_log = logging.getLogger("gateway.upstream")
 
 _FIRST_S: Final = 0.002
 """So much before the deadline the wait ends, so that the caller learns from here what it was that took too long."""
@@ -44,7 +59,14 @@ class Pool:
     """The connections to `origin`. One event loop only."""
 
     def __init__(
-        self, origin: Origin, connector: Connector, *, max_connections: int, max_pending: int, idle_timeout_s: float
+        self,
+        origin: Origin,
+        connector: Connector,
+        *,
+        max_connections: int,
+        max_pending: int,
+        idle_timeout_s: float,
+        max_age_s: float = inf,
     ) -> None:
         self.origin = origin
         self._name = str(origin)
@@ -52,6 +74,8 @@ class Pool:
         self._max_connections = max_connections
         self._max_pending = max_pending
         self._idle_timeout_s = idle_timeout_s
+        self._max_age_s = max_age_s
+        self._unkept_until_s = 0.0
         self._open: set[Connection] = set()
         self._idle: list[Connection] = []
         self._closing: set[Connection] = set()
@@ -92,7 +116,10 @@ class Pool:
     async def exchange(self, outgoing: Outgoing, timeouts: Timeouts, deadline: Deadline) -> Reply:
         """See `Upstream.exchange`; ConnectFailed when no connection could be made."""
         head = head_of(outgoing)
-        connection = self._take(outgoing.method) or await self._obtain(timeouts, deadline)
+        connection = None if outgoing.fresh else self._take()
+        if connection is None:
+            connection = await self._wait_for_one(outgoing, timeouts, deadline)
+        connection.bound = binds_connection(head)
         kept = connection.requests > 0
         try:
             return await connection.exchange(head, outgoing, timeouts, deadline)
@@ -121,11 +148,13 @@ class Pool:
 
     def on_free(self, connection: Connection) -> None:
         """An exchange is over: the connection goes to who waits, or rests."""
-        if self._queue or self._dialing or self._closed:
+        now_s = connection.answered_s
+        if now_s >= connection.retire_at_s or now_s < self._unkept_until_s:
+            connection.abort()
+        elif self._queue or self._dialing or self._closed:
             self._give(connection)
         else:
-            self._idle.append(connection)
-            connection.watch.start(self._idle_timeout_s)
+            self._rest(connection)
 
     def on_lost(self, connection: Connection) -> None:
         """A connection will take no more requests: its place is free."""
@@ -141,16 +170,44 @@ class Pool:
         if self._emptied is not None and not self._closing and not self._emptied.done():
             self._emptied.set_result(None)
 
+    def on_failed(self, connection: Connection) -> None:
+        """Rule 5."""
+        if connection.requests > 1:
+            for other in [*self._idle]:
+                if other.answered_s < connection.began_s:
+                    other.abort()
+
+    def on_unasked(self, connection: Connection) -> None:
+        """Rule 7."""
+        if connection.requests:
+            _log.warning(
+                "[upstream] %s sent an answer that nobody asked for: its connections are not kept for %g s",
+                self._name,
+                UNKEPT_S,
+            )
+            self._unkept_until_s = time.monotonic() + UNKEPT_S
+            for other in [*self._idle]:
+                other.abort()
+
     # --- getting a connection -----------------------------------------------------------------------------------------
 
-    def _take(self, method: bytes) -> Connection | None:
+    async def _wait_for_one(self, outgoing: Outgoing, timeouts: Timeouts, deadline: Deadline) -> Connection:
+        connection = await self._obtain(timeouts, deadline, new=outgoing.fresh)
+        if connection.requests and not connection.usable():  # something came since it was given to us
+            connection = await self._obtain(timeouts, deadline, new=True)
+        return connection
+
+    def _take(self) -> Connection | None:
         idle = self._idle
         while idle:
             connection = idle.pop()
-            if connection.usable(method):
+            if connection.usable():
                 return connection
-            connection.abort()
         return None
+
+    def _rest(self, connection: Connection) -> None:
+        self._idle.append(connection)
+        connection.watch.start(min(self._idle_timeout_s, connection.retire_at_s - time.monotonic()))
 
     async def _obtain(self, timeouts: Timeouts, deadline: Deadline, *, new: bool = False) -> Connection:
         """Wait for a connection; a `new` one was never used, even if one of those kept has to go for it."""
@@ -225,8 +282,7 @@ class Pool:
         if self._closed or (used and waiter is not None and waiter.new):
             connection.abort()  # its place is free then, for the new one that the first of the queue needs
         elif waiter is None:
-            self._idle.append(connection)
-            connection.watch.start(self._idle_timeout_s)
+            self._rest(connection)
         else:
             self._queue.pop(waiter, None)
             self._dialing.pop(waiter, None)
@@ -265,6 +321,7 @@ class Pool:
             self._fill()
         else:
             self._open.add(connection)
+            connection.retire_at_s = time.monotonic() + self._max_age_s * (1 + _JITTER * (2 * random.random() - 1))  # noqa: S311
             self._give(connection, waiter if waiter in self._dialing else None)
 
     def _new(self) -> Connection:

@@ -26,6 +26,9 @@ from gateway.upstream.upstream import Upstream
 HARMLESS: Final = "harmless"
 """The extension of an httpx request that says that sending it twice does no harm, whatever its method."""
 
+FRESH: Final = "fresh"
+"""The extension of an httpx request that asks for a new connection."""
+
 _PORTS: Final = {"http": 80, "https": 443}
 
 _EXCEPTIONS: Final[dict[str, type[httpx.TransportError]]] = {
@@ -96,7 +99,8 @@ def _outgoing(request: httpx.Request) -> Outgoing:
     length = request.headers.get("content-length")
     announced = None if length is None else int(length)
     method, harmless = request.method.encode("ascii"), request.extensions.get(HARMLESS, False)
-    return Outgoing(method, target, headers, _body(request, announced), announced, harmless)
+    fresh = request.extensions.get(FRESH, False)
+    return Outgoing(method, target, headers, _body(request, announced), announced, harmless, fresh=fresh)
 
 
 def _body(request: httpx.Request, announced: int | None) -> bytes | AsyncIterator[bytes] | None:

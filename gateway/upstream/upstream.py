@@ -146,6 +146,7 @@ class Upstream:
                 max_connections=max_connections,
                 max_pending=max_pending,
                 idle_timeout_s=settings.idle_timeout_s,
+                max_age_s=settings.max_connection_age_s,
             )
 
         return Member(pool(settings.max_connections, settings.max_pending), pool(_LOOKS, _LOOKS))

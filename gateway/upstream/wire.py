@@ -6,7 +6,8 @@ Rules:
 2. A request whose body broke off is never ended: the connection is aborted, and the caller gets what the body raised.
 3. An early response of 3xx and above stops the sending (RFC 9112 section 9.5), one below may go on in both directions;
    a connection whose request was not sent whole is never used again.
-4. Back to the pool goes only a connection whose response was whole, that both sides keep alive, with no byte beyond it.
+4. Back to the pool goes only a connection whose response was whole, that both sides keep alive, with no byte beyond it,
+   and that does not stand for a user (Negotiate, NTLM). Before it is used again its socket is looked at.
 5. Silence is watched only while somebody waits for the upstream, the deadline only until the response head is there.
 6. Whoever stops waiting (cancellation) aborts the connection, as half an exchange is of no use to anybody else. It does
    so only while the connection is its own: in the turn of the loop in which its response becomes whole, the connection
@@ -19,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import select
 import ssl
+import time
 from collections.abc import AsyncIterator
 from math import inf
 from typing import Final, Protocol, cast
@@ -27,7 +29,7 @@ from gateway.errors import GatewayError
 from gateway.model.route import Timeouts
 from gateway.resilience.deadline import Deadline
 from gateway.upstream import failures
-from gateway.upstream.outgoing import IDEMPOTENT, Outgoing
+from gateway.upstream.outgoing import Outgoing, asks_to_bind
 from gateway.upstream.parse import ResponseParser, Violation
 from gateway.upstream.reply import HIGH_WATER, Reply
 from gateway.upstream.watch import Watch
@@ -36,6 +38,11 @@ JOINED: Final = 16 * 1024
 """Bytes of body that are copied behind the head for the sake of one write."""
 
 _REDIRECT: Final = 300
+_UNAUTHORIZED: Final = 401
+_LAST_LOOK_S: Final = 1.0
+_LAST_INSTANT_S: Final = 0.002  # whoever enforces the deadline may cancel a hair before it ends
+_TOO_LATE: Final = (b"HTTP/1.1 408", b"HTTP/1.0 408")
+"""How some servers say that they end an idle connection: nobody's answer."""
 
 
 class Owner(Protocol):
@@ -50,9 +57,19 @@ class Owner(Protocol):
     def on_closed(self, connection: Connection) -> None:
         """Its socket is closed. Called once, after `on_lost`."""
 
+    def on_failed(self, connection: Connection) -> None:
+        """Its exchange fails by the upstream. Called before `on_lost`."""
+
+    def on_unasked(self, connection: Connection) -> None:
+        """The upstream sent what nobody asked for."""
+
 
 class Connection(asyncio.Protocol):
-    """See the module. `requests` counts those begun; a `kept` connection has had one before."""
+    """See the module. `requests` counts those begun; a `kept` connection has had one before.
+
+    In monotonic seconds: `began_s` is when the last exchange began, `answered_s` when the upstream was last heard to be
+    well, `retire_at_s` from when on it takes no further exchange.
+    """
 
     __slots__ = (
         "_loop",
@@ -68,10 +85,14 @@ class Connection(asyncio.Protocol):
         "_unwritten",
         "_write_s",
         "_writing_paused",
+        "answered_s",
+        "began_s",
+        "bound",
         "lost",
         "name",
         "read_s",
         "requests",
+        "retire_at_s",
         "watch",
     )
 
@@ -79,7 +100,10 @@ class Connection(asyncio.Protocol):
         self.name = name
         self.requests = 0
         self.lost = False
+        self.bound = False
         self.read_s = inf
+        self.began_s = self.answered_s = time.monotonic()
+        self.retire_at_s = inf
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._parser = ResponseParser()
@@ -116,6 +140,7 @@ class Connection(asyncio.Protocol):
         reply = self._reply = Reply(self)
         waiter = reply.wait(self._loop)
         self.requests += 1
+        self.began_s = time.monotonic()
         self.read_s = timeouts.read_s
         self._write_s = timeouts.write_s
         self.watch.deadline = deadline
@@ -124,7 +149,10 @@ class Connection(asyncio.Protocol):
             self._write(head, outgoing)
             await waiter
         except BaseException:
-            self.give_up(reply)
+            if self._reply is reply:
+                if deadline.remaining_s() <= _LAST_INSTANT_S:
+                    self._owner.on_failed(self)
+                self.abort()
             raise
         if reply.error is not None and not reply.buffered:  # no head, or one with which the response broke off
             raise reply.error
@@ -228,18 +256,23 @@ class Connection(asyncio.Protocol):
         self.watch.stop()
         if self._pump is not None:
             self._pump.cancel()
+        self._transport.abort()
         if not self.lost:
             self.lost = True
-            self._transport.abort()
             self._owner.on_lost(self)
         if reply is not None:
             reply.fail(error or failures.broken_off(None))
 
     # --- what the pool calls ------------------------------------------------------------------------------------------
 
-    def usable(self, method: bytes) -> bool:
-        """Whether it may take another request. What cannot be repeated costs a look at the socket."""
-        return not self.lost and (method in IDEMPOTENT or not self._readable())
+    def usable(self) -> bool:
+        """Whether it may take another request. If not, it is lost afterwards.
+
+        What lies unread in the socket is its end, or an answer that nobody asked for and the next request would get.
+        """
+        if not self.lost and self._readable():
+            self._retire()
+        return not self.lost
 
     # --- what the event loop calls ------------------------------------------------------------------------------------
 
@@ -253,13 +286,15 @@ class Connection(asyncio.Protocol):
         """Bytes of a response, or bytes that nobody asked for."""
         reply = self._reply
         if reply is None:
-            self.abort()  # an answer that nobody asked for
+            if not data.startswith(_TOO_LATE):
+                self._owner.on_unasked(self)
+            self.abort()
             return
         parser = self._parser
         try:
             parser.feed(data)
         except Violation as error:
-            self.abort(failures.protocol_error(str(error)))
+            self._fail(failures.protocol_error(str(error)))
             return
         if parser.complete:
             self._complete(reply)
@@ -313,21 +348,41 @@ class Connection(asyncio.Protocol):
         parser = self._parser
         self._reply = None
         self.watch.stop()
+        self.answered_s = time.monotonic()
         reply.finish()
-        if parser.keep_alive and not parser.surplus and self._pump is None and not self._writing_paused:
+        if parser.surplus and not parser.bare:
+            self._owner.on_unasked(self)
+        if self._keepable(reply):
             if self._reading_paused:
                 self.resume()
             self._owner.on_free(self)
         else:
             self.abort()
 
+    def _keepable(self, reply: Reply) -> bool:
+        parser = self._parser
+        if not parser.keep_alive or parser.surplus or self._pump is not None or self._writing_paused or self.bound:
+            return False
+        return reply.status != _UNAUTHORIZED or not asks_to_bind(reply.headers)
+
+    def _retire(self) -> None:
+        """Take no more requests, and read what is there before closing."""
+        self.lost = True
+        self._owner.on_lost(self)
+        self.watch.start(_LAST_LOOK_S)
+
+    def _fail(self, error: Exception) -> None:
+        """The upstream does not answer as it should."""
+        self._owner.on_failed(self)
+        self.abort(error)
+
     def _fail_lost(self, error: Exception | None) -> None:
         if self._reply is None:
             self.abort()
         elif self._parser.received:
-            self.abort(failures.broken_off(error))
+            self._fail(failures.broken_off(error))
         else:
-            self.abort(failures.lost(error, sent=self._sent))
+            self._fail(failures.lost(error, sent=self._sent))
 
     def _ended_in_order(self) -> bool:
         # Over TLS only `close_notify` tells the end from a cut (RFC 9112 section 9.8); asyncio reports both alike.
@@ -345,14 +400,17 @@ class Connection(asyncio.Protocol):
         return bool(self._poll.poll(0))
 
     def _on_deadline(self) -> None:
-        self.abort(failures.deadline_exceeded(sent=True))
+        self._fail(failures.deadline_exceeded(sent=True))
 
     def _on_silence(self) -> None:
+        if self._reply is None:  # at rest for long enough
+            self.abort()
+            return
         unwritten = self._transport.get_write_buffer_size()
         if not self._writing_paused:
-            self.abort(failures.read_timed_out(self.watch.silence_s))
+            self._fail(failures.read_timed_out(self.watch.silence_s))
         elif unwritten < self._unwritten:  # slow, but not silent
             self._unwritten = unwritten
             self.watch.start(self._write_s)
         else:
-            self.abort(failures.write_timed_out(self._write_s))
+            self._fail(failures.write_timed_out(self._write_s))

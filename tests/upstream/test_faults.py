@@ -77,6 +77,10 @@ FAULTS = [
 ]
 
 
+UNASKED = {"204 with a body", "304 with a body", "two answers", "a second answer later"}
+"""What nobody asked for: such an origin has no kept connections for a while."""
+
+
 def server_of(fault: Fault):
     """The first request gets the fault, every other a good answer."""
 
@@ -126,7 +130,8 @@ async def test_the_caller_is_told_the_truth_and_the_next_request_gets_its_own_an
     for _ in range(3):
         assert await client.text() == b"good"
         await asyncio.sleep(0.015)
-    assert client.state == {"in_flight": 0, "idle": 1, "connecting": 0, "pending": 0}
+    kept = 0 if fault.name in UNASKED else 1
+    assert client.state == {"in_flight": 0, "idle": kept, "connecting": 0, "pending": 0}
 
 
 async def test_endless_interim_responses_end_with_the_deadline(serve, reach):

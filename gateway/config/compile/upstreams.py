@@ -33,6 +33,7 @@ def compile_upstream(name: str, section: Section[UpstreamKeys], world: World) ->
         max_connections=keys.max_connections,
         max_pending=keys.max_pending,
         idle_timeout_s=keys.idle_timeout,
+        max_connection_age_s=keys.max_connection_age,
         tls=compile_tls(section, keys.tls, world, https=https),
         health=_health(section, world),
         auth=_auth(section, world, urls) if section.sound("auth") else None,

@@ -79,6 +79,11 @@ class UpstreamKeys(Keys):
     max_connections: Count = key(256, "Connections to the upstream; further requests wait within their deadline.")
     max_pending: Count = key(1024, "Requests that may wait for a connection; more are answered 503.")
     idle_timeout: Duration = key("60s", "How long an unused connection is kept.")
+    max_connection_age: Duration = key(
+        "10m",
+        "After this time, give or take a tenth, a connection is not used for a further request. New connections follow"
+        " a name that has moved to another address.",
+    )
     tls: ClientTlsKeys = group(ClientTlsKeys, "TLS, for https:// origins.")
     health: HealthCheckKeys = group(HealthCheckKeys, "How /health/systems asks this system.")
     auth: Maybe[AuthKeys] = optional("The gateway's own credentials. When left out the caller's are passed on.")
