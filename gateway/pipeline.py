@@ -22,7 +22,8 @@ from typing import Any, Generic, Protocol, TypeVar
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange, Receive, Send
 from gateway.forward.cors import preflight, response_headers
-from gateway.model.permit import Permit
+from gateway.forward.marks import DEGRADED, iam_fallback_mark, respond_with
+from gateway.model.permit import Fallback, Permit
 from gateway.model.record import AccessRecord
 from gateway.model.request import Request
 from gateway.model.route import AccessKind, Route
@@ -56,8 +57,8 @@ class Authorize(Protocol):
         deadline: Deadline,
         record: AccessRecord,
         span: Span,
-    ) -> Permit:
-        """The permit, or GatewayError `iam_denied`, `iam_*`."""
+    ) -> Permit | Fallback:
+        """The permit, or the route's own response while IAM cannot answer; GatewayError `iam_denied`, `iam_*`."""
 
 
 class Endpoint(Protocol):
@@ -194,19 +195,22 @@ class Pipeline(Generic[R]):
             self._loop = asyncio.get_running_loop()
         deadline = Deadline.after(route.deadline_s, self._loop)
         subject: Subject | None = None
-        permit: Permit | None = None
+        verdict: Permit | Fallback | None = None
         try:
             with deadline.enforced():
                 if route.access[request.method].kind is not AccessKind.PUBLIC:
                     subject = await site.identifier.identify(request)
-                permit = await site.authorizer.authorize(
+                verdict = await site.authorizer.authorize(
                     request, route, subject, deadline, exchange.record, exchange.span
                 )
-                await self._carry_out(service, permit, exchange, deadline)
+                if isinstance(verdict, Fallback):
+                    await self._fall_back(verdict, exchange)
+                else:
+                    await self._carry_out(service, verdict, exchange, deadline)
         except DeadlineExceeded:
             if subject is None and route.access[request.method].kind is not AccessKind.PUBLIC:
                 raise site.identifier.late() from None
-            raise _too_late(permit) from None
+            raise _too_late(verdict) from None
 
     def _carry_out(
         self, service: Service, permit: Permit, exchange: Exchange, deadline: Deadline
@@ -215,6 +219,11 @@ class Pipeline(Generic[R]):
         if service.endpoint is None:
             raise GatewayError("internal_error", reason=f"route {service.route.id} forwards nothing")
         return service.endpoint(permit, exchange, deadline)
+
+    async def _fall_back(self, fallback: Fallback, exchange: Exchange) -> None:
+        """In place of step 4: the route's own response, the same for every kind of route."""
+        exchange.extra.append((DEGRADED, iam_fallback_mark()))
+        await respond_with(exchange, fallback.response)
 
     async def _refuse(self, exchange: Exchange, site: Site, error: GatewayError) -> None:
         """Answer with the error, or break off a response that has begun."""
@@ -245,8 +254,8 @@ def match(exchange: Exchange, site: Site) -> Service:
     return site.services[route.id]
 
 
-def _too_late(permit: Permit | None) -> GatewayError:
+def _too_late(verdict: Permit | Fallback | None) -> GatewayError:
     """Before the permit, and with a subject, the deadline ended on IAM, after it on the upstream (docs/errors.md)."""
-    if permit is None:
+    if verdict is None:
         return GatewayError("iam_timeout", "Access could not be checked in time, so nothing was forwarded.")
     return GatewayError("deadline_exceeded", "The answer did not arrive within the deadline.")

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 
 from gateway.authorize.judge import Refusal
 from gateway.errors import GatewayError
-from gateway.model.permit import Permit
+from gateway.model.permit import Fallback, Permit
 from gateway.model.record import AccessRecord
 from gateway.telemetry.observer import Observer, Span
 
 
 def write_down(
-    verdict: Permit | Refusal | None,
+    verdict: Permit | Fallback | Refusal | None,
     route: str,
     duration_s: float,
     record: AccessRecord,
@@ -49,7 +49,7 @@ def write_down(
 
 
 def write_down_items(
-    verdicts: Sequence[Permit | Refusal | GatewayError],
+    verdicts: Sequence[Permit | Fallback | Refusal | GatewayError],
     route: str,
     duration_s: float,
     record: AccessRecord,

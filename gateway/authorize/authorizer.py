@@ -22,7 +22,7 @@ from gateway.authorize.judge import Case, Judge, Refusal, refused
 from gateway.authorize.plan import ITEM_METHOD, Plan, item_plan_of, plans_of
 from gateway.errors import GatewayError
 from gateway.iam.decision_point import DecisionPoint
-from gateway.model.permit import Permit
+from gateway.model.permit import Fallback, Permit
 from gateway.model.question import Decision, Outcome, Question, void_credentials
 from gateway.model.record import AccessRecord
 from gateway.model.request import Request
@@ -70,8 +70,11 @@ class Authorizer:
         deadline: Deadline,
         record: AccessRecord,
         span: Span,
-    ) -> Permit:
-        """The permit. Raises `iam_denied`, `unauthenticated`, `bad_request` (placeholders) or why IAM is unknown."""
+    ) -> Permit | Fallback:
+        """The permit, or the route's own response.
+
+        Raises `iam_denied`, `unauthenticated`, `bad_request` (placeholders) or why IAM is unknown.
+        """
         plan = self._plans[route.id][request.method]
         if not plan.checks:
             return _unasked(plan, request, subject)
@@ -80,7 +83,7 @@ class Authorizer:
         case = Case(request, plan, subject, plan.questions(request, subject))
         began_s = self._clock()
         own = self._observer.authorize_started(span)
-        verdict: Permit | Refusal | None = None
+        verdict: Permit | Fallback | Refusal | None = None
         try:
             decisions = await self.decide(case.questions, deadline=deadline, request_id=request.request_id, span=own)
             verdict = self._judge.permit(case, decisions)
@@ -110,8 +113,8 @@ class Authorizer:
         deadline: Deadline,
         record: AccessRecord,
         span: Span,
-    ) -> list[Permit | GatewayError]:
-        """A permit or a refusal for each item of a bulk request, given its path parameters; all are asked together.
+    ) -> list[Permit | Fallback | GatewayError]:
+        """A permit, a fallback or a refusal for each item of a bulk request, given its path parameters.
 
         `permit` is the bulk request's own: what does not depend on the item was decided with it.
         """
@@ -209,7 +212,7 @@ class Authorizer:
         decisions: Mapping[tuple[str, str], Decision],
         deadline: Deadline,
         span: Span,
-    ) -> Permit | Refusal | GatewayError:
+    ) -> Permit | Fallback | Refusal | GatewayError:
         if isinstance(case, GatewayError):
             return case
         found = [decisions[question.key] for question in case.questions]

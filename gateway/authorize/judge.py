@@ -21,7 +21,7 @@ from gateway.authorize.combine import combine, degrades, fault_of, first
 from gateway.authorize.degrade import StandIns
 from gateway.authorize.plan import Plan
 from gateway.errors import GatewayError
-from gateway.model.permit import Permit
+from gateway.model.permit import Fallback, Permit
 from gateway.model.question import Decision, Outcome, Question, void_credentials
 from gateway.model.request import Request
 from gateway.model.route import IamFailureMode
@@ -77,7 +77,7 @@ class Judge:
 
     async def judge(
         self, case: Case, decisions: Sequence[Decision], *, deadline: Deadline, span: Span
-    ) -> Permit | Refusal:
+    ) -> Permit | Fallback | Refusal:
         """The verdict on one case, given one decision for each of its questions."""
         permit = self.permit(case, decisions)
         if permit is not None:
@@ -101,24 +101,15 @@ class Judge:
         *,
         deadline: Deadline,
         span: Span,
-    ) -> Permit | Refusal:
+    ) -> Permit | Fallback | Refusal:
         rule = case.plan.rule
         fault = fault_of(failing)
         if deadline.remaining_s() <= 0:
             return Refusal(GatewayError("iam_timeout", fault.detail, reason=fault.reason), "unknown")
         if rule.mode is IamFailureMode.FAIL_CLOSED or (rule.mode in _NEEDS_IDENTITY and not case.subject.identified):
             return Refusal(fault, "unknown")
-        if rule.mode is IamFailureMode.FALLBACK:
-            return Permit(
-                case.request,
-                case.plan.route,
-                case.subject,
-                "fallback",
-                "iam",
-                degraded="fallback",
-                code=fault.code,
-                fallback=rule.response,
-            )
+        if rule.mode is IamFailureMode.FALLBACK and rule.response is not None:
+            return Fallback(rule.response, fault.code)
         request_id = case.request.request_id
         filled = await self._stand_ins.fill(
             rule, case.questions, decisions, deadline=deadline, request_id=request_id, span=span
@@ -157,8 +148,7 @@ def _permit(case: Case, whole: Decision, code: str, parts: tuple[tuple[str, Deci
         mode,
         whole.age_s,
         code,
-        fallback=None,
-        parts=parts,
+        parts,
     )
 
 

@@ -15,7 +15,7 @@ from gateway.errors import GatewayError
 from gateway.exchange import Exchange, Receive, Send
 from gateway.forward.marks import DEGRADED, iam_mark
 from gateway.headers import visible
-from gateway.model.permit import Permit
+from gateway.model.permit import Fallback, Permit
 from gateway.model.record import AccessRecord
 from gateway.model.request import Headers
 from gateway.model.route import Route
@@ -91,9 +91,10 @@ class DecisionPipeline(Pipeline[NamedRequest]):
         exchange: Exchange,
         deadline: Deadline,  # noqa: ARG002 - there is nothing left to wait for
     ) -> None:
-        if permit.fallback is not None:
-            raise GatewayError(permit.code or "iam_error", reason="the fallback response is not for another proxy")
         await exchange.respond(_OK, granted(permit))
+
+    async def _fall_back(self, fallback: Fallback, exchange: Exchange) -> None:  # noqa: ARG002 - nothing is answered
+        raise GatewayError(fallback.code, reason="the fallback response is not for another proxy")
 
 
 def granted(permit: Permit) -> Headers:

@@ -76,9 +76,6 @@ class AggregateEndpoint:
     async def __call__(self, permit: Permit, exchange: Exchange, deadline: Deadline) -> None:
         """Answer with what the systems said."""
         mark_degraded_permit(permit, exchange)
-        if permit.fallback is not None:
-            await respond_with(exchange, permit.fallback)
-            return
         said = await self._gatherer.gather(permit, deadline=deadline, span=exchange.span, record=exchange.record)
         deadline.stop()
         shortfall = self._gatherer.document.shortfall(said)

@@ -20,10 +20,10 @@ from gateway.exchange import Exchange
 from gateway.forward.aggregate import Gatherer
 from gateway.forward.asking import PARTIAL, a_moment_before, body_of
 from gateway.forward.json_text import read_callers, write
-from gateway.forward.marks import mark_degraded_permit, respond_with
+from gateway.forward.marks import mark_degraded_permit
 from gateway.forward.parts import failure_of
 from gateway.forward.pointer import look_up, parse
-from gateway.model.permit import Permit
+from gateway.model.permit import Fallback, Permit
 from gateway.model.record import AccessRecord
 from gateway.model.request import Request
 from gateway.model.route import Bulk, Route
@@ -50,7 +50,7 @@ class DecideItems(Protocol):
         deadline: Deadline,
         record: AccessRecord,
         span: Span,
-    ) -> list[Permit | GatewayError]:
+    ) -> list[Permit | Fallback | GatewayError]:
         """In the order of the items."""
 
 
@@ -71,9 +71,6 @@ class BulkEndpoint:
     async def __call__(self, permit: Permit, exchange: Exchange, deadline: Deadline) -> None:
         """Answer every item of the body."""
         mark_degraded_permit(permit, exchange)
-        if permit.fallback is not None:
-            await respond_with(exchange, permit.fallback)
-            return
         items = self._items(await body_of(exchange, deadline, self._max_body))
         params = [{self._bulk.param: item} for item in items]
         verdicts = await self._decide_items(
@@ -101,12 +98,14 @@ class BulkEndpoint:
             raise GatewayError("bad_request", f"More than {self._bulk.max_items} items.")
         return items
 
-    async def _result(self, params: Mapping[str, str], verdict: Permit | GatewayError, exchange: Exchange) -> _Result:
+    async def _result(
+        self, params: Mapping[str, str], verdict: Permit | Fallback | GatewayError, exchange: Exchange
+    ) -> _Result:
         """What stands for one item."""
         echo = self._gatherer.document.echo(params)
         if isinstance(verdict, GatewayError):
             return {**echo, "denied": True} if verdict.code == "iam_denied" else _failed(echo, verdict)
-        if verdict.fallback is not None:
+        if isinstance(verdict, Fallback):
             return _failed(echo, GatewayError(verdict.code))
         deadline = Deadline.after(self._route.deadline_s)
         try:
@@ -121,7 +120,11 @@ class BulkEndpoint:
         return {**document, "degraded": verdict.degraded} if verdict.degraded else document
 
     async def _counted(
-        self, failures: Counter[str], params: Mapping[str, str], verdict: Permit | GatewayError, exchange: Exchange
+        self,
+        failures: Counter[str],
+        params: Mapping[str, str],
+        verdict: Permit | Fallback | GatewayError,
+        exchange: Exchange,
     ) -> _Result:
         """What stands for one item; its failures are counted."""
         result = await self._result(params, verdict, exchange)

@@ -27,6 +27,11 @@ def upstream_mark(mode: str, age_s: float = 0.0) -> bytes:
     return _mark("upstream", mode, age_s)
 
 
+def iam_fallback_mark() -> bytes:
+    """What a route's own response says, given while IAM cannot answer."""
+    return _mark("iam", "fallback", 0.0)
+
+
 def mark_degraded_permit(permit: Permit, exchange: Exchange) -> bytes | None:
     """Let every answer of this exchange say that its permit is degraded. Returns what it says, None if nothing."""
     mark = iam_mark(permit)

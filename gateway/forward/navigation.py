@@ -116,9 +116,6 @@ class NavigationEndpoint:
     async def __call__(self, permit: Permit, exchange: Exchange, deadline: Deadline) -> None:
         """Answer with the marked document."""
         degraded = mark_degraded_permit(permit, exchange)
-        if permit.fallback is not None:
-            await respond_with(exchange, permit.fallback)
-            return
         outgoing = self._outgoing(permit, degraded)
         key = self._last_good.key(permit, outgoing, permit.request.host)
         try:

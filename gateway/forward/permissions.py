@@ -27,7 +27,7 @@ from gateway.forward.asking import (
     refuse_void_credentials,
 )
 from gateway.forward.json_text import read_callers, write
-from gateway.forward.marks import mark_degraded_permit, respond_with
+from gateway.forward.marks import mark_degraded_permit
 from gateway.model.permit import Permit
 from gateway.model.question import Check, Decision, Outcome, Question
 from gateway.model.route import PermissionsAction, Route
@@ -59,9 +59,6 @@ class PermissionsEndpoint:
     async def __call__(self, permit: Permit, exchange: Exchange, deadline: Deadline) -> None:
         """Answer every question of the body."""
         mark_degraded_permit(permit, exchange)
-        if permit.fallback is not None:
-            await respond_with(exchange, permit.fallback)
-            return
         subject = permit.subject
         if subject is None:
             raise GatewayError("internal_error", reason="permissions were asked for by nobody")

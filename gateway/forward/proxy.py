@@ -15,7 +15,7 @@ from __future__ import annotations
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
 from gateway.forward.copies import Copies, place_of
-from gateway.forward.marks import mark_degraded_permit, respond_with
+from gateway.forward.marks import mark_degraded_permit
 from gateway.forward.outage import OUTAGES, OutageRules, is_outage
 from gateway.forward.outgoing import OutgoingHead
 from gateway.forward.relay import break_off, end_well, relay
@@ -64,9 +64,6 @@ class ProxyEndpoint:
     async def __call__(self, permit: Permit, exchange: Exchange, deadline: Deadline) -> None:
         """Forward the permitted request and answer with its response. Raises GatewayError while nothing was sent."""
         degraded = mark_degraded_permit(permit, exchange)
-        if permit.fallback is not None:
-            await respond_with(exchange, permit.fallback)
-            return
         try:
             answer = await self._ask(permit, exchange, deadline, degraded)
         except GatewayError as error:

@@ -23,7 +23,7 @@ from websockets.exceptions import ConnectionClosed
 
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
-from gateway.forward.marks import mark_degraded_permit, respond_with
+from gateway.forward.marks import mark_degraded_permit
 from gateway.forward.outgoing import OutgoingHead
 from gateway.forward.relay import break_off
 from gateway.forward.streams import Streams
@@ -87,9 +87,6 @@ class WebSocketEndpoint:
     async def __call__(self, permit: Permit, exchange: Exchange, deadline: Deadline) -> None:
         """Open the permitted WebSocket and carry it until it ends. Raises GatewayError while it is not accepted."""
         degraded = mark_degraded_permit(permit, exchange)
-        if permit.fallback is not None:
-            await respond_with(exchange, permit.fallback)
-            return
         exchange.become_stream()
         outgoing = self._outgoing(permit, degraded)
         answer = await self._upstream.exchange(

@@ -1,4 +1,8 @@
-"""The proof that this request may go there. Made only in `authorize`; `forward` takes nothing else."""
+"""The proof that this request may go there, and what is answered where there is none.
+
+Both are made only in `authorize`. `forward` takes a Permit and nothing else. A Fallback is no permit, so a type checker
+finds whoever would forward on it.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +23,10 @@ class Permit:
 
     Nobody may change it, which the type checker sees to: at run time a frozen one costs six times as much.
 
-    `outcome`: allow | stale | local | fallback | fail_open (the contract's `gateway.authz.outcome`).
+    `outcome`: allow | stale | local | fail_open (the contract's `gateway.authz.outcome`).
     `source`: iam | cache | coalesced | stale | local, or public | authenticated.
     `degraded`: the mode shown in `X-Gateway-Degraded: iam; mode=…`, None if IAM decided. `age_s`: of a stale permit.
-    `code`: the failure of IAM that was degraded from. `fallback`: the answer to give instead of forwarding.
+    `code`: the failure of IAM that was degraded from.
     `parts`: decisions for an aggregate's parts by name, in the order of the route's parts.
     """
 
@@ -34,7 +38,6 @@ class Permit:
     degraded: Final[str | None] = None
     age_s: Final[float] = 0.0
     code: Final[str] = ""
-    fallback: Final[FallbackResponse | None] = None
     parts: Final[tuple[tuple[str, Decision], ...]] = ()
 
     @property
@@ -42,6 +45,20 @@ class Permit:
         """Who is behind it, where failures and shares are told apart: the subject, without one the client's address."""
         subject = self.subject
         return _of_address(self.request.client) if subject is None else subject.key
+
+
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """The route's own response, given while IAM cannot answer: nothing is forwarded.
+
+    `code`: the failure of IAM that the route degrades from. The rest is what operators read of a verdict.
+    """
+
+    response: FallbackResponse
+    code: str
+    outcome: str = "fallback"
+    source: str = "iam"
+    degraded: str = "fallback"
 
 
 @lru_cache(maxsize=4096)

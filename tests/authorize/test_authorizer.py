@@ -8,6 +8,7 @@ import json
 import pytest
 
 from gateway.errors import GatewayError
+from gateway.model.permit import Fallback
 from gateway.model.question import Decision, Outcome
 from gateway.model.route import FallbackResponse, IamFailureMode, IamFailureRule
 from gateway.model.settings import CacheSettings
@@ -201,9 +202,9 @@ async def test_what_the_embedded_policies_said_is_not_remembered_as_iams(bench, 
 
 async def test_fallback_is_an_answer_instead_of_forwarding(bench, kit):
     bench.iam.default = kit.fault()
-    permit = await bench.ask(kit.route(kit.checks("read system:a"), FALLBACK))
-    assert permit.fallback is FALLBACK.response
-    assert (permit.outcome, permit.degraded, permit.code) == ("fallback", "fallback", "iam_circuit_open")
+    verdict = await bench.ask(kit.route(kit.checks("read system:a"), FALLBACK))
+    assert verdict == Fallback(FALLBACK.response, "iam_circuit_open")
+    assert (verdict.outcome, verdict.degraded) == ("fallback", "fallback")
 
 
 async def test_allow_forwards_marked(bench, kit):

@@ -8,7 +8,7 @@ from gateway.config import load
 from gateway.decide.pipeline import DecisionPipeline
 from gateway.errors import GatewayError
 from gateway.forwarded import RequestBuilder
-from gateway.model.permit import Permit
+from gateway.model.permit import Fallback, Permit
 from gateway.model.route import FallbackResponse
 from gateway.model.subject import Subject
 from gateway.pipeline import Pipeline, Service, Site
@@ -47,6 +47,8 @@ class Authorizer:
         self.asked.append((request.method, request.target.raw, request.host, request.websocket, request.client))
         if isinstance(self.verdict, GatewayError):
             raise self.verdict
+        if isinstance(self.verdict, Fallback):
+            return self.verdict
         degraded = self.verdict or {}
         return Permit(request, route, subject, "allow", "iam", **degraded)
 
@@ -171,7 +173,7 @@ async def test_a_stale_permit_is_marked(site, door):
 
 @pytest.mark.parametrize("door", DOORS)
 async def test_a_fallback_response_never_lets_a_request_through(site, door):
-    site.authorizer.verdict = {"fallback": FallbackResponse(200, b"{}"), "degraded": "fallback", "code": "iam_timeout"}
+    site.authorizer.verdict = Fallback(FallbackResponse(200, b"{}"), "iam_timeout")
     raw, headers, more = named(door, "GET", "/orders/7")
     status, _, body = await ask(site, raw, headers, **more)
     assert status == 503

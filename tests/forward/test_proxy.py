@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.errors import GatewayError
-from gateway.model.route import Cors, FallbackResponse, ProxyAction, Resilience, RetryPolicy
+from gateway.model.route import Cors, ProxyAction, Resilience, RetryPolicy
 from tests.forward.conftest import Client, Conversation, a_request, upstream_of
 
 
@@ -55,14 +55,6 @@ async def test_a_degraded_permit_is_marked_to_caller_and_upstream(bench: Any) ->
         client = await bench(upstream.port).get(outcome="stale", degraded="stale", age_s=12.7)
         assert client.values(b"x-gateway-degraded") == [b"iam; mode=stale; age=12"]
         assert upstream.seen[0].values(b"x-gateway-degraded") == [b"iam; mode=stale; age=12"]
-
-
-async def test_the_permits_fallback_is_answered_without_the_upstream(bench: Any, refused_port: int) -> None:
-    answer = FallbackResponse(200, b'{"items":[]}', ((b"content-type", b"application/json"),))
-    client = await bench(refused_port).get(outcome="fallback", degraded="fallback", fallback=answer)
-    assert (client.status, client.body) == (200, b'{"items":[]}')
-    assert client.values(b"x-gateway-degraded") == [b"iam; mode=fallback"]
-    assert client.values(b"x-request-id") == [b"req-1"]
 
 
 async def test_repeated_response_fields_stay_apart_and_hop_by_hop_ones_go(bench: Any) -> None:

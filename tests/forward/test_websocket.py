@@ -26,7 +26,7 @@ from gateway.headers import HeaderRules
 from gateway.model.permit import Permit
 from gateway.model.record import AccessRecord
 from gateway.model.request import Headers
-from gateway.model.route import BreakerPolicy, FallbackResponse, ProxyAction, Resilience, Timeouts
+from gateway.model.route import BreakerPolicy, ProxyAction, Resilience, Timeouts
 from gateway.model.settings import ServerSettings, UpstreamSettings
 from gateway.resilience.breaker import Breaker
 from gateway.resilience.budget import RetryBudget
@@ -304,13 +304,6 @@ async def test_no_place_among_the_streams_refuses_before_the_upstream_is_asked(r
         caller.exchange.become_stream = full
         with pytest.raises(GatewayError, match="overloaded"):
             await call(caller)
-
-
-async def test_the_permits_fallback_refuses_as_an_http_response(refused_port: int) -> None:
-    async with endpoint(refused_port) as call:
-        caller = Caller()
-        await call(caller, fallback=FallbackResponse(503, b"{}"), degraded="fallback")
-        assert (await caller.next())["status"] == 503
 
 
 async def wait(connection: ServerConnection) -> None:
