@@ -1,9 +1,11 @@
-"""The way back, in the order that hurts least. All of it is over after `drain_timeout`.
+"""The way back, in the order that hurts least. All of it is over after `drain_notice` and `drain_timeout`.
 
-    told       not ready any more; every answer says `Connection: close`; streams are told to come back elsewhere
-    NOTICE_S   new connections are still taken, for load balancers to notice
-    then       no new connections; requests on open ones are served as long as anything is in flight, and for IDLE_S
-    the end    idle connections are closed; what still runs at `drain_timeout` is answered `draining`, or broken off
+    told           not ready any more; every answer says `Connection: close`; streams are told to come back elsewhere
+    drain_notice   new connections are still taken, for load balancers to notice
+    then           what waits in the kernel is accepted, then no new connections; requests on open ones are served as
+                   long as anything is in flight, and for IDLE_S
+    the end        idle connections are closed; what still runs `drain_timeout` after the notice is answered `draining`,
+                   or broken off
 
 Idle connections are kept that long because a client that was not told cannot know: closing one while its next request
 is on the way would fail that request. Whoever uses its connections learns it from the next answer.
@@ -12,12 +14,14 @@ is on the way would fail that request. Whoever uses its connections learns it fr
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Final
 
 from gateway.app.listeners import Server
 from gateway.app.running import Gateway
+from gateway.model.settings import ServerSettings
 
-NOTICE_S: Final = 1.0
+NOTICE_S: Final = 5.0
 IDLE_S: Final = 5.0
 """How long connections without a request are kept, where nothing else holds the process."""
 ANSWER_S: Final = 1.0
@@ -25,14 +29,21 @@ ANSWER_S: Final = 1.0
 _LOOK_S: Final = 0.05
 
 
-def notice_s(timeout_s: float) -> float:
-    """How long new connections are taken after the gateway was told to end."""
-    return min(NOTICE_S, timeout_s / 2)
+def notice_s(settings: ServerSettings) -> float:
+    """How long new connections are taken after the gateway was told to end. On a terminal nobody has to notice."""
+    if settings.drain_notice_s is not None:
+        return settings.drain_notice_s
+    return 0.0 if sys.stderr.isatty() else min(NOTICE_S, settings.drain_timeout_s / 2)
 
 
-async def drain(gateway: Gateway, server: Server, serving: asyncio.Task[None], timeout_s: float) -> None:
-    """End what `server` serves; `serving` is its task."""
+async def drain(
+    gateway: Gateway, server: Server, serving: asyncio.Task[None], timeout_s: float, notice_s: float = 0.0
+) -> int:
+    """End what `server` serves; `serving` is its task. How many requests were not over in time."""
     loop = asyncio.get_running_loop()
+    gateway.begin_to_end()
+    server.close_after_responses()
+    await asyncio.sleep(notice_s)
     begun_s = loop.time()
     end_s, idle_end_s = begun_s + timeout_s, begun_s + min(IDLE_S, timeout_s / 2)
 
@@ -40,13 +51,12 @@ async def drain(gateway: Gateway, server: Server, serving: asyncio.Task[None], t
         """Somebody is served, or may be about to ask."""
         return gateway.in_flight > 0 or (bool(server.server_state.connections) and loop.time() < idle_end_s)
 
-    gateway.begin_to_end()
-    server.close_after_responses()
-    await asyncio.sleep(notice_s(timeout_s))
-    server.stop_listening()
+    await server.stop_listening()
     while serves() and loop.time() < end_s:  # noqa: ASYNC110 - an event would cost every request
         await asyncio.sleep(_LOOK_S)
+    broken_off = gateway.in_flight
     server.end(within_s=max(0.0, end_s - loop.time()))
     await asyncio.wait((serving,))
     if server.server_state.tasks:
         await asyncio.wait(server.server_state.tasks, timeout=ANSWER_S)
+    return broken_off

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import os
 import socket
 import ssl
+import struct
+import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -17,6 +20,21 @@ from gateway.model.settings import Address
 from gateway.server.connection import EdgeProtocol
 
 BACKLOG = 2048
+HANDSHAKES_S: Final = 0.25
+"""How long a listener that closes waits for connections that are being made: about a round trip."""
+CLOSING_S: Final = 2.0
+"""How long it goes on at most, while connections still arrive."""
+_LOOK_S: Final = 0.01
+_TLS_S: Final = 1.0
+_ATTACH_FILTER: Final = 26
+"""SO_ATTACH_FILTER of Linux (socket(7)), which Python does not name."""
+_NO_SYN: Final = (
+    (0x30, 0, 0, 13),  # load the byte of the TCP header that holds the flags (RFC 9293 section 3.1)
+    (0x54, 0, 0, 0x12),  # of it SYN and ACK
+    (0x15, 0, 1, 0x02),  # SYN alone begins a connection:
+    (0x06, 0, 0, 0),  # drop it;
+    (0x06, 0, 0, 0x40000),  # all else passes
+)
 
 
 class CannotServeError(Exception):
@@ -25,26 +43,78 @@ class CannotServeError(Exception):
 
 def bind(address: Address) -> socket.socket:
     """A listening socket. Raises CannotServeError in words: in use, not ours, not permitted."""
+    listener = _bound(address)
+    try:
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise _cannot(address, error) from None
+    listener.setblocking(False)
+    return listener
+
+
+def reserve(address: Address) -> socket.socket:
+    """A socket that keeps an address for the sockets of workers, and listens itself never. Raises CannotServeError."""
+    # Sockets that share a port would also share it with another gateway: only one that does not share finds that out.
+    alone = _bound(address)
+    port = alone.getsockname()[1]
+    alone.close()
+    return _bound(Address(address.host, port), shared=True)
+
+
+def another(reserved: socket.socket) -> socket.socket:
+    """One more socket on a reserved address, for a worker, which listens when it is ready. Raises OSError."""
+    listener = socket.socket(reserved.family, reserved.type, reserved.proto)
+    _share(listener)
+    listener.bind(reserved.getsockname())
+    return listener
+
+
+def _bound(address: Address, *, shared: bool = False) -> socket.socket:
     try:
         family, kind, protocol, _, where = socket.getaddrinfo(
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except OSError as error:
-        raise CannotServeError(f"cannot listen on {address}: {error.strerror or error}") from None
+        raise _cannot(address, error) from None
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            _share(listener)
         listener.bind(where)
-        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        raise CannotServeError(f"cannot listen on {address}: {error.strerror or error}") from None
-    listener.setblocking(False)
+        raise _cannot(address, error) from None
     return listener
 
 
+def _share(listener: socket.socket) -> None:
+    """The kernel spreads connections evenly over the listening sockets of one port (socket(7))."""
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+
+
+def _cannot(address: Address, error: OSError) -> CannotServeError:
+    return CannotServeError(f"cannot listen on {address}: {error.strerror or error}")
+
+
+def take_no_handshakes(listener: socket.socket) -> None:
+    """Let the kernel begin no new connection here; those that have begun are completed. Where it can't, nothing.
+
+    Closing a listening socket resets what waits in it. A client whose first packet is dropped asks again a second
+    later, and is then refused, or served by whoever listens by then.
+    """
+    program = b"".join(struct.pack("HBBI", *instruction) for instruction in _NO_SYN)
+    kept = ctypes.create_string_buffer(program)
+    with contextlib.suppress(OSError):
+        if sys.platform == "linux":
+            pointer = struct.pack("HL", len(_NO_SYN), ctypes.addressof(kept))
+            listener.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, pointer)
+
+
 def inherited(number: int) -> socket.socket:
-    """A listening socket that the supervisor bound."""
+    """A socket that the supervisor bound; the server listens on it when it is ready."""
     listener = socket.socket(fileno=number)
     listener.setblocking(False)
     return listener
@@ -80,6 +150,7 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, listener: socket.socket) -> None:
         super().__init__(config)
         self._listener = listener
+        self._context: ssl.SSLContext | None = None
         self.up = asyncio.Event()
 
     async def run_on_socket(self) -> None:
@@ -94,11 +165,13 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn does; `up` is set when connections are accepted."""
         await super().startup(sockets)
+        self._context = self.config.ssl
         self.up.set()
 
     async def listen_with(self, context: ssl.SSLContext | None) -> None:
         """Shake hands with another context. What waits for being accepted is not lost: the socket stays the same."""
         loop, before = asyncio.get_running_loop(), self.servers
+        self._context = context
         self.servers = [
             await loop.create_server(self._protocol, sock=self._listener.dup(), ssl=context, backlog=BACKLOG)
         ]
@@ -119,14 +192,50 @@ class Server(uvicorn.Server):
             if isinstance(connection, EdgeProtocol):
                 connection.close_after_response()
 
-    def stop_listening(self) -> None:
-        """Take no new connections."""
+    async def stop_listening(self) -> None:
+        """Accept what the kernel has completed, and take no new connections."""
+        waiting = self._listener.dup()
         for server in self.servers:
             server.close()
         self._listener.close()
+        take_no_handshakes(waiting)
+        with waiting:
+            taken = await self._take_waiting(waiting)
+        if taken:
+            await asyncio.wait(taken, timeout=_TLS_S)
+
+    async def _take_waiting(self, listener: socket.socket) -> set[asyncio.Task[None]]:
+        """Until none has come for HANDSHAKES_S; ends right after a look that found none."""
+        loop = asyncio.get_running_loop()
+        quiet_s = begun_s = loop.time()
+        taken: set[asyncio.Task[None]] = set()
+        while loop.time() - quiet_s < HANDSHAKES_S and loop.time() - begun_s < CLOSING_S:
+            await asyncio.sleep(_LOOK_S)
+            for connection in _accepted(listener):
+                quiet_s = loop.time()
+                taken.add(asyncio.create_task(self._adopt(connection)))
+        return taken
+
+    async def _adopt(self, connection: socket.socket) -> None:
+        """Serve a connection that was accepted here."""
+        with contextlib.suppress(OSError):  # it is gone, or its TLS handshake failed: as if the loop had accepted it
+            await asyncio.get_running_loop().connect_accepted_socket(self._protocol, sock=connection, ssl=self._context)
 
     def end(self, *, within_s: float) -> None:
         """Close what is idle, and what runs after `within_s` seconds at the latest."""
         graceful: Any = within_s  # uvicorn hands it to asyncio as it is
         self.config.timeout_graceful_shutdown = graceful
         self.should_exit = True
+
+
+def _accepted(listener: socket.socket) -> Iterator[socket.socket]:
+    """Everything that waits to be accepted now."""
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except ConnectionAbortedError:
+            continue
+        except OSError:  # nothing waits, or no more files may be open
+            return
+        connection.setblocking(False)
+        yield connection

@@ -9,34 +9,40 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 import os
 import signal
 import socket
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, NoReturn
 
 import uvloop
 
 from gateway.admin.app import admin_app, worker_app
 from gateway.admin.feed import Feed
 from gateway.admin.recent import Recent
-from gateway.app import garbage
+from gateway.app import garbage, words
 from gateway.app.certificates import Certificates
-from gateway.app.draining import drain
-from gateway.app.listeners import CannotServeError, Server, admin_config, bind, bind_unix, inherited
+from gateway.app.draining import drain, notice_s
+from gateway.app.last_good import load_for_worker
+from gateway.app.listeners import CannotServeError, Server, admin_config, bind, bind_unix, inherited, reserve
 from gateway.app.running import Gateway
 from gateway.app.together import OWN_STATUS, SNAPSHOT
 from gateway.app.watch import reload_on_change
-from gateway.app.workers import SOCKET_VARIABLE, Supervisor
+from gateway.app.workers import WORKER_VARIABLE, Place, Supervisor
+from gateway.config import parse_duration
 from gateway.config.addresses import is_loopback
 from gateway.model.settings import Address, Configuration, ServerSettings
 from gateway.server import uvicorn_config
-from gateway.telemetry import Telemetry, build_observer
+from gateway.telemetry import Telemetry, build_observer, log_to_stderr
 
-__all__ = ["CannotServeError", "NotAllowedError", "Overrides", "serve"]
+__all__ = ["CannotServeError", "NotAllowedError", "Overrides", "is_worker", "serve", "serve_as_worker"]
 
-EXIT_FORCED = 1
+EXIT_FORCED: Final = 1
+TOKEN_VARIABLE: Final = "GATEWAY_ADMIN_TOKEN"  # noqa: S105 - the name of a variable
+_LOG: Final = logging.getLogger("gateway")
 
 
 class NotAllowedError(ValueError):
@@ -49,16 +55,33 @@ class Overrides:
 
     listen: Address | None = None
     admin: Address | None = None
+    drain_notice_s: float | None = None
+    drain_timeout_s: float | None = None
+    admin_token: str | None = field(default=None, repr=False)
+    """From the environment, for a file that names none."""
 
     @classmethod
-    def parse(cls, listen: str, admin: str) -> Overrides:
-        """From `HOST:PORT` texts, empty for none. Raises ValueError."""
-        return cls(_address(listen), _address(admin))
+    def parse(cls, listen: str, admin: str, drain_notice: str = "", drain_timeout: str = "") -> Overrides:
+        """From `HOST:PORT` and duration texts, empty for none. Raises ValueError."""
+        return cls(
+            _address(listen),
+            _address(admin),
+            parse_duration(drain_notice) if drain_notice else None,
+            parse_duration(drain_timeout) if drain_timeout else None,
+            os.environ.get(TOKEN_VARIABLE) or None,
+        )
 
     def over(self, configuration: Configuration) -> Configuration:
         """The configuration with what the command line says. NotAllowedError: a file could not say that."""
         server = configuration.server
-        changed = dataclasses.replace(server, listen=self.listen or server.listen, admin=self.admin or server.admin)
+        changed = dataclasses.replace(
+            server,
+            listen=self.listen or server.listen,
+            admin=self.admin or server.admin,
+            drain_notice_s=server.drain_notice_s if self.drain_notice_s is None else self.drain_notice_s,
+            drain_timeout_s=server.drain_timeout_s if self.drain_timeout_s is None else self.drain_timeout_s,
+            admin_token=server.admin_token or self.admin_token,
+        )
         if not is_loopback(changed.admin.host) and not changed.admin_token:
             raise NotAllowedError(
                 f"the admin listener on {changed.admin} is not on loopback: it needs server.admin_token"
@@ -72,6 +95,8 @@ class Overrides:
         texts = ["-c", str(configuration.file)]
         for name, address in (("--listen", self.listen), ("--admin", self.admin)):
             texts += [name, str(address)] if address is not None else []
+        for name, seconds in (("--drain-notice", self.drain_notice_s), ("--drain-timeout", self.drain_timeout_s)):
+            texts += [name, f"{round(seconds * 1000)}ms"] if seconds is not None else []
         return texts
 
 
@@ -90,24 +115,47 @@ def serve(configuration: Configuration, overrides: Overrides, *, workers: int = 
     A second signal ends the process with 1.
     """
     configuration = overrides.over(configuration)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _end_before_serving)
-    inherited_from = os.environ.get(SOCKET_VARIABLE)
+    _end_at_once_before_serving()
+    settings = configuration.server
+    if workers == 1:
+        public, admin = bind(settings.listen), bind(settings.admin)
+        _run(Process(configuration, overrides, public, admin).run())
+        return
+    public, admin = reserve(settings.listen), bind(settings.admin)
+    close_log = log_to_stderr(settings)
+    try:
+        _run(Supervisor(configuration, overrides.arguments(configuration), public, admin, close_log).run(workers))
+    finally:
+        close_log()
+
+
+def is_worker() -> bool:
+    """Whether this process was started by a supervisor, as one of its workers."""
+    return WORKER_VARIABLE in os.environ
+
+
+def serve_as_worker(file: Path, overrides: Overrides) -> None:
+    """Serve what the supervisor says. Raises ConfigurationError or ValueError if there is nothing good to serve."""
+    _end_at_once_before_serving()
+    place = Place.parse(os.environ[WORKER_VARIABLE])
+    configuration, problems = load_for_worker(file, place.last_good, place.socket.parent)
+    sockets = inherited(place.listening), bind_unix(str(place.socket))
+    _run(Process(overrides.over(configuration), overrides, *sockets, place=place, problems=problems).run())
+
+
+def _run(serving: Coroutine[Any, Any, None]) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        if inherited_from:
-            listening, pipe, path = inherited_from.split(":", 2)
-            sockets = inherited(int(listening)), bind_unix(path)
-            runner.run(Process(configuration, overrides, *sockets, lifeline=int(pipe)).run())
-            return
-        public, admin = bind(configuration.server.listen), bind(configuration.server.admin)
-        if workers > 1:
-            supervisor = Supervisor(configuration, overrides.arguments(configuration), public, admin)
-            runner.run(supervisor.run(workers))
-        else:
-            runner.run(Process(configuration, overrides, public, admin).run())
+        runner.run(serving)
+    for number in (signal.SIGTERM, signal.SIGINT):  # the loop took its own away
+        signal.signal(number, lambda *_: os._exit(EXIT_FORCED))
 
 
-def _end_before_serving(*_: object) -> NoReturn:
+def _end_at_once_before_serving() -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end)
+
+
+def _end(*_: object) -> NoReturn:
     """The sockets take connections before the loop takes signals: until then there is nothing to drain or to close."""
     os._exit(0)
 
@@ -115,7 +163,7 @@ def _end_before_serving(*_: object) -> NoReturn:
 class Process:
     """One serving process: alone, or one of several workers whose operators ask on a Unix socket.
 
-    `lifeline`: a worker's pipe from its supervisor, which ends with it.
+    `place`: a worker's among the others. `problems`: what is wrong with the file, if `configuration` is not it.
     """
 
     def __init__(
@@ -125,13 +173,17 @@ class Process:
         public: socket.socket,
         admin: socket.socket,
         *,
-        lifeline: int | None = None,
+        place: Place | None = None,
+        problems: Sequence[str] = (),
     ) -> None:
         self._configuration = configuration
         self._overrides = overrides
         self._sockets = (public, admin)
-        self._lifeline = lifeline
+        self._addresses = ("", "") if place else (_shown(public), _shown(admin))
+        self._place = place
+        self._problems = list(problems)
         self._signalled = False
+        self._why = "POST /-/drain"
 
     async def run(self) -> None:
         """Serve until told to stop."""
@@ -139,22 +191,51 @@ class Process:
         telemetry = build_observer(self._configuration.server, os.environ, also=[recent])
         gateway = Gateway(self._configuration, telemetry, self._overrides.over, recent)
         feed = Feed(gateway.status)
-        self._take_signals(gateway)
+        self._take_signals(gateway, telemetry)
         public, admin = self._servers(gateway, telemetry, feed)
         tasks = [asyncio.create_task(public.run_on_socket()), asyncio.create_task(admin.run_on_socket())]
         watching = asyncio.create_task(reload_on_change(gateway))
         told = asyncio.create_task(gateway.draining.wait())
         garbage.settle()
         gateway.listening = await _come_up((public, admin), (told, *tasks))
+        if gateway.listening:
+            self._began(gateway)
         await asyncio.wait((told, *tasks), return_when=asyncio.FIRST_COMPLETED)
         gateway.draining.set()
         watching.cancel()
-        await drain(gateway, public, tasks[0], gateway.composition.configuration.server.drain_timeout_s)
+        await self._drain(gateway, public, tasks[0])
         feed.close()
         admin.should_exit = True
         await asyncio.gather(told, watching, *tasks, return_exceptions=True)
         await gateway.aclose()
         await telemetry.aclose()
+
+    def _began(self, gateway: Gateway) -> None:
+        """Say it, once for all workers; and keep what serves for those that start later."""
+        if self._place is None:
+            for line in self._configuration.warnings:
+                _LOG.warning("%s", line)
+            _LOG.info("%s", words.serving(self._configuration, *self._addresses))
+            return
+        gateway.tells_of_reloads = self._place.number == 0
+        gateway.when_changed = self._place.last_good.keep
+        if not self._problems:
+            self._place.last_good.keep(self._configuration)
+            return
+        gateway.refused(self._problems)
+        for level, line in words.reloaded("failure", "a worker that starts", self._configuration, self._problems):
+            _LOG.log(level, "[config] %s", line)
+
+    async def _drain(self, gateway: Gateway, public: Server, serving: asyncio.Task[None]) -> None:
+        settings = gateway.composition.configuration.server
+        notice = notice_s(settings)
+        if self._place is None:
+            _LOG.info("%s", words.draining(self._why, notice, settings.drain_timeout_s))
+        broken_off = await drain(gateway, public, serving, settings.drain_timeout_s, notice)
+        if self._place is None:
+            _LOG.log(logging.WARNING if broken_off else logging.INFO, "%s", words.stopped(broken_off))
+        elif broken_off:
+            _LOG.warning("a worker has %s", words.stopped(broken_off))
 
     def _servers(self, gateway: Gateway, telemetry: Telemetry, feed: Feed) -> tuple[Server, Server]:
         settings = self._configuration.server
@@ -168,30 +249,34 @@ class Process:
 
         gateway.when_reloaded = reloaded
         own = {SNAPSHOT: telemetry.snapshot, OWN_STATUS: gateway.own_status}
-        operators = worker_app(gateway, own) if self._lifeline is not None else admin_app(gateway, settings, feed)
+        operators = worker_app(gateway, own) if self._place is not None else admin_app(gateway, settings, feed)
         return public, Server(admin_config(operators), self._sockets[1])
 
-    def _take_signals(self, gateway: Gateway) -> None:
+    def _take_signals(self, gateway: Gateway, telemetry: Telemetry) -> None:
         loop = asyncio.get_running_loop()
 
-        def stop() -> None:
+        def stop(name: str) -> None:
             if self._signalled:
+                _LOG.error("stopped by a second signal: requests in flight are broken off")
+                telemetry.write_lines()
                 os._exit(EXIT_FORCED)
             self._signalled = True
+            if not gateway.draining.is_set():
+                self._why = name
             gateway.draining.set()
 
         reloads: set[asyncio.Task[object]] = set()
 
         def reload() -> None:
-            task = loop.create_task(gateway.reload())
+            task = loop.create_task(gateway.reload("SIGHUP"))
             reloads.add(task)
             task.add_done_callback(reloads.discard)
 
-        loop.add_signal_handler(signal.SIGTERM, stop)
-        loop.add_signal_handler(signal.SIGINT, stop)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop, number.name)
         loop.add_signal_handler(signal.SIGHUP, reload)
-        if self._lifeline is not None:
-            self._hold_on_to(self._lifeline, gateway)
+        if self._place is not None:
+            self._hold_on_to(self._place.lifeline, gateway)
 
     def _hold_on_to(self, lifeline: int, gateway: Gateway) -> None:
         """Without a supervisor nobody could end or reload this worker, and its port would never be free."""
@@ -202,6 +287,12 @@ class Process:
             gateway.draining.set()
 
         loop.add_reader(lifeline, alone)
+
+
+def _shown(listening: socket.socket) -> str:
+    """The address of a socket, with the port that the system chose where the file says 0."""
+    host, port = listening.getsockname()[:2]
+    return str(Address(host, port))
 
 
 async def _come_up(servers: Sequence[Server], or_any: Sequence[asyncio.Task[Any]]) -> bool:

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from gateway.admin.merge import merge_breakers, merge_status
 from gateway.admin.recent import Recent
+from gateway.app import words
 from gateway.app.composition import Composition, compose
 from gateway.app.shared import Parts
 from gateway.app.status import Status
@@ -29,8 +30,10 @@ from gateway.telemetry import Telemetry
 _LOG: Final = logging.getLogger("gateway")
 
 
-_AT_START: Final = ("listen", "admin", "admin_token", "admin_hosts", "access_log")
+_AT_START: Final = ("listen", "admin", "admin_token", "admin_hosts", "access_log", "log")
 """What of `server` a reload does not change."""
+BY_CHANGE: Final = "a change of its folder"
+"""A reload that nobody asked for: what it found is told once, however often the folder changes."""
 
 
 async def _nobody(settings: ServerSettings) -> None:
@@ -59,6 +62,11 @@ class Gateway:
         self._retired: list[Composition] = []
         self.when_reloaded: Callable[[ServerSettings], Awaitable[None]] = _nobody
         """Told what serves after every reload, also one that was refused."""
+        self.when_changed: Callable[[Configuration], None] = lambda _: None
+        """Told of every configuration that begins to serve after a reload."""
+        self.tells_of_reloads = True
+        """False for all workers but one: they read the same file."""
+        self._told: tuple[str, ...] = ()
         self.composition = compose(configuration, telemetry.observer, Parts())
         self.composition.parts.settle()
         self.pipeline = Pipeline(self.composition.site, telemetry.observer, RequestBuilder())
@@ -104,13 +112,15 @@ class Gateway:
 
     # What operators do
 
-    async def reload(self) -> tuple[bool, list[str]]:
+    async def reload(self, by: str = "the admin listener") -> tuple[bool, list[str]]:
         """Load the file again. Whether it serves now, and the mistakes if not."""
         async with self._loading:
             file = self.composition.configuration.file
             problems: list[str] = []
+            result = "failure"
             try:
-                await self._swap(self._override(await asyncio.to_thread(load, file, os.environ)))
+                loaded = self._override(await asyncio.to_thread(load, file, os.environ))
+                result = "success" if await self._swap(loaded) else "unchanged"
             except ConfigurationError as error:
                 problems = str(error).splitlines()
             except (ValueError, OSError) as error:
@@ -118,22 +128,33 @@ class Gateway:
             except Exception as error:  # noqa: BLE001 - a bug in a reload must not end what serves
                 self._telemetry.observer.bug("reload", error)
                 problems = [f"{file}: something went wrong in the gateway"]
-            self._tell(problems)
+            self.refused(problems)
+            detail = "; ".join(problems) or self.composition.configuration.hash
+            self._telemetry.observer.config_reload(result, detail)
+            self._tell(result, by, problems)
             await self.when_reloaded(self.composition.configuration.server)
             return not problems, problems
 
-    def _tell(self, problems: list[str]) -> None:
+    def refused(self, problems: list[str]) -> None:
+        """What is wrong with the file while another configuration serves; nothing: the file serves."""
         self.reload_problems = tuple(problems)
-        if problems:
-            self._telemetry.observer.config_reload("failure", "; ".join(problems))
-            _LOG.error("the configuration was not reloaded, the one before goes on serving:\n%s", "\n".join(problems))
 
-    async def _swap(self, configuration: Configuration) -> None:
-        """Construct it beside the one that serves, then let it serve. What it raises has changed nothing."""
+    def _tell(self, result: str, by: str, problems: list[str]) -> None:
+        """Each time that somebody asked; of changes of the folder only what is new."""
+        before, self._told = self._told, (result, *problems)
+        touched = result == "unchanged" and before[:1] != ("failure",)
+        if self.tells_of_reloads and not (by == BY_CHANGE and (touched or before == self._told)):
+            for level, line in words.reloaded(result, by, self.composition.configuration, problems):
+                _LOG.log(level, "[config] %s", line)
+
+    async def _swap(self, configuration: Configuration) -> bool:
+        """Construct it beside the one that serves, then let it serve. What it raises has changed nothing.
+
+        False if it is the one that serves.
+        """
         before = self.composition
         if configuration.hash == before.configuration.hash:
-            self._telemetry.observer.config_reload("unchanged", configuration.hash)
-            return
+            return False
         parts = Parts(before.parts)
         try:
             after = compose(configuration, self._telemetry.observer, parts)
@@ -148,14 +169,20 @@ class Gateway:
         self.pipeline.site = after.site
         self.loaded_at_s = time.time()
         self._retire(before)
-        self._telemetry.observer.config_reload("success", configuration.hash)
+        self.when_changed(configuration)
+        return True
 
     def _warn(self, old: Configuration, new: Configuration) -> None:
+        if not self.tells_of_reloads:
+            return
         for line in weakened(old, new):
             _LOG.warning("reload weakens: %s", line)
         for name in _AT_START:
             if getattr(old.server, name) != getattr(new.server, name):
                 _LOG.warning("server.%s has changed, which takes effect at the next start", name)
+        for warning in new.warnings:
+            if warning not in old.warnings:
+                _LOG.warning("%s", warning)
 
     def _retire(self, before: Composition) -> None:
         """Close what only the old composition used, once its last request is over."""

@@ -15,7 +15,7 @@ from typing import Final
 
 import watchfiles
 
-from gateway.app.running import Gateway
+from gateway.app.running import BY_CHANGE, Gateway
 
 LOOK_S: Final = 10.0
 _DEBOUNCE_MS: Final = 200
@@ -64,7 +64,7 @@ class _Watch:
             yield_on_timeout=True,
         ):
             if changes or self._stamps() != self._seen:
-                await self._gateway.reload()
+                await self._gateway.reload(BY_CHANGE)
                 self._seen = self._stamps()
             if (folders, files) != (self._gateway.folders, self._gateway.composition.configuration.files):
                 return

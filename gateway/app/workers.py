@@ -1,8 +1,11 @@
 """`--workers N`: one process that binds, starts and watches workers, and answers operators for all of them.
 
-The workers share the listening socket, so a worker that ends loses no connection that waits there. A worker that dies
-is started again, after a pause that grows while it keeps dying; a worker learns from a pipe that its supervisor died,
-and drains. SIGTERM, SIGINT and SIGHUP are passed on; the supervisor ends when the last worker has.
+Each worker has a listening socket of its own on the same port, so that the kernel spreads connections evenly and a
+worker that dies takes only its own. It listens when it is ready, and before it ends it accepts what waits (`draining`).
+The supervisor keeps the port by a socket that never listens. A worker that dies is started again, after a pause that
+grows while it keeps dying. If the file is broken by then, it serves what the others serve (`last_good`). It learns
+from a pipe that its supervisor died, and drains. SIGTERM, SIGINT and SIGHUP are passed on; the supervisor ends when the
+last worker has.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,14 +25,16 @@ from typing import Final
 
 from gateway.admin.app import admin_app
 from gateway.admin.feed import Feed
+from gateway.app import words
 from gateway.app.draining import notice_s
-from gateway.app.listeners import CannotServeError, Server, admin_config
+from gateway.app.last_good import LastGood
+from gateway.app.listeners import CannotServeError, Server, admin_config, another
 from gateway.app.together import Workers
-from gateway.model.settings import Configuration
+from gateway.model.settings import Address, Configuration
 
 _LOG: Final = logging.getLogger("gateway")
-SOCKET_VARIABLE: Final = "GATEWAY_WORKER"
-"""Set for workers: `<number of the listening socket>:<number of the pipe>:<path of the worker's own admin socket>`."""
+WORKER_VARIABLE: Final = "GATEWAY_WORKER"
+"""Set for workers: a Place as text."""
 START_TIMEOUT_S: Final = 60.0
 GRACE_S: Final = 10.0
 EXIT_FORCED: Final = 1
@@ -38,10 +43,34 @@ LONGEST_PAUSE_S: Final = 30.0
 STEADY_S: Final = 30.0
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A worker's place among the others: numbers of the files that it inherits, and its own admin socket.
+
+    `number` counts workers from 0; `lifeline` is a pipe that ends with the supervisor.
+    """
+
+    number: int
+    listening: int
+    lifeline: int
+    last_good: LastGood
+    socket: Path
+
+    @classmethod
+    def parse(cls, text: str) -> Place:
+        """From what `str` gives."""
+        number, listening, lifeline, last_good, path = text.split(":", 4)
+        return cls(int(number), int(listening), int(lifeline), LastGood(int(last_good)), Path(path))
+
+    def __str__(self) -> str:
+        return f"{self.number}:{self.listening}:{self.lifeline}:{self.last_good.number}:{self.socket}"
+
+
 @dataclass(slots=True)
 class Worker:
     """One worker process and its admin socket."""
 
+    number: int
     socket: Path
     process: asyncio.subprocess.Process | None = None
     pause_s: float = FIRST_PAUSE_S
@@ -54,11 +83,17 @@ class Worker:
 
 
 class Supervisor:
-    """Runs `count` workers on one listening socket."""
+    """Runs `count` workers on the address that `public` keeps."""
 
     def __init__(
-        self, configuration: Configuration, arguments: Sequence[str], public: socket.socket, admin: socket.socket
+        self,
+        configuration: Configuration,
+        arguments: Sequence[str],
+        public: socket.socket,
+        admin: socket.socket,
+        close_log: Callable[[], None],
     ) -> None:
+        self._close_log = close_log
         self._configuration = configuration
         self._arguments = tuple(arguments)
         self._public = public
@@ -66,14 +101,16 @@ class Supervisor:
         self._workers: list[Worker] = []
         self._ending = asyncio.Event()
         self._signalled = False
+        self._why = "POST /-/drain"
         self._pipe = os.pipe()
+        self._last_good = LastGood.create()
         self.operations = Workers(lambda: [worker.socket for worker in self._workers], self._ending.set)
 
     async def run(self, count: int) -> None:
         """Until told to end. Raises CannotServeError when the workers do not come up."""
         self._take_signals()
         with tempfile.TemporaryDirectory(prefix="gateway-") as folder:
-            self._workers = [Worker(Path(folder) / f"worker{number}.sock") for number in range(count)]
+            self._workers = [Worker(number, Path(folder) / f"worker{number}.sock") for number in range(count)]
             keeping = [asyncio.create_task(self._keep(worker)) for worker in self._workers]
             feed = Feed(self.operations.status)
             operators = admin_app(self.operations, self._configuration.server, feed)
@@ -81,6 +118,7 @@ class Supervisor:
             serving = asyncio.create_task(server.run_on_socket())
             try:
                 await self._wait_until_up()
+                self._say_that_it_serves(count)
                 await self._ending.wait()
             finally:
                 await self._end_workers(keeping)
@@ -89,14 +127,27 @@ class Supervisor:
                 await asyncio.gather(*keeping, serving, return_exceptions=True)
                 await self.operations.aclose()
 
+    def _say_that_it_serves(self, count: int) -> None:
+        if self.operations.started:
+            for line in self._configuration.warnings:
+                _LOG.warning("%s", line)
+            public, admin = (str(Address(*each.getsockname()[:2])) for each in (self._public, self._admin))
+            _LOG.info("%s", words.serving(self._configuration, public, admin, count))
+
     async def _end_workers(self, keeping: Sequence[asyncio.Task[None]]) -> None:
-        """Let them drain. We let go of the listening socket when they do, or connections would wait for nobody."""
+        """Let them drain, then make those end that do not."""
         self.operations.draining = True
-        timeout_s = self._configuration.server.drain_timeout_s
+        settings = self._configuration.server
+        notice, timeout_s = notice_s(settings), settings.drain_timeout_s
+        _LOG.info("%s", words.draining(self._why, notice, timeout_s))
         self._signal_all(signal.SIGTERM)
-        asyncio.get_running_loop().call_later(notice_s(timeout_s), self._public.close)
-        await asyncio.wait(keeping, timeout=timeout_s + GRACE_S)
+        _, left = await asyncio.wait(keeping, timeout=notice + timeout_s + GRACE_S)
         self._signal_all(signal.SIGKILL)
+        self._public.close()
+        if left:
+            _LOG.warning("stopped: %s had to be killed", words.several(len(left), "worker"))
+        else:
+            _LOG.info("stopped: all workers have ended")
 
     async def _wait_until_up(self) -> None:
         end = asyncio.get_running_loop().time() + START_TIMEOUT_S
@@ -125,30 +176,36 @@ class Supervisor:
 
     async def _start(self, worker: Worker) -> None:
         worker.socket.unlink(missing_ok=True)
-        listening, pipe = self._public.fileno(), self._pipe[0]
-        worker.process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "gateway",
-            "serve",
-            *self._arguments,
-            env={**os.environ, SOCKET_VARIABLE: f"{listening}:{pipe}:{worker.socket}"},
-            pass_fds=[listening, pipe],
-            start_new_session=True,
-        )
+        with another(self._public) as listening:
+            numbers = (listening.fileno(), self._pipe[0], self._last_good.number)
+            place = Place(worker.number, *numbers[:2], self._last_good, worker.socket)
+            worker.process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "gateway",
+                "serve",
+                *self._arguments,
+                env={**os.environ, WORKER_VARIABLE: str(place)},
+                pass_fds=numbers,
+                start_new_session=True,
+            )
 
     def _take_signals(self) -> None:
         loop = asyncio.get_running_loop()
 
-        def stop() -> None:
+        def stop(name: str) -> None:
             if self._signalled:
+                _LOG.error("stopped by a second signal: requests in flight are broken off")
                 self._signal_all(signal.SIGKILL)
+                self._close_log()
                 os._exit(EXIT_FORCED)
             self._signalled = True
+            if not self._ending.is_set():
+                self._why = name
             self._ending.set()
 
-        loop.add_signal_handler(signal.SIGTERM, stop)
-        loop.add_signal_handler(signal.SIGINT, stop)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop, number.name)
         loop.add_signal_handler(signal.SIGHUP, self._signal_all, signal.SIGHUP)
 
     def _signal_all(self, number: int) -> None:

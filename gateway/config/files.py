@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -24,11 +25,15 @@ _REASONS: Final[dict[type[OSError], str]] = {
 
 
 class Files:
-    """The files read so far. `folder` is where relative paths start."""
+    """The files read so far. `folder` is where relative paths start.
 
-    def __init__(self, folder: Path, problems: Problems) -> None:
+    `contents`: what was read once, to be read again instead of what the files hold now.
+    """
+
+    def __init__(self, folder: Path, problems: Problems, contents: Mapping[Path, bytes] | None = None) -> None:
         self.folder = folder
         self._problems = problems
+        self._given = contents
         self._contents: dict[Path, bytes] = {}
 
     def resolve(self, name: str) -> Path:
@@ -40,7 +45,7 @@ class Files:
         path = self.resolve(name)
         if path not in self._contents:
             try:
-                self._contents[path] = _content(path)
+                self._contents[path] = _content(path) if self._given is None else _given(self._given, path)
             except (OSError, ValueError) as error:
                 self._problems.error(mark, "unreadable-file", f"{name}: {_reason(error)}")
                 return None
@@ -54,6 +59,22 @@ class Files:
         except UnicodeDecodeError:
             self._problems.error(mark, "not-utf-8", f"{name}: the file is not UTF-8")
             return None
+
+    def listing(self, folder: Path) -> list[Path]:
+        """What is in a folder. Raises OSError."""
+        if self._given is None:
+            return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        whole = Path(os.path.abspath(folder))  # noqa: PTH100 - as `resolve`
+        return [folder / path.name for path in sorted(self._given) if path.parent == whole]
+
+    def is_file(self, path: Path) -> bool:
+        """Whether there is such a file."""
+        return path.is_file() if self._given is None else True
+
+    @property
+    def contents(self) -> dict[Path, bytes]:
+        """What every file held."""
+        return dict(self._contents)
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -69,6 +90,12 @@ class Files:
             total.update(b"%d:%b%d:" % (len(name), name, len(self._contents[path])))
             total.update(self._contents[path])
         return total.hexdigest()
+
+
+def _given(contents: Mapping[Path, bytes], path: Path) -> bytes:
+    if path not in contents:
+        raise FileNotFoundError
+    return contents[path]
 
 
 def _content(path: Path) -> bytes:

@@ -41,11 +41,14 @@ K = TypeVar("K", bound=Keys)
 _STAND_INS: Final[Mapping[str, Any]] = {"id": "unnamed", "path": "/", "authorize": "public"}
 
 
-def load(path: Path, environ: Mapping[str, str]) -> Configuration:
-    """Reads `path` and the folder `policies` beside it. Raises ConfigurationError with all mistakes."""
+def load(path: Path, environ: Mapping[str, str], contents: Mapping[Path, bytes] | None = None) -> Configuration:
+    """Reads `path` and the folder `policies` beside it. Raises ConfigurationError with all mistakes.
+
+    `contents`: those of a configuration that was loaded before, to load exactly that one again.
+    """
     problems = Problems()
     path = path if path.name else path.absolute()  # `.` has no name
-    files = Files(path.absolute().parent, problems)
+    files = Files(path.absolute().parent, problems, contents)
     if files.read(Mark(str(path)), path.name) is None:
         raise ConfigurationError(problems.errors)
     interpolate = Interpolation(environ, files.read_text, problems)
@@ -124,6 +127,7 @@ class _Reading:
             hash=self._files.hash,
             file=self._path,
             files=self._files.paths,
+            contents=self._files.contents,
             access_policies=self._access_policies,
             warnings=tuple(map(str, self._problems.warnings)),
         )

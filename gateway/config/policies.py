@@ -42,7 +42,7 @@ def built_in_text(name: str) -> str:
 def read_policies(shown: Path, files: Files, interpolate: Interpolation, problems: Problems) -> dict[str, Node]:
     """The policies of the folder `policies` by name. `shown`: the folder of routes.yaml as the user named it."""
     policies: dict[str, Node] = {}
-    for path in _listing(shown / FOLDER, problems):
+    for path in _listing(files, shown / FOLDER, problems):
         if path.suffix == ".yml":
             problems.warning(Mark(str(path)), "policy-not-read", f"not read: name it {path.stem}.yaml")
         elif path.suffix == ".yaml":
@@ -58,16 +58,16 @@ def read_policies(shown: Path, files: Files, interpolate: Interpolation, problem
 def read_access_policies(shown: Path, files: Files, problems: Problems) -> Path | None:
     """Reads (and so watches) all of policies/access; the folder, if it holds policies."""
     folder = shown / FOLDER / ACCESS_FOLDER
-    found = [path for path in _listing(folder, problems) if path.is_file()]
+    found = [path for path in _listing(files, folder, problems) if files.is_file(path)]
     for path in found:
         files.read(Mark(str(path)), f"{FOLDER}/{ACCESS_FOLDER}/{path.name}")
     has_policies = any(path.suffix == ".cedar" for path in found)
     return files.resolve(f"{FOLDER}/{ACCESS_FOLDER}") if has_policies else None
 
 
-def _listing(folder: Path, problems: Problems) -> Iterable[Path]:
+def _listing(files: Files, folder: Path, problems: Problems) -> Iterable[Path]:
     try:
-        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        return files.listing(folder)
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:

@@ -132,7 +132,9 @@ class Supervisor:
             ["iam", "--policies", str(policies), "--listen", str(self._iam_address), "--control"], {}, quiet=True
         )
         self._gateway = Child(
-            ["serve", "-c", str(configuration.file)], {"GATEWAY_JWKS_FILE": str(jwks_file)}, quiet=quiet
+            ["serve", "-c", str(configuration.file), "--drain-notice", "0s"],
+            {"GATEWAY_JWKS_FILE": str(jwks_file)},
+            quiet=quiet,
         )
         self.tokens = {person: issuer.token(person) for person in PEOPLE}
 

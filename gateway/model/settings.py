@@ -60,6 +60,8 @@ class ServerSettings:
     max_header_bytes: int = 32 * 1024
     header_timeout_s: float = 10.0
     idle_timeout_s: float = 75.0
+    drain_notice_s: float | None = None
+    """None: 0 on a terminal, else 5 and at most half of `drain_timeout_s`."""
     drain_timeout_s: float = 15.0
     tls: ServerTls | None = None
     max_connections: int = 10_000
@@ -75,6 +77,8 @@ class ServerSettings:
     admin_hosts: frozenset[str] = frozenset()
     access_log: str | None = None
     """json | text | off; None: text on a terminal, else json."""
+    log: str | None = None
+    """text | json, of the lines on stderr; None: text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,7 +215,8 @@ class UpstreamSettings:
 class Configuration:
     """All of one `routes.yaml` and its policies: immutable, swapped as a whole on reload.
 
-    `hash` is of the content of every file read, `files` are those files. `warnings`: `FILE:LINE:COL: warning[id]: …`.
+    `hash` is of the content of every file read, `files` are those files, `contents` what was in them (also secrets).
+    `warnings`: `FILE:LINE:COL: warning[id]: …`.
     `access_policies` is the folder `policies/access` where it exists.
     """
 
@@ -223,5 +228,6 @@ class Configuration:
     hash: str = ""
     file: Path = Path("routes.yaml")
     files: tuple[Path, ...] = ()
+    contents: Mapping[Path, bytes] = field(default_factory=dict, repr=False, compare=False)
     access_policies: Path | None = None
     warnings: tuple[str, ...] = ()

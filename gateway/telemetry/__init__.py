@@ -6,6 +6,6 @@ together; `otlp` alone knows the SDK.
 
 from __future__ import annotations
 
-from gateway.telemetry.setup import Telemetry, build_observer, exposition
+from gateway.telemetry.setup import Telemetry, build_observer, exposition, line_of, log_to_stderr
 
-__all__ = ["Telemetry", "build_observer", "exposition"]
+__all__ = ["Telemetry", "build_observer", "exposition", "line_of", "log_to_stderr"]

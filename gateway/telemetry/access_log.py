@@ -1,7 +1,8 @@
 """One line a request on stdout: JSON for machines, text for a terminal (docs/telemetry.md).
 
-Rules: exactly the fields of the contract; a refusal also has `code` and `reason`. Denials and unknowns are written even
-where the access log is off. No query, no header, no subject. Everything outside printable ASCII is escaped, so that
+Rules: exactly the promised fields; a refusal also has `code` and `reason`. What is refused again and again while
+something is down is summed up (`refusals`), and that is all that is written where the access log is off. No query, no
+header, no subject. Everything outside printable ASCII is escaped, so that
 nothing a client sends can begin a new line or move a cursor.
 """
 
@@ -15,6 +16,7 @@ from typing import Final
 from gateway.model.record import AccessRecord
 from gateway.telemetry.metrics import status_of
 from gateway.telemetry.observer import Observer, Span
+from gateway.telemetry.refusals import REPEATING, Counted, Refusals, call_later
 
 _UNANSWERED: Final = frozenset({"deny", "unknown"})
 _SERVER_ERRORS_FROM: Final = 500
@@ -22,7 +24,7 @@ _BUG: Final = "internal_error"
 
 
 class AccessLog(Observer):
-    """Writes `form` of every record, or only of denials and unknowns."""
+    """Writes `form` of every record, or only the sums of repeated refusals. `summary`: the form of such a sum."""
 
     def __init__(
         self,
@@ -30,21 +32,34 @@ class AccessLog(Observer):
         form: Callable[[AccessRecord, str, float], str],
         *,
         everything: bool,
+        summary: Callable[[Counted, str, float], str] | None = None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
+        later: Callable[[float, Callable[[], None]], None] = call_later,
     ) -> None:
         self._write = write
         self._form = form
+        self._summary = summary or json_summary
         self._everything = everything
         self._clock = clock
         self._monotonic = monotonic
+        self._refusals = Refusals(self._tell, in_full=everything, clock=monotonic, later=later)
         self._second = -1
         self._date = ""
 
     def request_ended(self, record: AccessRecord, span: Span) -> None:
         """See Observer."""
-        if self._everything or record.authz_outcome in _UNANSWERED:
+        if record.code in REPEATING and not self._refusals.whole(record):
+            return
+        if self._everything:
             self._write(self._form(record, self._timestamp(), self._monotonic() - record.started_s))
+
+    def close(self) -> None:
+        """Write what was counted and not told yet."""
+        self._refusals.close_windows()
+
+    def _tell(self, counted: Counted, period_s: float) -> None:
+        self._write(self._summary(counted, self._timestamp(), period_s))
 
     def _timestamp(self) -> str:
         now_s = self._clock()
@@ -66,6 +81,22 @@ def json_line(record: AccessRecord, timestamp: str, duration_s: float) -> str:
         f'"retries":{record.retries},"degraded":{_text(record.degraded)},"client":{_text(record.client)}'
         f"{_refusal(record)}}}"
     )
+
+
+def json_summary(counted: Counted, timestamp: str, period_s: float) -> str:
+    """Repeated refusals of one cause and route as one line of JSON."""
+    return (
+        f'{{"timestamp":"{timestamp}","level":"warning","event":"refusals","route":{_text(counted.route)},'
+        f'"code":"{counted.code}","status":{counted.status},"count":{counted.count},"period_s":{period_s:.3f},'
+        f'"reason":{_text(counted.reason)}}}'
+    )
+
+
+def text_summary(counted: Counted, timestamp: str, period_s: float) -> str:
+    """The same for people."""
+    where = f" on {_bare(counted.route)}" if counted.route else ""
+    why = f" ({_bare(counted.reason)})" if counted.reason else ""
+    return f"{timestamp[11:23]} {counted.status} {counted.count:,} x {counted.code}{where} in {period_s:.1f} s{why}"
 
 
 def text_line(record: AccessRecord, timestamp: str, duration_s: float) -> str:

@@ -2,10 +2,12 @@
 
 Rules: the wording of circuits and retries is fixed, as runbooks search for it; nothing that a peer or a client sent can
 begin a new line or move a cursor; a library's own debug chatter is not shown, and httpx's lines with whole URLs never.
+As text or, with `server.log: json`, one JSON object a line.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import time
@@ -17,6 +19,9 @@ from gateway.telemetry.observer import Observer
 _log: Final = logging.getLogger("gateway")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _FORMAT: Final = "%(asctime)s.%(msecs)03dZ %(levelname)s %(message)s"
+_DATE: Final = "%Y-%m-%dT%H:%M:%S"
+TEXT: Final = "text"
+JSON: Final = "json"
 _QUIET: Final = ("httpx", "httpcore", "urllib3", "asyncio")
 
 
@@ -33,23 +38,23 @@ class Diagnostics(Observer):
         level = logging.INFO if after == "closed" else logging.WARNING
         _log.log(level, "[resilience] [%s] Circuit %s → %s (%s)", name, before.upper(), after.upper(), reason)
 
-    def config_reload(self, result: str, detail: str) -> None:
-        """See Observer. Mistakes are told in full by who found them; a file that was only touched is nothing new."""
-        if result != "unchanged":
-            _log.log(logging.INFO if result == "success" else logging.ERROR, "[config] Reload: %s", result)
-
     def bug(self, where: str, error: BaseException) -> None:
         """See Observer."""
         _log.error("[%s] Bug: %s", where, type(error).__name__, exc_info=error)
 
 
+def formatter(form: str) -> logging.Formatter:
+    """Of lines in that form: `text` or `json`."""
+    return (_Json if form == JSON else _Utc)(_FORMAT, _DATE)
+
+
 class LineHandler(logging.Handler):
     """Hands every record as one line (and its traceback) to `write`, which does not wait."""
 
-    def __init__(self, write: Callable[[str], None]) -> None:
+    def __init__(self, write: Callable[[str], None], form: str = TEXT) -> None:
         super().__init__()
         self._write = write
-        self.setFormatter(_Utc(_FORMAT, "%Y-%m-%dT%H:%M:%S"))
+        self.setFormatter(formatter(form))
 
     def emit(self, record: logging.LogRecord) -> None:
         """See logging.Handler."""
@@ -79,13 +84,30 @@ class _Utc(logging.Formatter):
         return "\n".join("  " + _shown(line) for line in super().formatException(ei).split("\n"))
 
 
+class _Json(logging.Formatter):
+    converter = staticmethod(time.gmtime)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One object, a traceback among its members."""
+        shown = {
+            "timestamp": f"{self.formatTime(record, self.datefmt)}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "event": "log",
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            shown["exception"] = self.formatException(record.exc_info)
+        return _shown(json.dumps(shown, ensure_ascii=False))
+
+
 def _shown(text: str) -> str:
     return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
-def install(write: Callable[[str], None]) -> Callable[[], None]:
-    """Send Python's logging to `write`; gives back what undoes it."""
-    root, handler = logging.getLogger(), LineHandler(write)
+def install(write: Callable[[str], None], form: str = TEXT) -> Callable[[], None]:
+    """Send Python's logging to `write`, as `text` or `json`; gives back what undoes it."""
+    root, handler = logging.getLogger(), LineHandler(write, form)
     levels = {name: logging.getLogger(name).level for name in ("gateway", *_QUIET)}
     logging.getLogger("gateway").setLevel(logging.INFO)
     for name in _QUIET:

@@ -18,8 +18,8 @@ from typing import IO, Any, Final
 from gateway.errors import GatewayError
 from gateway.model.record import AccessRecord
 from gateway.model.settings import ServerSettings
-from gateway.telemetry.access_log import AccessLog, json_line, text_line
-from gateway.telemetry.diagnostics import Diagnostics, install
+from gateway.telemetry.access_log import AccessLog, json_line, json_summary, text_line, text_summary
+from gateway.telemetry.diagnostics import TEXT, Diagnostics, formatter, install
 from gateway.telemetry.fanout import Fanout
 from gateway.telemetry.instruments import DROPPED
 from gateway.telemetry.metrics import MetricsObserver
@@ -39,6 +39,7 @@ Closing = list[Callable[[], None]]
 SIGNALS: Final = ("logs", "traces", "metrics")
 _FLUSH_S: Final = 5.0
 _LINES_FLUSH_S: Final = 2.0
+_LAST_WORDS_S: Final = 0.5
 
 
 def exposition(snapshots: Iterable[Snapshot], accept: str = "") -> tuple[bytes, str]:
@@ -81,6 +82,14 @@ class Telemetry:
         )
         self.observer.request_ended(record, NO_SPAN)
 
+    def write_lines(self) -> None:
+        """Write what was logged, for a process that ends now; at most for a moment."""
+        writing = [threading.Thread(target=close, daemon=True) for close in self._writing]
+        for thread in writing:
+            thread.start()
+        for thread in writing:
+            thread.join(_LAST_WORDS_S)
+
     async def aclose(self) -> None:
         """Flush and end, in a bounded time, also with a collector that hangs."""
         await asyncio.gather(*(_in_time(close, _FLUSH_S) for close in self._exporting))
@@ -103,17 +112,39 @@ def build_observer(
     dropped = _counter_of_drops(store)
     lines = LineWriter(stdout or _raw(sys.stdout), dropped("logs"))
     notes = LineWriter(stderr or _raw(sys.stderr), dropped("logs"))
-    undo = install(notes.write)
+    undo = install(notes.write, settings.log or TEXT)
     spans, exporting = _exporting(choice, store, environ, dropped)
-    observers = [spans, Diagnostics(), *_access_log(settings, lines), *also]
+    requests = _access_log(settings, lines)
+    observers = [spans, Diagnostics(), requests, *also]
     if choice.collect:
         observers.append(MetricsObserver(store))
+
+    def close_lines() -> None:
+        requests.close()
+        lines.close(_LINES_FLUSH_S)
 
     def close_notes() -> None:
         undo()
         notes.close(_LINES_FLUSH_S)
 
-    return Telemetry(Fanout(observers), store, exporting, [lambda: lines.close(_LINES_FLUSH_S), close_notes])
+    return Telemetry(Fanout(observers), store, exporting, [close_lines, close_notes])
+
+
+def log_to_stderr(settings: ServerSettings) -> Callable[[], None]:
+    """Python's logging on stderr, for a process without the rest of telemetry; gives back what flushes and ends it."""
+    notes = LineWriter(_raw(sys.stderr), lambda _: None)
+    undo = install(notes.write, settings.log or TEXT)
+
+    def close() -> None:
+        undo()
+        notes.close(_LINES_FLUSH_S)
+
+    return close
+
+
+def line_of(settings: ServerSettings, level: int, message: str) -> str:
+    """One line as the log would write it, for what is said before or after there is a log."""
+    return formatter(settings.log or TEXT).format(logging.LogRecord("gateway", level, "", 0, message, (), None))
 
 
 def _raw(stream: Any) -> IO[bytes]:
@@ -121,10 +152,11 @@ def _raw(stream: Any) -> IO[bytes]:
     return open(stream.fileno(), "wb", buffering=0, closefd=False)
 
 
-def _access_log(settings: ServerSettings, lines: LineWriter) -> list[Observer]:
+def _access_log(settings: ServerSettings, lines: LineWriter) -> AccessLog:
     mode = settings.access_log or ("text" if sys.stdout.isatty() else "json")
     as_text = mode == "text" or (mode == "off" and sys.stdout.isatty())
-    return [AccessLog(lines.write, text_line if as_text else json_line, everything=mode != "off")]
+    form, summary = (text_line, text_summary) if as_text else (json_line, json_summary)
+    return AccessLog(lines.write, form, everything=mode != "off", summary=summary)
 
 
 def _counter_of_drops(store: Store) -> Callable[[str], Callable[[int], None]]:

@@ -1,8 +1,8 @@
 """Writes log lines without ever making a request wait: a bounded queue and one thread for each stream.
 
-Rules: what the reader of the stream does not take in time is dropped and counted; lines keep their order; the thread
-gathers for 20 ms, so that several lines are one write, and lines of several workers do not mix; `close` waits for what
-is left, for a bounded time.
+Rules: what the reader of the stream does not take in time is dropped and counted, so that a stuck reader costs lines
+and at most `max_bytes`; lines keep their order; the thread gathers for 20 ms, so that several lines are one write, and
+lines of several workers do not mix; `close` waits for what is left, for a bounded time.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 _MAX_LINES: Final = 20_000
+_MAX_BYTES: Final = 8 * 1024 * 1024
+_LINE_BYTES: Final = 64
+"""What Python needs for a line besides its text."""
 _GATHER_S: Final = 0.02
 _ATOMIC_BYTES: Final = select.PIPE_BUF
 """Up to here a write to a pipe is not mixed with those of other workers (POSIX)."""
@@ -28,13 +31,26 @@ class Stream(Protocol):
 
 
 class LineWriter:
-    """Writes lines to `stream` from a thread. `dropped` is told how many lines were given up."""
+    """Writes lines to `stream` from a thread. `dropped` is told how many lines were given up.
 
-    def __init__(self, stream: Stream, dropped: Callable[[int], None], max_lines: int = _MAX_LINES) -> None:
+    `max_lines`, `max_bytes`: what waits at most, counted in characters and what Python needs for each line.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        dropped: Callable[[int], None],
+        max_lines: int = _MAX_LINES,
+        max_bytes: int = _MAX_BYTES,
+    ) -> None:
         self._stream = stream
         self._dropped = dropped
         self._max_lines = max_lines
+        self._max_bytes = max_bytes
         self._lines: deque[str] = deque()
+        # Two numbers, each with one thread that changes it: one number for both would need a lock on every line.
+        self._bytes_put = 0
+        self._bytes_taken = 0
         self._filled = threading.Event()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="gateway-log", daemon=True)
@@ -42,9 +58,10 @@ class LineWriter:
 
     def write(self, line: str) -> None:
         """Queue a line, without its end. Never waits."""
-        if len(self._lines) >= self._max_lines:
+        if len(self._lines) >= self._max_lines or self._bytes_put - self._bytes_taken > self._max_bytes:
             self._dropped(1)
             return
+        self._bytes_put += len(line) + _LINE_BYTES
         self._lines.append(line)
         if not self._filled.is_set():
             self._filled.set()
@@ -64,17 +81,19 @@ class LineWriter:
             self._write_all()
 
     def _write_all(self) -> None:
-        lines = [self._lines.popleft() for _ in range(len(self._lines))]
-        chunk = bytearray()
-        for line in lines:
+        """Write what is there now, in chunks that are not mixed with others'."""
+        chunk, taken = bytearray(), 0
+        for _ in range(len(self._lines)):
+            line = self._lines.popleft()
             data = (line + "\n").encode("utf-8", "backslashreplace")
             if len(chunk) + len(data) > _ATOMIC_BYTES:
-                self._put(chunk)
-                chunk = bytearray()
+                self._put(chunk, taken)
+                chunk, taken = bytearray(), 0
             chunk += data
-        self._put(chunk)
+            taken += len(line) + _LINE_BYTES
+        self._put(chunk, taken)
 
-    def _put(self, chunk: bytearray) -> None:
+    def _put(self, chunk: bytearray, taken: int) -> None:
         rest = memoryview(chunk)
         try:
             while rest:
@@ -85,3 +104,4 @@ class LineWriter:
         except (OSError, ValueError):
             # Nobody reads the stream any more (EPIPE) or it is closed: there is nobody to tell.
             self._dropped(chunk.count(b"\n"))
+        self._bytes_taken += taken

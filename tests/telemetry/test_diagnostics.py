@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 
 import pytest
 
@@ -55,11 +57,21 @@ def test_libraries_are_quiet_about_addresses(lines):
     assert len(lines) == 1
 
 
-def test_reloads_are_told(lines):
-    Diagnostics().config_reload("unchanged", "abc")
-    assert lines == []
-    Diagnostics().config_reload("success", "abc")
-    assert lines[0].endswith("INFO [config] Reload: success")
+def test_as_json_every_line_is_one_object():
+    written: list[str] = []
+    undo = install(written.append, "json")
+    Diagnostics().circuit("iam", "iam", "closed", "open", "a\nb \u202e")
+    with pytest.raises(ValueError, match="wrong") as caught:
+        fail("wrong")
+    Diagnostics().bug("pipeline", caught.value)
+    undo()
+    first, second = map(json.loads, written)
+    assert [len(line.splitlines()) for line in written] == [1, 1]
+    assert "\u202e" not in written[0]
+    assert (first["level"], first["event"]) == ("warning", "log")
+    assert first["message"] == "[resilience] [iam] Circuit CLOSED → OPEN (a\nb \u202e)"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", first["timestamp"])
+    assert "ValueError: wrong" in second["exception"]
 
 
 def test_undoing_leaves_logging_as_it_was():

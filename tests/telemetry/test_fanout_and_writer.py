@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import time
 
 import pytest
 
@@ -127,6 +128,24 @@ def test_a_reader_that_hangs_costs_lines_never_time():
         os.close(reading)
         writer._thread.join(5)
         assert not writer._thread.is_alive()
+
+
+@pytest.mark.hazard
+def test_a_reader_that_hangs_costs_a_bounded_number_of_bytes():
+    """Also of what the thread has taken and cannot write."""
+    dropped: list[int] = []
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "wb", buffering=0) as stream:
+        writer = LineWriter(stream, dropped.append, max_bytes=300_000)
+        for _ in range(3):
+            for _ in range(500):
+                writer.write("x" * 10_000)
+            time.sleep(0.05)
+        assert writer._bytes_put - writer._bytes_taken <= 300_000 + 10_100
+        assert sum(map(len, writer._lines)) <= 310_000
+        assert sum(dropped) + len(writer._lines) + 12 >= 1500
+        os.close(reading)
+        writer.close(5)
 
 
 def test_a_reader_that_is_gone_is_no_error():

@@ -28,6 +28,7 @@ _SAME_NAME: Final = (
     "max_token",
     "admin_token",
     "access_log",
+    "log",
 )
 
 
@@ -44,6 +45,7 @@ def compile_server(section: Section[ServerKeys], world: World) -> ServerSettings
         deadline_s=keys.deadline,
         header_timeout_s=keys.header_timeout,
         idle_timeout_s=keys.idle_timeout,
+        drain_notice_s=keys.drain_notice,
         drain_timeout_s=keys.drain_timeout,
         trusted_proxies=_networks(section, world),
         tls=_tls(section, world),

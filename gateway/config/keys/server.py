@@ -57,7 +57,13 @@ class ServerKeys(Keys):
         "10s", "For a request head: from accept, then from the first byte of each later head."
     )
     idle_timeout: Duration = key("75s", "How long a kept connection may stay silent between requests.")
-    drain_timeout: DurationOrZero = key("15s", "How long a stopping gateway waits for requests in flight.")
+    drain_notice: Maybe[DurationOrZero] = optional(
+        "How long a stopping gateway, no longer ready, still takes new connections, so that load balancers notice. "
+        "When left out: 0 on a terminal, else 5s and at most half of drain_timeout."
+    )
+    drain_timeout: DurationOrZero = key(
+        "15s", "How long a stopping gateway waits for requests in flight, after drain_notice."
+    )
     tls: Maybe[ServerTlsKeys] = optional("TLS on the public listener. Without it the listener speaks plain HTTP.")
     max_connections: Count = key(10000, "Connections on the public listener.")
     max_connections_per_client: Count = key(1000, "Connections from one address.")
@@ -75,4 +81,7 @@ class ServerKeys(Keys):
     admin_hosts: list[Text] = listing("Further values of Host that the admin listener answers to.")
     access_log: Maybe[Annotated[Literal["json", "text", "off"], Word]] = optional(
         "json, text or off. When left out: text on a terminal, else json."
+    )
+    log: Maybe[Annotated[Literal["text", "json"], Word]] = optional(
+        "The form of the lines on stderr: text or json. When left out: text."
     )

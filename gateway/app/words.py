@@ -1,0 +1,65 @@
+"""What `serve` says of itself on stderr: one line when it serves, when it drains, and when it has stopped.
+
+Rule: no secret; of a URL only what the configuration shows to operators too.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from gateway import __version__
+from gateway.model.settings import Configuration, IamApi
+
+
+def serving(configuration: Configuration, listen: str, admin: str, workers: int = 1) -> str:
+    """That it serves: version, file, both addresses, routes, IAM, warnings."""
+    scheme = "http" if configuration.server.tls is None else "https"
+    parts = [
+        f"gateway {__version__} serves {configuration.file} on {scheme}://{listen}",
+        f"admin http://{admin}",
+        several(len(configuration.routes), "route"),
+        f"IAM {_iam(configuration)}",
+        several(len(configuration.warnings), "warning"),
+    ]
+    return ", ".join(parts + ([several(workers, "worker")] if workers > 1 else []))
+
+
+def reloaded(result: str, by: str, configuration: Configuration, problems: list[str]) -> list[tuple[int, str]]:
+    """Lines for a reload with their level: changed, unchanged, or refused with every mistake on a line of its own.
+
+    `configuration` is the one that serves now.
+    """
+    file = configuration.file
+    if problems:
+        refused = "the configuration was not reloaded, the one before goes on serving"
+        first = f"{refused}: {several(len(problems), 'mistake')} in {file} (by {by})"
+        return [(logging.ERROR, first), *((logging.ERROR, problem) for problem in problems)]
+    if result == "unchanged":
+        return [(logging.INFO, f"reloaded: {file} is unchanged (by {by})")]
+    counts = f"{several(len(configuration.routes), 'route')}, {several(len(configuration.warnings), 'warning')}"
+    return [(logging.INFO, f"reloaded: {file} has changed and serves now, {counts} (by {by})")]
+
+
+def draining(why: str, notice_s: float, timeout_s: float) -> str:
+    """That it was told to end, and what happens now."""
+    taken = f"new connections are taken for {notice_s:g} s more" if notice_s else "no new connections"
+    return f"draining ({why}): {taken}, then requests in flight have {timeout_s:g} s"
+
+
+def stopped(broken_off: int) -> str:
+    """How it ended."""
+    if broken_off:
+        return f"stopped: {several(broken_off, 'request')} did not end within server.drain_timeout"
+    return "stopped: every request was answered"
+
+
+def several(count: int, noun: str) -> str:
+    """`1 route`, `2 routes`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def _iam(configuration: Configuration) -> str:
+    settings = configuration.iam
+    if settings.api is IamApi.EMBEDDED:
+        return f"embedded ({configuration.access_policies})"
+    return f"{settings.api.value} at {settings.url}"
