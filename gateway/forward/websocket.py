@@ -2,27 +2,26 @@
 
 Rules: authorized before, like any request; what refuses it, here or upstream, is an HTTP response. The upstream's
 handshake comes first, so the caller is only accepted when there is somebody to talk to; Origin and subprotocols go up,
-the chosen one comes down. One message at a time and direction, taken when the other side has taken the one before
-(backpressure); a message over the limit ends with 1009. Close codes go across; a side that breaks off without one
-breaks the other off. Ends of our own making: 1008 when the token has expired or a recheck says no, 1013 when it cannot
-say, 1001 when the gateway goes away or nobody has said anything for `stream_idle_timeout`, 1014 when the upstream does
-not speak the protocol.
-Pings are answered on each side, not passed on: they are about a connection, not about the stream.
+the chosen one comes down. Frames go across as they come, no message is held; the next are taken when the other side has
+taken those before (backpressure), a slice at a time, so that neither side keeps others from their turn. A message over
+the limit ends with 1009, before it is whole; as it has no end then, nobody takes it for complete. Close codes go
+across; a side that breaks off without one breaks the other off. Ends of our own making: 1008 when the token has expired
+or a recheck says no, 1013 when it cannot say, 1001 when the gateway goes away or neither side has shown life for
+`stream_idle_timeout`, 1014 when the upstream does not speak the protocol.
+Life is any byte of either side, pings and parts of messages too. Pings are answered on each side, not passed on.
 Deliberately absent: looking into messages.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
-from websockets.asyncio.client import ClientConnection
-from websockets.exceptions import ConnectionClosed
-
 from gateway.errors import GatewayError
-from gateway.exchange import Exchange
+from gateway.exchange import Exchange, Message
 from gateway.forward.marks import mark_degraded_permit
 from gateway.forward.outgoing import OutgoingHead
 from gateway.forward.relay import break_off
@@ -34,21 +33,14 @@ from gateway.model.route import ProxyAction, Route
 from gateway.resilience.deadline import Deadline
 from gateway.upstream.guarded import GuardedUpstream
 from gateway.upstream.outgoing import Outgoing
-from gateway.upstream.websocket import Handshake
-
-MAX_MESSAGE: Final = 16 * 1024 * 1024
-"""Bytes of one message, whatever `max_body` says: it is held whole in memory. The listener's limit is the same."""
+from gateway.upstream.websocket import Handshake, UpstreamSocket
+from gateway.websocket.frames import ABNORMAL, MAX_MESSAGE, NO_STATUS, POLICY, TOO_BIG, End
 
 _LISTENERS: Final = frozenset({b"content-length", b"date"})
 _GOING_AWAY: Final = 1001
-_NO_STATUS: Final = 1005
-_ABNORMAL: Final = 1006
-_POLICY: Final = 1008
-_TOO_BIG: Final = 1009
 _TRY_LATER: Final = 1013
 _BAD_GATEWAY: Final = 1014
-_SENDABLE: Final = frozenset({1000, 1001, 1002, 1003, *range(1007, 1015), *range(3000, 5000)})
-_CODES: Final = {"iam_denied": _POLICY, "unauthenticated": _POLICY, "draining": _GOING_AWAY}
+_CODES: Final = {"iam_denied": POLICY, "unauthenticated": POLICY, "draining": _GOING_AWAY}
 
 
 def max_message(route: Route) -> int:
@@ -58,7 +50,7 @@ def max_message(route: Route) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Ending:
-    """How to close each side: a code; `_ABNORMAL` to break it off; None if it is closed already."""
+    """How to close each side: a code; ABNORMAL to break it off; None if it is closed already."""
 
     caller: int | None
     upstream: int | None
@@ -115,13 +107,19 @@ class WebSocketEndpoint:
         shown = client_response_headers(headers, via=self._via, request_id=exchange.request.request_id)
         return [header for header in shown if header[0] not in _LISTENERS and header[0][:14] != b"sec-websocket-"]
 
-    async def _carry(self, permit: Permit, exchange: Exchange, connection: ClientConnection, headers: Headers) -> None:
+    async def _carry(self, permit: Permit, exchange: Exchange, connection: UpstreamSocket, headers: Headers) -> None:
         exchange.started = True
         exchange.record.status = 101
+        bridge = _Bridge(exchange, connection, self._route.stream_idle_timeout_s)
         await exchange.send(
-            {"type": "websocket.accept", "subprotocol": connection.subprotocol, "headers": headers + exchange.extra}
+            {
+                "type": "websocket.accept",
+                "subprotocol": connection.subprotocol,
+                "headers": headers + exchange.extra,
+                "max_message": max_message(self._route),
+                "heard": bridge.heard,
+            }
         )
-        bridge = _Bridge(exchange, connection, max_message(self._route), self._route.stream_idle_timeout_s)
         ended = await self._streams.serve(permit, bridge.run())
         if ended is not None:
             exchange.record.code = ended.code
@@ -137,12 +135,17 @@ def _ended_by_us(error: GatewayError) -> _Ending:
 class _Bridge:
     """Two open WebSockets and what goes across."""
 
-    def __init__(self, exchange: Exchange, connection: ClientConnection, limit: int, idle_s: float) -> None:
+    def __init__(self, exchange: Exchange, connection: UpstreamSocket, idle_s: float) -> None:
         self._exchange = exchange
         self._connection = connection
-        self._limit = limit
         self._idle_s = idle_s
-        self._heard_s = asyncio.get_running_loop().time()
+        self._heard_s = 0.0
+        connection.heard = self.heard
+        self.heard()
+
+    def heard(self) -> None:
+        """One of the two shows life."""
+        self._heard_s = self._connection.loop.time()
 
     async def run(self) -> None:
         """Until one side ends, then end the other the same way."""
@@ -150,57 +153,41 @@ class _Bridge:
 
     async def close(self, ending: _Ending) -> None:
         """Close both sides."""
-        if ending.caller == _ABNORMAL:
+        if ending.caller == ABNORMAL:
             break_off(self._exchange, GatewayError("upstream_protocol_error", reason="WebSocket broken off"))
         elif ending.caller is not None:
             await self._tell_caller(ending.caller, ending.reason)
-        if ending.upstream == _ABNORMAL:
+        if ending.upstream == ABNORMAL:
             self._connection.transport.abort()
-        elif ending.upstream is not None:
-            await self._connection.close(ending.upstream, ending.reason)
+            return
+        if ending.upstream is not None:
+            self._connection.close(ending.upstream, ending.reason)
+        await self._connection.wait_closed()
 
     async def _to_upstream(self) -> _Ending:
         while True:
             message = await self._exchange.receive()
             if message["type"] == "websocket.disconnect":
-                return _left(message.get("code", _NO_STATUS), message.get("reason"))
+                return _left(message)
             if message["type"] != "websocket.receive":
                 continue
-            self._heard()
-            data: str | bytes | None = message.get("bytes")
-            if data is None:
-                data = message["text"]
-            if _too_big(data, self._limit):
-                return _Ending(_TOO_BIG, _GOING_AWAY)
-            try:
-                await self._connection.send(data)
-            except ConnectionClosed as closed:
-                return _closed(closed)
-            self._heard()
+            with contextlib.suppress(ConnectionError):  # gone: the other direction says how, after what came before
+                await self._connection.give(message["frames"])
 
     async def _to_caller(self) -> _Ending:
-        while True:
+        while not isinstance(taken := await self._connection.take(), End):
             try:
-                data = await self._connection.recv()
-            except ConnectionClosed as closed:
-                return _closed(closed)
-            self._heard()
-            kind = "text" if isinstance(data, str) else "bytes"
-            try:
-                await self._exchange.send({"type": "websocket.send", kind: data})
+                await self._exchange.send({"type": "websocket.send", "frames": taken})
             except OSError:  # the listener's way to say that the caller is gone
-                return _Ending(None, _ABNORMAL)
-            self._heard()
+                return _Ending(None, ABNORMAL)
+        return _closed(taken)
 
     async def _silence(self) -> _Ending:
-        """Ends when neither side has said anything for too long."""
-        loop = asyncio.get_running_loop()
+        """Ends when neither side has shown life for too long."""
+        loop = self._connection.loop
         while (left_s := self._heard_s + self._idle_s - loop.time()) > 0:  # noqa: ASYNC110 - time itself is awaited
             await asyncio.sleep(left_s)
         return _Ending(_GOING_AWAY, _GOING_AWAY, "idle")
-
-    def _heard(self) -> None:
-        self._heard_s = asyncio.get_running_loop().time()
 
     async def _tell_caller(self, code: int, reason: str) -> None:
         try:
@@ -221,25 +208,25 @@ async def _first(*works: Coroutine[Any, Any, _Ending]) -> _Ending:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _too_big(data: str | bytes, limit: int) -> bool:
-    """Whether a message has more than `limit` bytes; text is only encoded where that can matter."""
-    if isinstance(data, bytes):
-        return len(data) > limit
-    return len(data) > limit or (len(data) * 4 > limit and len(data.encode()) > limit)
+def _closed(end: End) -> _Ending:
+    """The upstream's end. What it broke by its frames, it has been told already."""
+    if end.broke:
+        return _Ending(TOO_BIG if end.code == TOO_BIG else _BAD_GATEWAY, None)
+    if end.code == ABNORMAL:
+        return _Ending(ABNORMAL, None)
+    return _Ending(_sendable(end.code), None, end.reason)
 
 
-def _left(code: int, reason: str | None) -> _Ending:
-    """The caller's end. A connection that just ended comes as 1006, or as 1005 without a reason."""
-    if code == _ABNORMAL or (code == _NO_STATUS and reason is None):
-        return _Ending(None, _ABNORMAL)
-    return _Ending(None, code if code in _SENDABLE else 1000, reason or "")
+def _left(message: Message) -> _Ending:
+    """The caller's end. Of what it broke, the upstream is told no more than that it is gone."""
+    code: int = message["code"]
+    if code == ABNORMAL:
+        return _Ending(None, ABNORMAL)
+    if message["broke"]:
+        return _Ending(None, _GOING_AWAY)
+    return _Ending(None, _sendable(code), message["reason"])
 
 
-def _closed(closed: ConnectionClosed) -> _Ending:
-    """The upstream's end. What it broke by its messages, we have told it already."""
-    if closed.rcvd is not None:
-        code = closed.rcvd.code
-        return _Ending(code if code in _SENDABLE else 1000, None, closed.rcvd.reason)
-    if closed.sent is not None:
-        return _Ending(_TOO_BIG if closed.sent.code == _TOO_BIG else _BAD_GATEWAY, None)
-    return _Ending(_ABNORMAL, None)
+def _sendable(code: int) -> int:
+    """A code that may stand in a close frame: one that was not there means 1000."""
+    return 1000 if code == NO_STATUS else code

@@ -34,7 +34,7 @@ from gateway.server.cycle import App, Cycle
 from gateway.server.head import Head
 from gateway.server.messages import COMPLETE, HEAD, MessageReader
 from gateway.server.response import refusal
-from gateway.server.scope import http_scope
+from gateway.server.scope import http_scope, socket_scope
 from gateway.server.websocket import EdgeWebSocket
 
 if TYPE_CHECKING:
@@ -213,8 +213,15 @@ class EdgeProtocol(asyncio.Protocol):
         self._phase = _TAKEN
         self._alarm.cancel()
         self.server_state.connections.discard(self)
-        successor = EdgeWebSocket(self, head, headers)
-        successor.connection_made(self.transport)
+        scope = socket_scope(
+            head,
+            headers,
+            server=self._local,
+            client=self._client,
+            scheme=self._scheme,
+            state=self.app_state.copy(),
+        )
+        successor = EdgeWebSocket(self, head, scope)
         self.transport.set_protocol(successor)
         successor.shake_hands()
         if rest:

@@ -43,7 +43,6 @@ def uvicorn_config(
         "port": settings.listen.port,
         "http": EdgeProtocol,
         "ws": "none",  # EdgeProtocol hands handshakes to EdgeWebSocket itself
-        "ws_per_message_deflate": False,
         "loop": "uvloop",
         "interface": "asgi3",
         "lifespan": "on",

@@ -19,6 +19,7 @@ BODILESS: Final = frozenset({204, 304})
 NOTHING, CHUNKED, UNTIL_CLOSE = -1, -2, -3
 _PHRASES: Final = {status.value: status.phrase for status in http.HTTPStatus}
 _STATUS_LINES: Final = {code: f"HTTP/1.1 {code} {_PHRASES.get(code, '')}".encode("ascii") for code in range(200, 600)}
+_UPGRADED: Final = (b"upgrade: websocket", b"connection: Upgrade")
 _NOTED: Final = frozenset({b"content-length", b"transfer-encoding", b"connection", b"keep-alive", b"date"})
 
 
@@ -50,6 +51,11 @@ def response_head(
     if not keep:
         lines.append(b"connection: close")
     return _whole(lines), length, keep
+
+
+def switching_head(headers: Headers, defaults: Headers) -> bytes:
+    """101 to a WebSocket handshake (RFC 6455 section 4.2.2). Raises as `response_head`."""
+    return _whole([b"HTTP/1.1 101 Switching Protocols", *_UPGRADED, *map(b": ".join, (*defaults, *headers))])
 
 
 def _collect(headers: Headers, defaults: Headers, lines: list[bytes]) -> tuple[int, bool]:

@@ -28,10 +28,13 @@ def http_scope(head: Head, headers: Headers, **known: Any) -> dict[str, Any]:
     }
 
 
-def target_keys(target: bytes) -> dict[str, Any]:
-    """`path`, `raw_path` and `query_string` of a target."""
-    raw_path, _, query = target.partition(b"?")
-    return {"path": _path(raw_path), "raw_path": raw_path, "query_string": query}
+def socket_scope(head: Head, headers: Headers, *, scheme: str, **known: Any) -> dict[str, Any]:
+    """The same for a WebSocket handshake."""
+    offered = b",".join(value for name, value in headers if name == b"sec-websocket-protocol").decode("latin-1")
+    return http_scope(head, headers, scheme="wss" if scheme == "https" else "ws", **known) | {
+        "type": "websocket",
+        "subprotocols": [name.strip() for name in offered.split(",") if name.strip()],
+    }
 
 
 def _path(raw_path: bytes) -> str:

@@ -1,8 +1,12 @@
-"""A WebSocket handshake at the edge, and the connection after it (RFC 6455), on uvicorn's sans-IO implementation.
+"""A WebSocket handshake at the edge, and the connection after it (RFC 6455), for an app that relays frames.
 
 Rules: the handshake is a request like any other: the same head rules, the same app, which authorizes it before it
-accepts. What is wrong with the handshake itself is refused before the app is asked. Frames are the library's business.
+accepts. What is wrong with the handshake itself is refused before the app is asked. Frames are Peer's business.
 Before `websocket.accept` a client that leaves cancels the app's task; afterwards the app gets `websocket.disconnect`.
+
+What differs from ASGI: `websocket.receive` and `websocket.send` carry `frames`, a list of pieces, and no messages;
+`websocket.accept` may say `max_message` in bytes and who is to be told of life (`heard`); `websocket.disconnect` says
+in `broke` whether the client was closed for breaking a rule.
 
 Deliberately absent: compression (a decompressed message could be a thousand times its size) and subprotocols of ours.
 """
@@ -14,20 +18,21 @@ import base64
 import binascii
 import logging
 import re
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
-from uvicorn.protocols.utils import ClientDisconnected
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.utils import accept_key
 
 from gateway.errors import GatewayError
+from gateway.exchange import Message
 from gateway.forwarded import new_request_id
 from gateway.model.request import Headers
 from gateway.server.head import Head
-from gateway.server.response import refusal
-from gateway.server.scope import target_keys
+from gateway.server.response import refusal, response_head, switching_head
+from gateway.websocket import End, Peer
 
 if TYPE_CHECKING:
     from gateway.server.connection import EdgeProtocol
+    from gateway.server.cycle import App
 
 _VERSION: Final = b"13"
 _KEY_BYTES: Final = 16
@@ -36,9 +41,11 @@ _MAX_EARLY: Final = 64 * 1024
 _SUPPORTED: Final = ((b"sec-websocket-version", _VERSION),)
 _HANDSHAKE: Final = frozenset({b"sec-websocket-key", b"sec-websocket-version", b"sec-websocket-protocol"})
 _PROTOCOLS: Final = re.compile(rb"[!#-'*+\-.^_`|~\w]+(?:[ \t]*,[ \t]*[!#-'*+\-.^_`|~\w]+)*")
+_CLOSE_TIMEOUT_S: Final = 10.0
+_GOING_AWAY: Final = 1001
+_RESTART: Final = 1012
+_SHAKING, _OPEN, _REFUSED = range(3)
 _logger: Final = logging.getLogger("gateway.server")
-_frames: Final = logging.getLogger("gateway.server.frames")
-_frames.setLevel(logging.CRITICAL)  # a client's mistakes are told to the client: no log has a traceback of them
 
 
 def check_handshake(head: Head, headers: Headers) -> None:
@@ -64,18 +71,23 @@ def _valid_key(key: bytes) -> bool:
         return False
 
 
-class EdgeWebSocket(WebSocketsSansIOProtocol):
+class EdgeWebSocket(Peer):
     """The connection from the handshake on. Is the `Edge` of its scope."""
 
-    def __init__(self, connection: EdgeProtocol, head: Head, headers: Headers) -> None:
-        super().__init__(connection.config, connection.server_state, connection.app_state.copy(), _loop=connection.loop)
-        self.logger = _frames
+    def __init__(self, connection: EdgeProtocol, head: Head, scope: dict[str, Any]) -> None:
+        super().__init__(connection.loop, client=False, close_timeout_s=_CLOSE_TIMEOUT_S)
+        self.transport = connection.transport
         self._head = head
-        self._headers = headers
         self._peer = connection.peer
         self._listener = connection.listener
+        self._server = connection.server_state
+        self._app: App = connection.config.loaded_app
+        self._scope = scope | {"extensions": {"websocket.http.response": {}, "gateway.edge": self}}
         self._task: asyncio.Task[None] | None = None
-        self._early: bytes | None = b""
+        self._phase = _SHAKING
+        self._early = b""
+        self._connected = False
+        self._body = b""
         self._aborted = False
 
     # Edge
@@ -93,7 +105,7 @@ class EdgeWebSocket(WebSocketsSansIOProtocol):
     @property
     def client_left(self) -> bool:
         """Whether the client closed or reset the connection."""
-        return self.disconnected and not self._aborted
+        return self.lost.done() and not self._aborted
 
     def abort(self) -> None:
         """Break the connection at once."""
@@ -110,70 +122,114 @@ class EdgeWebSocket(WebSocketsSansIOProtocol):
     # The life of the connection
 
     def shake_hands(self) -> None:
-        """Let the library see the handshake and nothing else of the request, to which it has limits of its own."""
-        lines = [b"GET / HTTP/1.1", b"host: handshake", b"connection: upgrade", b"upgrade: websocket"]
-        lines += [name + b": " + value for name, value in self._headers if name in _HANDSHAKE]
-        super().data_received(b"\r\n".join(lines) + b"\r\n\r\n")
+        """Start the app on the handshake."""
+        self._server.connections.add(self)  # type: ignore[arg-type]  # uvicorn lists its own protocols
+        self._task = self.loop.create_task(self._run())
+        self._server.tasks.add(self._task)
+        self._task.add_done_callback(self._server.tasks.discard)
 
     def data_received(self, data: bytes) -> None:
         """Frames. What comes before the handshake is answered waits for it, and is nothing if it is refused."""
-        if self._early is None:
+        if self._phase == _OPEN:
             super().data_received(data)
         elif len(self._early) > _MAX_EARLY:
             self.transport.abort()
         else:
             self._early += data
 
-    async def send(self, message: Any) -> None:
-        """As ASGI says; once the socket is accepted, what came early is looked at."""
-        await super().send(message)
-        early = self._early
-        if early is not None and message["type"] == "websocket.accept":
-            self._early = None
-            if early and not self.disconnected:
-                super().data_received(early)
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone: during the handshake the app's task is cancelled, afterwards it is told."""
+        super().connection_lost(exc)
+        self._server.connections.discard(self)
+        self._listener.release(self._peer)
+        if self._phase == _SHAKING and not self._aborted and self._task is not None:
+            self._task.cancel()
 
-    async def run_asgi(self) -> None:
-        """Run the app on the handshake and what follows."""
-        self._task = asyncio.current_task()
-        self._complete_scope()
+    def shutdown(self) -> None:
+        """The server stops. A handshake is answered by its app, in the time that is left."""
+        if self._phase == _OPEN:
+            self.close(_RESTART)
+
+    async def _run(self) -> None:
+        """Run the app on the handshake and what follows; nothing is left open after it."""
         try:
-            await self.app(self.scope, self.receive, self.send)
-        except ClientDisconnected:
-            pass
+            await self._app(self._scope, self.receive, self.send)
+        except ConnectionError:
+            pass  # the client is gone
         except asyncio.CancelledError:
-            self._end()
+            self._finish()
             raise
         except Exception:
             _logger.exception("the application raised")
-        self._end()
+        self._finish()
 
-    def _complete_scope(self) -> None:
-        scope = cast("dict[str, Any]", self.scope)
-        scope["headers"] = self._headers
-        scope.update(target_keys(self._head.target))
-        scope["extensions"]["gateway.edge"] = self
-
-    def _end(self) -> None:
-        """Nothing is left open: an unanswered handshake is `internal_error`, an open connection is closed."""
-        if not self.handshake_complete and self.initial_response is None and not self.disconnected:
-            self.handshake_complete = True
+    def _finish(self) -> None:
+        if self._phase == _SHAKING and not self.transport.is_closing():
+            self._phase = _REFUSED
+            error, settings, defaults = GatewayError("internal_error"), self._listener.settings, self._defaults
+            request_id = new_request_id()
             self.transport.write(
-                refusal(
-                    GatewayError("internal_error"),
-                    server_name=self._listener.settings.name,
-                    request_id=new_request_id(),
-                    defaults=self.default_headers,
-                    head_request=False,
-                )
+                refusal(error, server_name=settings.name, request_id=request_id, defaults=defaults, head_request=False)
             )
-        if self.close_timer is None:
+        if self._phase == _OPEN:
+            self.close(_GOING_AWAY)
+        else:
             self.transport.close()
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is gone: during the handshake the app's task is cancelled, afterwards its queue tells it."""
-        accepted = self.handshake_complete
-        super().connection_lost(exc)
-        self._listener.release(self._peer)
-        if not accepted and not self._aborted and self._task is not None:
-            self._task.cancel()
+    # ASGI
+
+    async def receive(self) -> Message:
+        """The next event of the client."""
+        if not self._connected:
+            self._connected = True
+            return {"type": "websocket.connect"}
+        taken = await self.take()
+        if isinstance(taken, End):
+            return {"type": "websocket.disconnect", "code": taken.code, "reason": taken.reason, "broke": taken.broke}
+        return {"type": "websocket.receive", "frames": taken}
+
+    async def send(self, message: Message) -> None:
+        """Send it. ConnectionError once the client is gone; GatewayError for a head that would be none."""
+        kind = message["type"]
+        if kind == "websocket.send":
+            await self.give(message["frames"])
+        elif kind == "websocket.close":
+            self.close(message["code"], message["reason"])
+        elif self.transport.is_closing():
+            raise ConnectionResetError
+        elif kind == "websocket.accept":
+            self._accept(message)
+        elif kind == "websocket.http.response.start":
+            self._body, _, _ = response_head(
+                message["status"],
+                message["headers"],
+                self._defaults,
+                head_request=False,
+                http_1_0=True,  # without a length it ends with the connection
+                keep_alive=False,
+            )
+        else:
+            self._refuse(message)
+
+    def _accept(self, message: Message) -> None:
+        key = dict(self._scope["headers"])[b"sec-websocket-key"].decode("ascii")
+        fields = [(b"sec-websocket-accept", accept_key(key).encode("ascii"))]
+        if message.get("subprotocol"):
+            fields.append((b"sec-websocket-protocol", message["subprotocol"].encode("ascii")))
+        self.transport.write(switching_head(fields + list(message.get("headers", ())), self._defaults))
+        self._phase = _OPEN
+        self.begin(**{name: message[name] for name in ("max_message", "heard") if name in message})
+        early, self._early = self._early, b""
+        if early:
+            self.data_received(early)
+
+    def _refuse(self, message: Message) -> None:
+        self._body += message["body"]
+        if not message.get("more_body"):
+            self._phase = _REFUSED
+            self.transport.write(self._body)
+            self.transport.close()
+
+    @property
+    def _defaults(self) -> Headers:
+        return self._server.default_headers

@@ -3,9 +3,9 @@
 Rules: the request line and header leave exactly as they were made, as for any request; only `Upgrade`, `Connection`,
 the key and the version are added. Redirects are not followed and no proxy is looked for: a response other than 101 is
 an answer to pass on. No extension is offered (no permessage-deflate): each side of the gateway negotiates its own.
-Pings of the upstream are answered here; none are sent, silence is the bridge's business. A message is held whole in
-memory, so it has a size limit. An upstream that has closed, or must be, has a little time to end the connection as
-well, then we do. One border: what `websockets` raises leaves here as GatewayErrors.
+The library makes the handshake and reads the answer to it; the frames after it are Peer's business. An upstream that
+has closed, or must be, has a little time to end the connection as well, then we do. One border: what `websockets`
+raises leaves here as GatewayErrors.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import asyncio
 import dataclasses
 import logging
 from collections.abc import AsyncIterator
-from typing import Final
+from typing import Final, cast
 
-from websockets.asyncio.client import ClientConnection
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidHandshake, InvalidStatus, WebSocketException
 from websockets.http11 import Request, Response
+from websockets.protocol import State
 from websockets.typing import Subprotocol
 from websockets.uri import WebSocketURI
 
@@ -30,8 +30,10 @@ from gateway.upstream import failures
 from gateway.upstream.connect import Origin
 from gateway.upstream.outgoing import Outgoing, head_of
 from gateway.upstream.upstream import Upstream
+from gateway.websocket import Peer
 
 _FINAL: Final = 200
+_HEAD_END: Final = b"\r\n\r\n"
 _CLOSE_TIMEOUT_S: Final = 2.0
 _LOG: Final = logging.getLogger("gateway.upstream.websocket")
 _LOG.setLevel(logging.WARNING)  # below that the library writes whole handshakes, with their tokens
@@ -43,7 +45,7 @@ class Handshake:
     See Answer; the body has always arrived. Whoever takes the connection over closes it.
     """
 
-    def __init__(self, response: Response, connection: ClientConnection | None) -> None:
+    def __init__(self, response: Response, connection: UpstreamSocket | None) -> None:
         self.status = response.status_code
         self.headers: Headers = [
             (name.lower().encode("latin-1"), value.encode("latin-1", "surrogateescape"))
@@ -100,9 +102,8 @@ class WebSocketDialer:
         Raises GatewayError as `Upstream.exchange`.
         """
 
-        def factory(origin: Origin) -> ClientConnection:
-            protocol = _Protocol(origin, self._addressed(outgoing, origin), self._max_message)
-            return _Connection(protocol, ping_interval=None, close_timeout=_CLOSE_TIMEOUT_S)
+        def factory(origin: Origin) -> UpstreamSocket:
+            return UpstreamSocket(_Protocol(origin, self._addressed(outgoing, origin), self._max_message))
 
         connection = await self._upstream.dial(factory, deadline.cap(timeouts.connect_s))
         return await _shake_hands(connection, deadline.cap(timeouts.read_s))
@@ -116,10 +117,10 @@ class WebSocketDialer:
         )
 
 
-async def _shake_hands(connection: ClientConnection, within_s: float) -> Handshake:
+async def _shake_hands(connection: UpstreamSocket, within_s: float) -> Handshake:
     try:
         async with asyncio.timeout(within_s):
-            await connection.handshake(user_agent_header=None)
+            return Handshake(await connection.answer, connection)
     except BaseException as error:
         connection.transport.abort()
         if isinstance(error, InvalidStatus) and error.response.status_code >= _FINAL:
@@ -131,28 +132,62 @@ async def _shake_hands(connection: ClientConnection, within_s: float) -> Handsha
         if isinstance(error, (WebSocketException, OSError)):
             raise failures.lost(None, sent=True) from error
         raise
-    response = connection.response
-    if response is None:
-        raise failures.lost(None, sent=True)
-    return Handshake(response, connection)
 
 
-class _Connection(ClientConnection):
-    """The library's connection, which by itself waits for the upstream to end TCP for as long as nobody sends."""
+class UpstreamSocket(Peer):
+    """The connection: the library's handshake, then frames. `answer` is the upstream's response to the handshake."""
 
-    _ending: asyncio.TimerHandle | None = None
+    def __init__(self, handshake: _Protocol) -> None:
+        super().__init__(asyncio.get_running_loop(), client=True, close_timeout_s=_CLOSE_TIMEOUT_S)
+        self.answer: asyncio.Future[Response] = self.loop.create_future()
+        self._handshake = handshake
+        self._open = False
+        self._tail = b""
+
+    @property
+    def subprotocol(self) -> str | None:
+        """What the upstream chose among the subprotocols offered."""
+        return self._handshake.subprotocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Connected: ask for the handshake."""
+        self.transport = cast("asyncio.Transport", transport)
+        self._handshake.send_request(self._handshake.connect())
+        self.transport.writelines(self._handshake.data_to_send())
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of the upstream; after those that close, it has the close timeout left."""
-        super().data_received(data)
-        if self._ending is None and self.protocol.close_expected():
-            self._ending = self.loop.call_later(_CLOSE_TIMEOUT_S, self.transport.abort)
+        """The response, up to the empty line after its head; then frames, or the body of a refusal."""
+        if self._open:
+            super().data_received(data)
+            return
+        end = (self._tail + data).find(_HEAD_END)
+        cut = len(data) if end < 0 else end + len(_HEAD_END) - len(self._tail)
+        self._tail = (self._tail + data)[1 - len(_HEAD_END) :]
+        self._handshake.receive_data(data[:cut])
+        if self._handshake.state is State.OPEN:
+            self._open = True
+            self.begin(self._handshake.longest)
+            super().data_received(data[cut:])
+        elif cut < len(data):
+            self._handshake.receive_data(data[cut:])
+        self._note_answer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """TCP has ended."""
-        if self._ending is not None:
-            self._ending.cancel()
         super().connection_lost(exc)
+        if not self._open:
+            self._handshake.receive_eof()
+            self._note_answer()
+
+    def _note_answer(self) -> None:
+        if self.answer.done():
+            return
+        events = self._handshake.events_received()
+        if self._handshake.handshake_exc is not None:
+            self.answer.set_exception(self._handshake.handshake_exc)
+            self.answer.exception()  # whoever asked for it may be gone
+        elif events:
+            self.answer.set_result(cast("Response", events[0]))
 
 
 class _Protocol(ClientProtocol):
@@ -164,10 +199,10 @@ class _Protocol(ClientProtocol):
         super().__init__(
             WebSocketURI(origin.scheme == "https", origin.address.host, origin.address.port, "/", ""),
             subprotocols=[Subprotocol(name) for name in names if name] or None,
-            max_size=max_message,
             logger=_LOG,
         )
         self._outgoing = outgoing
+        self.longest = max_message
 
     def connect(self) -> Request:
         """Our head, with what makes it a handshake."""

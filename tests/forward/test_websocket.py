@@ -35,6 +35,7 @@ from gateway.telemetry.observer import NO_SPAN
 from gateway.upstream import Upstream
 from gateway.upstream.guarded import GuardedUpstream
 from gateway.upstream.websocket import WebSocketDialer
+from gateway.websocket.frames import BINARY, CONTINUATION, FIN, TEXT, Piece
 from tests.forward.conftest import ALICE, FakeEdge, Spy, a_request, a_route, upstream_of
 
 HANDSHAKE: Headers = [
@@ -73,11 +74,20 @@ class Caller:
     async def next(self) -> dict[str, Any]:
         return await asyncio.wait_for(self.outgoing.get(), 5)
 
-    def say(self, **what: Any) -> None:
-        self.incoming.put_nowait({"type": "websocket.receive", **what})
+    def say(self, *frames: Piece) -> None:
+        self.incoming.put_nowait({"type": "websocket.receive", "frames": frames})
 
-    def close(self, code: int, reason: str | None = "") -> None:
-        self.incoming.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+    def close(self, code: int, reason: str = "", *, broke: bool = False) -> None:
+        self.incoming.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason, "broke": broke})
+
+    async def message(self) -> bytes:
+        """The next whole message."""
+        data = b""
+        while (event := await self.next())["type"] == "websocket.send":
+            data += b"".join(part for _, part in event["frames"])
+            if event["frames"][-1][0] >= FIN:
+                return data
+        raise AssertionError(event)
 
 
 @asynccontextmanager
@@ -130,12 +140,12 @@ async def test_messages_go_across_as_they_are() -> None:
         caller = Caller()
         task = asyncio.create_task(call(caller))
         assert (await caller.next())["type"] == "websocket.accept"
-        caller.say(text="grüß")
-        assert await caller.next() == {"type": "websocket.send", "text": "grüß"}
-        caller.say(bytes=b"\x00\xff")
-        assert await caller.next() == {"type": "websocket.send", "bytes": b"\x00\xff"}
-        caller.say(bytes=b"x" * 300_000)
-        assert (await caller.next())["bytes"] == b"x" * 300_000
+        caller.say((FIN | TEXT, "grüß".encode()))
+        assert await caller.next() == {"type": "websocket.send", "frames": [(FIN | TEXT, "grüß".encode())]}
+        caller.say((BINARY, b"\x00"), (FIN | CONTINUATION, b"\xff"))
+        assert await caller.message() == b"\x00\xff"
+        caller.say((FIN | BINARY, b"x" * 300_000))
+        assert await caller.message() == b"x" * 300_000
         caller.close(1000)
         await asyncio.wait_for(task, 5)
         assert caller.record.status == 101
@@ -191,8 +201,8 @@ async def test_the_callers_close_code_reaches_the_upstream(code: int, seen: int)
         assert await asyncio.wait_for(closed.get(), 5) == (seen, "bye")
 
 
-@pytest.mark.parametrize(("code", "reason"), [(1006, None), (1005, None)])
-async def test_a_caller_who_just_goes_is_just_gone_upstream(code: int, reason: str | None) -> None:
+@pytest.mark.parametrize(("code", "broke", "seen"), [(1006, False, 1006), (1009, True, 1001)])
+async def test_a_caller_who_just_goes_or_has_to_is_just_gone_upstream(code: int, broke: bool, seen: int) -> None:
     closed: asyncio.Queue[Any] = asyncio.Queue()
 
     async def until_closed(connection: ServerConnection) -> None:
@@ -203,9 +213,9 @@ async def test_a_caller_who_just_goes_is_just_gone_upstream(code: int, reason: s
         caller = Caller()
         task = asyncio.create_task(call(caller))
         await caller.next()
-        caller.close(code, reason)
+        caller.close(code, broke=broke)
         await asyncio.wait_for(task, 5)
-        assert await asyncio.wait_for(closed.get(), 5) == 1006
+        assert await asyncio.wait_for(closed.get(), 5) == seen
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 1011, 4000])
@@ -351,14 +361,13 @@ async def test_silence_on_both_sides_closes_with_1001() -> None:
         assert (await caller.next())["code"] == 1001
 
 
-@pytest.mark.parametrize("message", [{"bytes": b"x" * 101}, {"text": "ü" * 51}])
-async def test_a_message_of_the_callers_over_the_limit_closes_with_1009(message: Any) -> None:
+async def test_the_listener_is_told_the_routes_limit_of_a_message() -> None:
     async with websocket_server(wait) as port, endpoint(port, max_body=100) as call:
         caller = Caller()
-        caller.say(**message)
-        await asyncio.wait_for(call(caller), 5)
-        await caller.next()
-        assert (await caller.next())["code"] == 1009
+        task = asyncio.create_task(call(caller))
+        assert (await caller.next())["max_message"] == 100
+        caller.close(1000)
+        await asyncio.wait_for(task, 5)
 
 
 async def test_a_message_of_the_upstreams_over_the_limit_closes_with_1009() -> None:
@@ -409,7 +418,7 @@ async def test_a_slow_upstream_stops_the_caller() -> None:
     async with websocket_server(lazy, max_queue=1) as port, endpoint(port) as call:
         caller = Caller()
         for _ in range(2000):
-            caller.say(bytes=b"x" * 100_000)
+            caller.say((FIN | BINARY, b"x" * 100_000))
         task = asyncio.create_task(call(caller))
         await caller.next()
         await asyncio.sleep(0.5)

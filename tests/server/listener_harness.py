@@ -134,7 +134,7 @@ async def echo_socket(receive: Receive, send: Send) -> None:
     await receive()
     await send({"type": "websocket.accept"})
     while (message := await receive())["type"] == "websocket.receive":
-        await send({"type": "websocket.send", "text": message.get("text"), "bytes": message.get("bytes")})
+        await send({"type": "websocket.send", "frames": message["frames"]})
 
 
 async def lifespan(receive: Receive, send: Send) -> None:
