@@ -142,7 +142,8 @@ class RequestBuilder:
         # By position: this is made for every request, and names cost more than all the rest of it.
         request = Request(
             scope.get("method", "GET"),
-            _remembered(raw) if len(raw) <= _SHORT else _unparsed(raw),
+            # A query may hold a token, which nothing here keeps.
+            _remembered(raw) if len(raw) <= _SHORT and b"?" not in raw else _unparsed(raw),
             scope["headers"],
             edge.host,
             _SCHEMES[scheme],

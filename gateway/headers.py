@@ -163,6 +163,7 @@ def upstream_request_headers(  # noqa: C901 - one pass for every request, where 
         headers.append((b"traceparent", traceparent))
     if subject is not None and subject.identified:
         headers.append((b"x-auth-subject", visible(subject.id)))
+        headers += subject.headers
     if degraded is not None:
         headers.append((b"x-gateway-degraded", degraded))
     return headers

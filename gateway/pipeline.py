@@ -23,6 +23,7 @@ from gateway.errors import GatewayError
 from gateway.exchange import Exchange, Receive, Send
 from gateway.forward.cors import preflight, response_headers
 from gateway.forward.marks import DEGRADED, iam_fallback_mark, respond_with
+from gateway.identity import PlacedTokens
 from gateway.model.permit import Fallback, Permit
 from gateway.model.record import AccessRecord
 from gateway.model.request import Request
@@ -88,6 +89,7 @@ class Site:
     router: Router
     services: Mapping[str, Service]
     identifier: Identify
+    tokens: PlacedTokens | None
     authorizer: Authorize
     limit: Limit
     streams: Limit
@@ -198,7 +200,10 @@ class Pipeline(Generic[R]):
         verdict: Permit | Fallback | None = None
         try:
             with deadline.enforced():
-                if route.access[request.method].kind is not AccessKind.PUBLIC:
+                public = route.access[request.method].kind is AccessKind.PUBLIC
+                if site.tokens is not None:
+                    site.tokens.settle(request, route, public=public)
+                if not public:
                     subject = await site.identifier.identify(request)
                 verdict = await site.authorizer.authorize(
                     request, route, subject, deadline, exchange.record, exchange.span
@@ -247,6 +252,8 @@ class Pipeline(Generic[R]):
 def match(exchange: Exchange, site: Site) -> Service:
     """Step 1: what is asked for. Raises `bad_request`, `route_not_found`, `method_not_allowed`."""
     request, record = exchange.request, exchange.record
+    if site.tokens is not None:
+        site.tokens.take_out(request)
     request.target = parse_target(request.target.raw)
     found = site.router.match(request.method, request.target, request.host)
     route, request.params = found.route, found.params

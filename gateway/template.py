@@ -17,7 +17,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 from gateway.errors import GatewayError
 from gateway.model.request import Request
-from gateway.model.subject import Subject
+from gateway.model.subject import Subject, claim_of
 
 MAX_VALUE_BYTES: Final = 1024
 PLAIN: Final = ("method", "route.id", "route.path", "subject.id")
@@ -186,7 +186,7 @@ class RequestValues:
             case "path":
                 return self._request.params.get(placeholder.name)
             case "claim":
-                return _scalar(self._subject.claims.get(placeholder.name)) if self._subject else None
+                return _scalar(claim_of(self._subject.claims, placeholder.name)) if self._subject else None
             case "query":
                 return _query_value(self._request.target.query, placeholder.name)
             case "header":

@@ -53,7 +53,30 @@ def client_over(upstream: Upstream, timeouts: Timeouts) -> httpx.AsyncClient:
     )
 
 
-def control_client(url: str) -> httpx.AsyncClient:
-    """A client for one origin of the configuration: where keys or tokens are fetched."""
-    upstream = Upstream(UpstreamSettings(name="control", urls=(origin_of(url),), max_connections=4, tls=ClientTls()))
+def control_client(url: str, tls: ClientTls | None = None) -> httpx.AsyncClient:
+    """A client for one origin: where keys or tokens are fetched, or asked about."""
+    upstream = Upstream(
+        UpstreamSettings(name="control", urls=(origin_of(url),), max_connections=32, tls=tls or ClientTls())
+    )
     return client_over(upstream, Timeouts(connect_s=PATIENCE_S, read_s=PATIENCE_S))
+
+
+class ControlClients:
+    """Clients for the origins that one issuer's keys come from; discovery learns of them late."""
+
+    def __init__(self, tls: ClientTls) -> None:
+        self._tls = tls
+        self._clients: dict[str, httpx.AsyncClient] = {}
+
+    def __call__(self, url: str) -> httpx.AsyncClient:
+        """The client for the origin of `url`."""
+        origin = origin_of(url)
+        client = self._clients.get(origin)
+        if client is None:
+            client = self._clients[origin] = control_client(url, self._tls)
+        return client
+
+    async def aclose(self) -> None:
+        """Close all of them."""
+        for client in self._clients.values():
+            await client.aclose()

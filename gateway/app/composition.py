@@ -14,7 +14,7 @@ import httpx
 
 from gateway.app.certificates import client_material, material
 from gateway.app.checking import Checker
-from gateway.app.clients import control_client, iam_upstream, origin_of
+from gateway.app.clients import ControlClients, control_client, iam_upstream, origin_of
 from gateway.app.endpoints import Endpoints
 from gateway.app.health import health_of
 from gateway.app.shared import Parts
@@ -25,10 +25,29 @@ from gateway.forward.streams import Streams
 from gateway.headers import HeaderRules
 from gateway.iam.build import build_iam
 from gateway.iam.decision_point import DecisionPoint
-from gateway.identity import Identifier, build_identifier
+from gateway.identity import (
+    Helpers,
+    Identifier,
+    PlacedTokens,
+    Verifier,
+    build_identifier,
+    build_tokens,
+    build_verifier,
+)
 from gateway.model.permit import Permit
 from gateway.model.route import AggregateAction, BreakerPolicy, IamFailureMode, NavigationAction, ProxyAction
-from gateway.model.settings import Configuration, HeaderIdentity, IamApi, Identity, JwtIdentity, UpstreamSettings
+from gateway.model.settings import (
+    ClientTls,
+    Configuration,
+    HeaderIdentity,
+    IamApi,
+    Identity,
+    IntrospectionIdentity,
+    JwtIdentity,
+    JwtIssuer,
+    OAuth2ClientCredentials,
+    UpstreamSettings,
+)
 from gateway.pipeline import Service, Site
 from gateway.resilience.breaker import Breaker
 from gateway.resilience.deadline import Deadline
@@ -36,6 +55,7 @@ from gateway.resilience.limit import ConcurrencyLimit
 from gateway.routing import Router
 from gateway.telemetry.observer import Observer
 from gateway.upstream import Upstream, UpstreamTransport
+from gateway.upstream.auth import Credentials, build_credentials
 
 IAM: Final = "iam"
 
@@ -108,6 +128,7 @@ class _Composer:
             router=Router(configuration.routes),
             services=services,
             identifier=self._identifier(),
+            tokens=self._placed_tokens(),
             authorizer=authorizer,
             limit=self._limit("whole", server.max_concurrency),
             streams=self._limit("streams", server.max_streams),
@@ -185,20 +206,64 @@ class _Composer:
         return self._parts.take("cache", made_from, lambda: DecisionCache(configuration.iam.cache))
 
     def _identifier(self) -> Identifier:
+        """Judges tokens anew after every change; keys and verified signatures stay with the verifiers."""
         settings, server = self._configuration.identity, self._configuration.server
-        url = settings.jwks_url if isinstance(settings, JwtIdentity) else None
-        keys = material(settings.jwks_file) if isinstance(settings, JwtIdentity) else ()
-        http = self._control_client(url) if url else None
+        helpers = Helpers()
+        if isinstance(settings, JwtIdentity):
+            helpers = Helpers(verifiers=[self._verifier(issuer) for issuer in settings.issuers])
+        elif isinstance(settings, IntrospectionIdentity):
+            http = self._control_client(settings.url, settings.tls)
+            helpers = Helpers(http=http, credentials=self._introspection_credentials(settings))
+        made_from = (settings, tuple(helpers.verifiers), helpers.http, server.max_token, server.name)
         return self._parts.take(
             "identifier",
-            (settings, keys, server.max_token, server.name),
-            lambda: build_identifier(settings, max_token=server.max_token, http=http, realm=server.name),
+            made_from,
+            lambda: build_identifier(settings, helpers, max_token=server.max_token, realm=server.name),
             lambda identifier: identifier.aclose,
         )
 
-    def _control_client(self, url: str) -> httpx.AsyncClient:
+    def _placed_tokens(self) -> PlacedTokens | None:
+        server = self._configuration.server
+        tokens = build_tokens(self._configuration.identity, max_token=server.max_token, realm=server.name)
+        return tokens if isinstance(tokens, PlacedTokens) else None
+
+    def _verifier(self, issuer: JwtIssuer) -> Verifier:
+        """Kept by issuer, where the keys come from, and algorithms."""
+        made_from = (
+            (issuer.jwks_url, issuer.jwks_file, frozenset(issuer.algorithms)),
+            (issuer.tls, material(issuer.jwks_file), client_material(issuer.tls)),
+        )
+        key = ("keys", issuer.issuer)
+        clients = self._parts.take(
+            ("key clients", issuer.issuer),
+            made_from,
+            lambda: ControlClients(issuer.tls),
+            lambda clients: clients.aclose,
+        )
+        verifier = self._parts.take(
+            key, made_from, lambda: build_verifier(issuer, clients), lambda verifier: verifier.aclose
+        )
+        self._parts.when_settled(lambda: verifier.keys.update(issuer.jwks_refresh_s))
+        return verifier
+
+    def _introspection_credentials(self, settings: IntrospectionIdentity) -> Credentials | None:
+        auth = settings.auth
+        if auth is None:
+            return None
+        http = self._control_client(auth.token_url, settings.tls) if isinstance(auth, OAuth2ClientCredentials) else None
         return self._parts.take(
-            ("control", origin_of(url)), None, lambda: control_client(url), lambda client: client.aclose
+            "introspection credentials",
+            (auth, settings.tls, client_material(settings.tls)),
+            lambda: build_credentials(auth, http=http),
+            lambda credentials: credentials.aclose,
+        )
+
+    def _control_client(self, url: str, tls: ClientTls) -> httpx.AsyncClient:
+        return self._parts.take(
+            ("control", origin_of(url), tls),
+            client_material(tls),
+            lambda: control_client(url, tls),
+            lambda client: client.aclose,
         )
 
     def _streams(self, authorizer: Authorizer) -> Streams:

@@ -88,16 +88,29 @@ def _request(method: str, host: str, target: str, match: Match, headers: dict[st
 
 
 def _subject(configuration: Configuration, name: str, claims: dict[str, str]) -> Subject:
+    """The subject that the claims make; `name` is the claim that its id is made of, where they do not have it."""
+    from gateway.identity.claims import TokenRefused  # noqa: PLC0415
     from gateway.identity.opaque import token_subject  # noqa: PLC0415
+    from gateway.identity.reading import ClaimReader  # noqa: PLC0415
     from gateway.identity.subjects import identity  # noqa: PLC0415
-    from gateway.model.settings import JwtIdentity, OpaqueIdentity  # noqa: PLC0415
+    from gateway.model.settings import HeaderIdentity, IntrospectionIdentity, OpaqueIdentity  # noqa: PLC0415
 
     settings = configuration.identity
     if isinstance(settings, OpaqueIdentity):
         return token_subject(name)
-    shown = settings.claims if isinstance(settings, JwtIdentity) else ()
-    properties = {claim: claims[claim] for claim in shown if claim in claims}
-    return identity(name, properties, {"sub": name, **claims})
+    if isinstance(settings, HeaderIdentity):
+        return identity(name)
+    if isinstance(settings, IntrospectionIdentity):
+        rules, source = settings.rules, settings.url
+    else:
+        issuers = {issuer.issuer: issuer for issuer in settings.issuers}
+        issuer = issuers.get(claims.get("iss", ""), settings.issuers[0])
+        rules, source = issuer.rules, issuer.issuer
+    asked = {placeholder.name: name for placeholder in rules.subject_id.placeholders}
+    try:
+        return ClaimReader(rules, source=source).subject({"sub": name, **asked, **claims}, None)
+    except TokenRefused as refused:
+        raise typer.BadParameter(str(refused)) from None
 
 
 def _questions(

@@ -11,7 +11,7 @@ from typing import Final
 
 from gateway.config.units import format_duration
 from gateway.model.route import Access, AccessKind, AggregateAction, IamFailureMode, IamFailureRule, Route, Segment
-from gateway.model.settings import Configuration, HeaderIdentity, IamSettings, Identity, JwtIdentity
+from gateway.model.settings import Configuration, HeaderIdentity, IamSettings, Identity, JwtIdentity, JwtIssuer
 
 _STRICT: Final = (AccessKind.PUBLIC, AccessKind.AUTHENTICATED, AccessKind.CHECKS)
 _GRANTS: Final = (
@@ -43,13 +43,24 @@ def _identity(old: Identity, new: Identity) -> Iterator[str]:
     if isinstance(new, HeaderIdentity) and not isinstance(old, HeaderIdentity):
         yield "the subject comes from a header now"
     if isinstance(old, JwtIdentity) and isinstance(new, JwtIdentity):
-        for name in ("issuer", "audience"):
-            if getattr(old, name) != getattr(new, name):
-                yield f"tokens of another {name} are accepted"
-        if more := sorted(set(new.algorithms) - set(old.algorithms)):
-            yield f"tokens signed with {', '.join(more)} are accepted"
-        if new.leeway_s > old.leeway_s:
-            yield f"expired tokens are accepted for {format_duration(new.leeway_s)}"
+        before = {issuer.issuer: issuer for issuer in old.issuers}
+        if any(issuer.issuer not in before for issuer in new.issuers):
+            yield "tokens of another issuer are accepted"
+        for issuer in new.issuers:
+            yield from _issuer(before.get(issuer.issuer, issuer), issuer)
+
+
+def _issuer(old: JwtIssuer, new: JwtIssuer) -> Iterator[str]:
+    if not set(new.audience) <= set(old.audience):
+        yield "tokens of another audience are accepted"
+    if more := sorted(set(new.algorithms) - set(old.algorithms)):
+        yield f"tokens signed with {', '.join(more)} are accepted"
+    if new.leeway_s > old.leeway_s:
+        yield f"expired tokens are accepted for {format_duration(new.leeway_s)}"
+    required = dict(new.rules.required)
+    for name, values in old.rules.required:
+        if not set(values) <= set(required.get(name, ())):
+            yield f"the claim {name} need not hold {', '.join(values)}"
 
 
 def _iam(old: IamSettings, new: IamSettings) -> Iterator[str]:

@@ -20,6 +20,7 @@ from gateway.config.tree import Node, Path, Step, locate, plain
 from gateway.config.wording import word
 
 M = TypeVar("M", bound=Keys)
+N = TypeVar("N", bound=Keys)
 BUILT_IN: Final = ""
 """The file name of built-in policies in marks."""
 _MAX_ROUNDS: Final = 20
@@ -55,6 +56,12 @@ class Section(Generic[M]):
     def sound(self, *path: Step) -> bool:
         """Whether nothing was wrong at, above or below this path."""
         return not any(wrong[: len(path)] == path or path[: len(wrong)] == wrong for wrong in self.broken)
+
+    def inner(self, keys: N, *path: Step) -> Section[N]:
+        """The mapping at `path`, which `keys` are of, as a section of its own."""
+        node = self.node.get(*path) or self.node
+        broken = frozenset(wrong[len(path) :] for wrong in self.broken if wrong[: len(path)] == path)
+        return Section(node, keys, broken, self.home)
 
     def _shown(self, mark: Mark) -> Mark:
         return self.home if self.home and mark.file == BUILT_IN else mark

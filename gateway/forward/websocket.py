@@ -114,7 +114,7 @@ class WebSocketEndpoint:
         await exchange.send(
             {
                 "type": "websocket.accept",
-                "subprotocol": connection.subprotocol,
+                "subprotocol": connection.subprotocol or exchange.request.subprotocol,
                 "headers": headers + exchange.extra,
                 "max_message": max_message(self._route),
                 "heard": bridge.heard,

@@ -2,13 +2,14 @@
 
 Rules: exactly one `Authorization` field; the scheme in any case, one space, then the token. Anything that a peer could
 read as another token - a second space, a comma, a byte outside of b64token - is refused, so that what was decided on,
-what IAM is asked and what the upstream reads are the same token. Tokens in the query or the body are not looked at.
+what IAM is asked and what the upstream reads are the same token. Other places than this field: see `places`.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, Protocol
 
 from gateway.errors import GatewayError
 from gateway.model.request import Request
@@ -36,6 +37,16 @@ class Challenge:
         value = f'Bearer realm="{self._realm}", error="invalid_token", error_description="{description}"'
         return self._error(description, value, reason=description)
 
+    def insufficient(self, claim: str, values: Sequence[str]) -> GatewayError:
+        """The token is good, but `claim` does not hold all of `values`; all three are of the configuration."""
+        wanted = " ".join(values)
+        asked = f'scope="{wanted}"' if claim == "scope" else f'error_description="{claim} must hold {wanted}"'
+        value = f'Bearer realm="{self._realm}", error="insufficient_scope", {asked}'
+        detail = f"The claim {claim} of the token does not hold all of: {wanted}."
+        return GatewayError(
+            "insufficient_scope", detail, headers=((b"www-authenticate", value.encode()),), reason=detail
+        )
+
     def untrusted(self) -> GatewayError:
         """No identity from a trusted proxy."""
         return self._error("The identity of the caller is not known.", f'Bearer realm="{self._realm}"')
@@ -45,23 +56,56 @@ class Challenge:
         return GatewayError("unauthenticated", detail, headers=headers, reason=reason or detail)
 
 
-def bearer_token(request: Request, challenge: Challenge, max_token: int) -> bytes:
-    """The bytes after the scheme, not yet checked (see `well_formed`).
+class Tokens(Protocol):
+    """Where the token of a request is."""
 
-    Raises `unauthenticated` without a bearer token, `bad_request` for several `Authorization` fields, and
-    `headers_too_large` for a token of more than `max_token` bytes.
-    """
-    value = None
-    for name, field in request.headers:
-        if name == _AUTHORIZATION:
-            if value is not None:
-                raise GatewayError("bad_request", "The request has more than one Authorization header field.")
-            value = field
-    if value is None or value[:_START].lower() != _SCHEME:
-        raise challenge.missing()
-    if len(value) - _START > max_token:
+    def of(self, request: Request) -> bytes:
+        """The token, not yet checked (see `well_formed`).
+
+        Raises `unauthenticated` without one, `bad_request` for several credentials, and `headers_too_large` for a token
+        of more than `server.max_token` bytes.
+        """
+
+
+class HeaderTokens:
+    """Tokens in `Authorization`, after the scheme."""
+
+    def __init__(self, challenge: Challenge, max_token: int) -> None:
+        self._challenge = challenge
+        self._longest = _START + max_token
+
+    def of(self, request: Request) -> bytes:
+        """See Tokens."""
+        value = None
+        for name, field in request.headers:  # as `authorization_token`, without the calls: every request comes here
+            if name == _AUTHORIZATION:
+                if value is not None:
+                    raise several()
+                value = field
+        if value is None or value[:_START].lower() != _SCHEME:
+            raise self._challenge.missing()
+        return value[_START:] if len(value) <= self._longest else limited(value[_START:], self._longest - _START)
+
+
+def authorization_token(request: Request) -> bytes | None:
+    """What follows the scheme `Bearer`, None without it. Raises `bad_request` for several `Authorization` fields."""
+    values = request.values(_AUTHORIZATION)
+    if len(values) > 1:
+        raise several()
+    value = values[0] if values else None
+    return value[_START:] if value is not None and value[:_START].lower() == _SCHEME else None
+
+
+def several() -> GatewayError:
+    """Whose credentials count cannot be known."""
+    return GatewayError("bad_request", "The request has more than one Authorization header field.")
+
+
+def limited(token: bytes, max_token: int) -> bytes:
+    """The token. Raises `headers_too_large` for one of more than `max_token` bytes."""
+    if len(token) > max_token:
         raise GatewayError("headers_too_large", f"The token is longer than {max_token} bytes.")
-    return value[_START:]
+    return token
 
 
 def well_formed(token: bytes) -> bool:

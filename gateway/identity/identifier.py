@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import httpx
 
 from gateway.errors import GatewayError
-from gateway.identity.bearer import Challenge
+from gateway.identity.bearer import Challenge, HeaderTokens, Tokens
+from gateway.identity.discovery import Clients, DiscoverySource
 from gateway.identity.header import HeaderIdentifier
+from gateway.identity.introspection import IntrospectionIdentifier
 from gateway.identity.jwks import FileSource, KeySource, UrlSource
 from gateway.identity.jwt import JwtIdentifier
 from gateway.identity.key_ring import KeyRing
 from gateway.identity.opaque import OpaqueIdentifier
+from gateway.identity.places import PlacedTokens, elsewhere
+from gateway.identity.verifier import Verifier
 from gateway.model.request import Request
-from gateway.model.settings import HeaderIdentity, Identity, JwtIdentity, OpaqueIdentity
+from gateway.model.settings import HeaderIdentity, Identity, IntrospectionIdentity, JwtIdentity, JwtIssuer
 from gateway.model.subject import Subject
+from gateway.upstream.auth import Credentials
 
 
 class Identifier(Protocol):
@@ -27,7 +33,8 @@ class Identifier(Protocol):
         """The subject of a request.
 
         Raises GatewayError: `unauthenticated` (with `WWW-Authenticate`), `bad_request` (several credentials),
-        `headers_too_large` (the token is longer than `max_token`), `identity_unavailable` (there never were keys).
+        `headers_too_large` (the token is longer than `max_token`), `insufficient_scope` (a good token that lacks what
+        is required), `identity_unavailable` (there never were keys, or the endpoint does not answer).
         """
 
     def late(self) -> GatewayError:
@@ -37,34 +44,62 @@ class Identifier(Protocol):
         """End background work."""
 
 
-def build_identifier(
-    settings: Identity,
-    *,
-    max_token: int,
-    http: httpx.AsyncClient | None,
-    clock: Callable[[], float] = time.time,
-    realm: str = "edge",
-) -> Identifier:
-    """The identifier for `settings`. `clock` is Unix time; `realm` is shown in challenges.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Helpers:
+    """What an identifier works with: `verifiers` of `jwt`, in order; the rest is for `introspection`."""
 
-    `http` fetches keys; it may be None where there is no `jwks_url`.
+    verifiers: Sequence[Verifier] = ()
+    http: httpx.AsyncClient | None = None
+    credentials: Credentials | None = None
+
+
+def build_verifier(issuer: JwtIssuer, clients: Clients) -> Verifier:
+    """The keys of one issuer. `clients` fetch them, each for the origin of a URL.
 
     Raises ValueError for a key file that cannot be used and for an algorithm that nobody implements.
     """
+    return Verifier(KeyRing(_source(issuer, clients), refresh_s=issuer.jwks_refresh_s))
+
+
+def build_tokens(settings: Identity, *, max_token: int, realm: str = "edge") -> Tokens:
+    """Where the tokens of `settings` are; a PlacedTokens where that is not `Authorization` alone."""
+    if isinstance(settings, HeaderIdentity) or not elsewhere(settings.places):
+        return HeaderTokens(Challenge(realm), max_token)
+    return PlacedTokens(settings.places, challenge=Challenge(realm), max_token=max_token)
+
+
+def build_identifier(
+    settings: Identity,
+    helpers: Helpers,
+    *,
+    max_token: int,
+    clock: Callable[[], float] = time.time,
+    realm: str = "edge",
+) -> Identifier:
+    """The identifier for `settings`. `clock` is Unix time; `realm` is shown in challenges."""
     challenge = Challenge(realm)
-    match settings:
-        case JwtIdentity():
-            keys = KeyRing(_source(settings, http), refresh_s=settings.jwks_refresh_s)
-            return JwtIdentifier(settings, keys=keys, challenge=challenge, max_token=max_token, clock=clock)
-        case OpaqueIdentity():
-            return OpaqueIdentifier(challenge=challenge, max_token=max_token)
-        case HeaderIdentity():
-            return HeaderIdentifier(settings.name, challenge=challenge, max_value=max_token)
+    if isinstance(settings, HeaderIdentity):
+        return HeaderIdentifier(settings.name, challenge=challenge, max_value=max_token)
+    tokens = build_tokens(settings, max_token=max_token, realm=realm)
+    if isinstance(settings, JwtIdentity):
+        return JwtIdentifier(settings.issuers, helpers.verifiers, tokens=tokens, challenge=challenge, clock=clock)
+    if isinstance(settings, IntrospectionIdentity):
+        if helpers.http is None:
+            raise ValueError("identity.introspection needs a client to ask with")
+        return IntrospectionIdentifier(
+            settings,
+            http=helpers.http,
+            credentials=helpers.credentials,
+            tokens=tokens,
+            challenge=challenge,
+            clock=clock,
+        )
+    return OpaqueIdentifier(tokens=tokens, challenge=challenge)
 
 
-def _source(settings: JwtIdentity, http: httpx.AsyncClient | None) -> KeySource:
-    if settings.jwks_url is not None and http is not None:
-        return UrlSource(settings.jwks_url, settings.algorithms, http)
-    if settings.jwks_file is not None:
-        return FileSource(settings.jwks_file, settings.algorithms)
-    raise ValueError("identity.jwt needs jwks_file, or jwks_url and a client to fetch it")
+def _source(issuer: JwtIssuer, clients: Clients) -> KeySource:
+    if issuer.jwks_file is not None:
+        return FileSource(issuer.jwks_file, issuer.algorithms)
+    if issuer.jwks_url is not None:
+        return UrlSource(issuer.jwks_url, issuer.algorithms, clients(issuer.jwks_url))
+    return DiscoverySource(issuer.issuer, issuer.algorithms, clients)

@@ -74,35 +74,42 @@ class UrlSource:
     initial: VerificationKeys | None = None
 
     def __init__(self, url: str, algorithms: Sequence[str], http: httpx.AsyncClient) -> None:
-        parsed = httpx.URL(url)
-        self.name = str(parsed.copy_with(username="", password="", query=None, fragment=None))
-        self._url = parsed
+        self.name = shown(url)
+        self._url = url
         self._algorithms = algorithms_of(algorithms)
         self._http = http
 
     async def load(self) -> VerificationKeys:
         """See KeySource."""
-        try:
-            async with asyncio.timeout(_TIMEOUT_S):
-                document = await self._fetch()
-        except KeysUnusable:
-            raise
-        except TimeoutError:
-            raise KeysUnusable(f"no complete answer within {_TIMEOUT_S:g} s") from None
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError) as error:
-            raise KeysUnusable(type(error).__name__) from None
-        return parse(document, self._algorithms)
+        return parse(await fetch(self._http, self._url), self._algorithms)
 
-    async def _fetch(self) -> bytes:
-        headers = {"accept": "application/jwk-set+json, application/json", "accept-encoding": "identity"}
-        async with self._http.stream(
-            "GET", self._url, headers=headers, timeout=_TIMEOUT_S, follow_redirects=False
-        ) as response:
-            if response.status_code != _OK:
-                raise KeysUnusable(f"answered {response.status_code}")
-            if response.headers.get("content-encoding", "identity").lower() != "identity":
-                raise KeysUnusable("answered with a content coding that was not asked for")
-            return await _read_limited(response)
+
+def shown(url: str) -> str:
+    """The URL without what may be a secret."""
+    return str(httpx.URL(url).copy_with(username="", password="", query=None, fragment=None))
+
+
+async def fetch(http: httpx.AsyncClient, url: str) -> bytes:
+    """The document at a URL. Raises KeysUnusable, which says why there is none."""
+    try:
+        async with asyncio.timeout(_TIMEOUT_S):
+            return await _fetch(http, url)
+    except KeysUnusable:
+        raise
+    except TimeoutError:
+        raise KeysUnusable(f"no complete answer within {_TIMEOUT_S:g} s") from None
+    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError) as error:
+        raise KeysUnusable(type(error).__name__) from None
+
+
+async def _fetch(http: httpx.AsyncClient, url: str) -> bytes:
+    headers = {"accept": "application/jwk-set+json, application/json", "accept-encoding": "identity"}
+    async with http.stream("GET", url, headers=headers, timeout=_TIMEOUT_S, follow_redirects=False) as response:
+        if response.status_code != _OK:
+            raise KeysUnusable(f"answered {response.status_code}")
+        if response.headers.get("content-encoding", "identity").lower() != "identity":
+            raise KeysUnusable("answered with a content coding that was not asked for")
+        return await _read_limited(response)
 
 
 async def _read_limited(response: httpx.Response) -> bytes:
@@ -110,5 +117,5 @@ async def _read_limited(response: httpx.Response) -> bytes:
     async for chunk in response.aiter_bytes():
         document += chunk
         if len(document) > MAX_DOCUMENT_BYTES:
-            raise KeysUnusable("the JWK Set is larger than 1 MiB")
+            raise KeysUnusable("the document is larger than 1 MiB")
     return bytes(document)

@@ -1,59 +1,74 @@
-"""`jwt`: tokens verified here (RFC 7519, RFC 8725).
+"""`jwt`: tokens verified here (RFC 7519, RFC 8725), of one issuer or of several.
 
-The order of the checks is the order of their cost: remembered? → well-formed? → header → claims → key → signature. Bad
-tokens are therefore 401 also while there are no keys, and only a token that could be good ever waits for keys.
+The order of the checks is the order of their cost: remembered? → well-formed? → issuer → header → claims → key →
+signature. Bad tokens are therefore 401 also while there are no keys, and only a token that could be good ever waits for
+keys. The token's `iss` chooses the issuer, and nothing of another one is looked at: not its keys, not its algorithms.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, Final
+from typing import Final
 
 from gateway.errors import GatewayError
-from gateway.identity.bearer import Challenge, bearer_token, well_formed
+from gateway.identity.bearer import Challenge, Tokens, well_formed
 from gateway.identity.claims import Expected, TokenRefused, check_claims, check_header
-from gateway.identity.key_ring import KeyRing
-from gateway.identity.keys import Proof, VerificationKeys, algorithms_of, proof_of
+from gateway.identity.keys import VerificationKeys, algorithms_of
+from gateway.identity.reading import ClaimReader
 from gateway.identity.remembered import Remembered
 from gateway.identity.signature import Pinned, SignedToken
-from gateway.identity.subjects import identity
+from gateway.identity.verifier import Verifier
 from gateway.model.request import Request
-from gateway.model.settings import JwtIdentity
+from gateway.model.settings import JwtIssuer
 from gateway.model.subject import Subject
 
-_MAX_REMEMBERED: Final = 10_000
+MAX_REMEMBERED_BYTES: Final = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _Issuer:
+    """One issuer: what its tokens must say, what is made of them, and its keys."""
+
+    expected: Expected
+    reader: ClaimReader
+    verifier: Verifier
 
 
 class JwtIdentifier:
-    """Signed bearer token → Subject of type `identity`."""
+    """Signed token → Subject. `verifiers` are the issuers' own, in their order."""
 
     def __init__(
         self,
-        settings: JwtIdentity,
+        issuers: Sequence[JwtIssuer],
+        verifiers: Sequence[Verifier],
         *,
-        keys: KeyRing,
+        tokens: Tokens,
         challenge: Challenge,
-        max_token: int,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        algorithms = algorithms_of(settings.algorithms)
-        self._expected = Expected(settings.issuer, settings.audience, frozenset(algorithms), settings.leeway_s)
-        self._registry = Pinned(algorithms)
-        self._properties = settings.claims
-        self._keys = keys
+        self._issuers = {
+            each.issuer: _Issuer(
+                Expected(each.issuer, frozenset(each.audience), frozenset(each.algorithms), each.leeway_s),
+                ClaimReader(each.rules, source=each.issuer),
+                verifier,
+            )
+            for each, verifier in zip(issuers, verifiers, strict=True)
+        }
+        self._registry = Pinned(algorithms_of([name for each in issuers for name in each.algorithms]))
+        self._tokens = tokens
         self._challenge = challenge
-        self._max_token = max_token
         self._clock = clock
-        self._remembered = Remembered(_MAX_REMEMBERED, clock=clock, monotonic=monotonic)
-        keys.on_change(lambda valid: self._remembered.keep(valid.holds))
-        keys.start()
+        self._remembered = Remembered(MAX_REMEMBERED_BYTES, clock=clock, monotonic=monotonic)
+        for verifier in verifiers:
+            verifier.listen(self._keys_changed)
 
     async def identify(self, request: Request) -> Subject:
         """See Identifier."""
-        token = bearer_token(request, self._challenge, self._max_token)
+        token = self._tokens.of(request)
         digest = sha256(token).digest()
         subject = self._remembered.get(digest)
         if subject is not None:
@@ -62,56 +77,44 @@ class JwtIdentifier:
 
     def late(self) -> GatewayError:
         """See Identifier."""
-        return self._keys.late()
+        verifiers = [issuer.verifier for issuer in self._issuers.values()]
+        return next((verifier for verifier in verifiers if verifier.keys.fetching), verifiers[0]).late()
 
     async def aclose(self) -> None:
-        """End the refreshing of keys."""
-        await self._keys.aclose()
+        """Hear of no more keys. The verifiers are closed by whoever made them."""
+        for issuer in self._issuers.values():
+            issuer.verifier.unlisten(self._keys_changed)
 
     async def _verify(self, token: bytes, digest: bytes) -> Subject:
         try:
-            signed = self._checked(token)
-            proof = await self._proof(signed)
+            signed, issuer = self._checked(token)
+            proof = await issuer.verifier.proof(digest, signed)
+            subject = issuer.reader.subject(signed.claims, signed.claims["exp"] + issuer.expected.leeway_s)
         except TokenRefused as refused:
-            raise self._refusal(refused) from None
-        subject = self._subject(signed.claims)
-        self._remembered.put(digest, subject, self._ends_s(signed.claims), proof)
+            raise self._challenge.invalid(str(refused)) from None
+        if lacking := issuer.reader.lacks(signed.claims):
+            raise self._challenge.insufficient(*lacking)
+        until_s = signed.claims["exp"] + issuer.expected.leeway_s
+        self._remembered.put(digest, subject, until_s, signed.payload, (issuer.verifier, proof))
         return subject
 
-    def _checked(self, token: bytes) -> SignedToken:
+    def _checked(self, token: bytes) -> tuple[SignedToken, _Issuer]:
         if not well_formed(token):
             raise TokenRefused("The token is malformed.")
         signed = SignedToken(token, self._registry)
-        check_header(signed.header, self._expected.algorithms)
-        check_claims(signed.claims, self._expected, self._clock())
-        return signed
+        issuer = self._issuer(signed)
+        check_header(signed.header, issuer.expected.algorithms)
+        check_claims(signed.claims, issuer.expected, self._clock())
+        return signed, issuer
 
-    async def _proof(self, signed: SignedToken) -> Proof:
-        """Which key made the signature. The issuer may sign with one that is not known here yet."""
-        kid, algorithm = signed.header.get("kid"), signed.header["alg"]
-        made_by = signed.verified_by(await self._keys.find(kid, algorithm))
+    def _issuer(self, signed: SignedToken) -> _Issuer:
+        if not isinstance(signed.claims, dict):
+            raise TokenRefused("The token is malformed.")
+        name = signed.claims.get("iss")
+        issuer = self._issuers.get(name) if isinstance(name, str) else None
+        if issuer is None:
+            raise TokenRefused("The token has another issuer.")
+        return issuer
 
-        def verifies(keys: VerificationKeys) -> bool:
-            nonlocal made_by
-            made_by = signed.verified_by(keys.find(kid, algorithm))
-            return made_by is not None
-
-        if made_by is None:
-            await self._keys.look_up(verifies)
-        if made_by is None:
-            raise TokenRefused("No known key made the signature of the token.")
-        return proof_of(made_by, algorithm)
-
-    def _subject(self, claims: Mapping[str, Any]) -> Subject:
-        try:
-            properties = {name: claims[name] for name in self._properties if name in claims}
-            return identity(claims["sub"], properties, claims, self._ends_s(claims))
-        except (ValueError, RecursionError):
-            raise self._refusal(TokenRefused("The claims of the token cannot be passed on.")) from None
-
-    def _ends_s(self, claims: Mapping[str, Any]) -> float:
-        """When the token ends, here and for all that was done with it: `exp`, and how far clocks may differ."""
-        return float(claims["exp"]) + self._expected.leeway_s
-
-    def _refusal(self, refused: TokenRefused) -> GatewayError:
-        return self._challenge.invalid(str(refused))
+    def _keys_changed(self, verifier: Verifier, valid: VerificationKeys) -> None:
+        self._remembered.keep(lambda proof: proof[0] is not verifier or valid.holds(proof[1]))

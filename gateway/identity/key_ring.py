@@ -77,6 +77,16 @@ class KeyRing:
             if self._refresher is None or self._refresher.done():
                 self._refresher = asyncio.create_task(self._keep_fresh())
 
+    @property
+    def fetching(self) -> bool:
+        """Whether an answer of the source is being waited for."""
+        return self._fetch is not None and not self._fetch.done()
+
+    def update(self, refresh_s: float) -> None:
+        """Fetch the keys so often from now on."""
+        self._refresh_s = refresh_s
+        self._next_fetch_s = min(self._next_fetch_s, self._clock() + refresh_s)
+
     async def find(self, kid: str | None, algorithm: str) -> tuple[Key, ...]:
         """The keys to try now, perhaps none. Raises `identity_unavailable` while there never were any."""
         self.start()
@@ -86,7 +96,7 @@ class KeyRing:
     async def look_up(self, verifies: Callable[[VerificationKeys], bool]) -> bool:
         """Whether the source has keys by now that `verifies` is content with (rule 3); then they are the valid ones."""
         for _ in range(_MAX_FETCHES):
-            joined = self._fetch is not None and not self._fetch.done()
+            joined = self.fetching
             if not joined and self._clock() < self._quiet_until_s:
                 return False
             before = self._latest
@@ -114,7 +124,7 @@ class KeyRing:
 
     async def _first_keys(self) -> VerificationKeys:
         wait_s = self._next_fetch_s - self._clock()
-        if wait_s <= 0 or (self._fetch is not None and not self._fetch.done()):
+        if wait_s <= 0 or self.fetching:
             await asyncio.shield(self._fetching())
         if self._keys is None:
             raise self._unavailable(f"no keys from {self._source.name}: {self._failure}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from hashlib import sha256
 
 from gateway.errors import GatewayError
-from gateway.identity.bearer import Challenge, bearer_token, well_formed
+from gateway.identity.bearer import Challenge, Tokens, well_formed
 from gateway.model.request import Request
 from gateway.model.subject import Subject
 
@@ -16,13 +16,13 @@ from gateway.model.subject import Subject
 class OpaqueIdentifier:
     """Bearer token → Subject of type `token`."""
 
-    def __init__(self, *, challenge: Challenge, max_token: int) -> None:
+    def __init__(self, *, tokens: Tokens, challenge: Challenge) -> None:
+        self._tokens = tokens
         self._challenge = challenge
-        self._max_token = max_token
 
     async def identify(self, request: Request) -> Subject:
         """See Identifier."""
-        raw = bearer_token(request, self._challenge, self._max_token)
+        raw = self._tokens.of(request)
         if not well_formed(raw):
             raise self._challenge.invalid("The token is malformed.")
         return token_subject(raw.decode("ascii"))

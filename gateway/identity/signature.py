@@ -41,7 +41,7 @@ class Pinned(jws.JWSRegistry):
 class SignedToken:
     """Header and claims of a token that nobody has verified yet."""
 
-    __slots__ = ("_registry", "_signed", "claims", "header")
+    __slots__ = ("_registry", "_signed", "claims", "header", "payload")
 
     def __init__(self, token: bytes, registry: Pinned) -> None:
         """Raises TokenRefused for everything that is not a strictly encoded, signed JWT."""
@@ -49,7 +49,8 @@ class SignedToken:
         try:
             self._signed = jws.extract_compact(token, registry=registry)
             self.header: Any = strict_json.loads(urlsafe_b64decode(self._signed.segments["header"]))
-            self.claims: Any = strict_json.loads(self._signed.payload)
+            self.payload: bytes = self._signed.payload
+            self.claims: Any = strict_json.loads(self.payload)
         except (JoseError, ValueError, RecursionError):
             raise TokenRefused("The token is malformed.") from None
 

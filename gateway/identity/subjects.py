@@ -1,4 +1,4 @@
-"""Builds Subjects of type `identity`: which names are usable, and the canonical JSON that IAM is asked with."""
+"""Builds Subjects that were authenticated: which names are usable, and the canonical JSON that IAM is asked with."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any, Final
 
+from gateway.model.request import Header
 from gateway.model.subject import Subject
 
 _LONGEST_PLAIN_KEY: Final = 256
@@ -20,28 +21,38 @@ def usable_name(text: str) -> bool:
     return bool(text) and text.isprintable()
 
 
-def identity(
+def identity(name: str) -> Subject:
+    """The Subject `{"type":"identity","id":name}`. Raises ValueError for what has no UTF-8 form."""
+    return subject_of("identity", name)
+
+
+def subject_of(
+    type_: str,
     name: str,
+    *,
+    source: str = "",
     properties: Mapping[str, Any] | None = None,
     claims: Mapping[str, Any] | None = None,
     expires_at_s: float | None = None,
+    headers: tuple[Header, ...] = (),
 ) -> Subject:
-    """The Subject `{"type":"identity","id":name}`, with `properties` if there are any.
+    """The Subject of that type and id, with `properties` if there are any. `source` goes into its key.
 
     Raises ValueError for what has no UTF-8 form.
     """
-    parts = ['{"type":"identity","id":', _canonical(name)]
+    parts = ['{"type":', _canonical(type_), ',"id":', _canonical(name)]
     if properties:
         parts += [',"properties":', _canonical(properties)]
     document = "".join(parts) + "}"
     return Subject(
-        type="identity",
+        type=type_,
         id=name,
-        key=_key(document),
+        key=_key(source + document),
         document=document,
         properties=properties or {},
         claims=claims or {},
         expires_at_s=expires_at_s,
+        headers=headers,
     )
 
 
@@ -51,7 +62,7 @@ def _canonical(value: Any) -> str:
     return text
 
 
-def _key(document: str) -> str:
-    if len(document) <= _LONGEST_PLAIN_KEY:
-        return "identity:" + document
-    return "identity:sha256:" + sha256(document.encode()).hexdigest()
+def _key(text: str) -> str:
+    if len(text) <= _LONGEST_PLAIN_KEY:
+        return "identity:" + text
+    return "identity:sha256:" + sha256(text.encode()).hexdigest()

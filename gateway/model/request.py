@@ -30,12 +30,28 @@ class Target:
 
 
 @dataclass(slots=True)
+class Taken:
+    """What was taken out of a request because it is, or could be, a token (see `identity.places`).
+
+    `token` is the one of the first place that held any, `kind` that place. `target` and `headers` are as they came,
+    None where nothing was taken out of them. `put_back`: the upstream gets them like that.
+    """
+
+    token: bytes | None = None
+    kind: str = ""
+    target: bytes | None = None
+    headers: Headers | None = None
+    put_back: bool = False
+
+
+@dataclass(slots=True)
 class Request:
     """One request, after its head was accepted. `headers`: lower-case names, in order, repeated ones kept apart.
 
     `client` is the caller's address after the trust list was applied, `peer` the address of the TCP peer.
     `trusted`: the peer is in `server.trusted_proxies`. `request_id` is ours or a trusted proxy's.
-    `params` are the path parameters of the chosen route, decoded.
+    `params` are the path parameters of the chosen route, decoded. `taken`: what other places than `Authorization` held.
+    `subprotocol`: the answer to a WebSocket handshake that offered nothing else beside its token.
     """
 
     method: str
@@ -50,6 +66,8 @@ class Request:
     http_version: str = "1.1"
     websocket: bool = False
     params: Mapping[str, str] = field(default_factory=dict)
+    taken: Taken | None = None
+    subprotocol: str | None = None
 
     def values(self, name: bytes) -> list[bytes]:
         """All values of a header field, in order; `name` in lower case."""

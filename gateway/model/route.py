@@ -288,6 +288,7 @@ class Route:
     stream_idle_timeout_s: float = 300.0
     stream_content_types: tuple[str, ...] = STREAM_CONTENT_TYPES
     server_timing: bool = False
+    forward_token: bool = False
     allow_encoded_slashes: bool = False
     allow_empty_segments: bool = False
     allow_path_parameters: bool = False

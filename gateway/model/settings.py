@@ -7,8 +7,10 @@ import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from gateway.model.route import BreakerPolicy, RetryPolicy, Route
+from gateway.template import Placeholder, Template
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -130,35 +132,6 @@ class IamSettings:
     opa_path: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JwtIdentity:
-    """Tokens verified here (RFC 7519, RFC 8725). Exactly one of `jwks_url` and `jwks_file`. Algorithms are pinned."""
-
-    issuer: str
-    audience: str
-    algorithms: tuple[str, ...]
-    jwks_url: str | None = None
-    jwks_file: Path | None = None
-    claims: tuple[str, ...] = ()
-    leeway_s: float = 30.0
-    jwks_refresh_s: float = 600.0
-
-
-@dataclass(frozen=True, slots=True)
-class OpaqueIdentity:
-    """Nobody is authenticated here: the bearer token is the subject and IAM resolves it."""
-
-
-@dataclass(frozen=True, slots=True)
-class HeaderIdentity:
-    """A trusted proxy names the subject in the header `name` (lower case)."""
-
-    name: bytes
-
-
-Identity = JwtIdentity | OpaqueIdentity | HeaderIdentity
-
-
 @dataclass(frozen=True, slots=True)
 class BearerAuth:
     """A fixed bearer token towards an upstream."""
@@ -185,6 +158,96 @@ class OAuth2ClientCredentials:
 
 
 UpstreamAuth = BearerAuth | BasicAuth | OAuth2ClientCredentials
+
+
+class TokenIn(enum.StrEnum):
+    """Where a token can stand in a request."""
+
+    HEADER = "header"
+    COOKIE = "cookie"
+    QUERY = "query"
+    WEBSOCKET_PROTOCOL = "websocket_protocol"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenPlace:
+    """One place where a token is looked for; `name` is that of the cookie or the query parameter."""
+
+    kind: TokenIn
+    name: str = ""
+
+
+HEADER_ONLY: Final = (TokenPlace(TokenIn.HEADER),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimRules:
+    """What is made of the claims of a good token.
+
+    `subject_type` and `subject_id` hold `{claim.NAME}` only. `claims` become properties of the subject. `headers`:
+    request header (lower case) and claim. `required`: claim and the values that it must hold.
+    """
+
+    subject_type: Template = Template(("identity",))
+    subject_id: Template = Template((Placeholder("claim", "sub"),))
+    claims: tuple[str, ...] = ()
+    headers: tuple[tuple[bytes, str], ...] = ()
+    required: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JwtIssuer:
+    """Whose tokens are verified here (RFC 7519, RFC 8725). Algorithms are pinned.
+
+    At most one of `jwks_url` and `jwks_file`; with neither the keys are found by OpenID discovery.
+    """
+
+    issuer: str
+    audience: tuple[str, ...]
+    algorithms: tuple[str, ...]
+    jwks_url: str | None = None
+    jwks_file: Path | None = None
+    rules: ClaimRules = ClaimRules()
+    leeway_s: float = 30.0
+    jwks_refresh_s: float = 600.0
+    tls: ClientTls = ClientTls()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JwtIdentity:
+    """Tokens verified here; the token's `iss` chooses the issuer."""
+
+    issuers: tuple[JwtIssuer, ...]
+    places: tuple[TokenPlace, ...] = HEADER_ONLY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IntrospectionIdentity:
+    """Opaque tokens that an authorization server is asked about (RFC 7662)."""
+
+    url: str
+    auth: UpstreamAuth | None = field(default=None, repr=False)
+    cache_s: float = 30.0
+    rules: ClaimRules = ClaimRules()
+    tls: ClientTls = ClientTls()
+    places: tuple[TokenPlace, ...] = HEADER_ONLY
+
+
+@dataclass(frozen=True, slots=True)
+class OpaqueIdentity:
+    """Nobody is authenticated here: the bearer token is the subject and IAM resolves it."""
+
+    places: tuple[TokenPlace, ...] = HEADER_ONLY
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderIdentity:
+    """A trusted proxy names the subject in the header `name` (lower case)."""
+
+    name: bytes
+
+
+Identity = JwtIdentity | IntrospectionIdentity | OpaqueIdentity | HeaderIdentity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from gateway.model.request import Header
+
 
 @dataclass(slots=True)
 class Subject:
@@ -14,6 +16,7 @@ class Subject:
     `key` names the subject in caches, queues and coalescing; it never holds a token (opaque: the token's SHA-256).
     `document` is the subject as JSON text for IAM. `claims` fill `{claim.NAME}`.
     `expires_at_s`: Unix time at which the credentials end (a token's `exp` and the leeway), None if they do not say.
+    `headers` are the claims that the upstream is told by header, ready to be sent.
     `identified` is False for opaque tokens: nobody was authenticated here.
     """
 
@@ -25,3 +28,16 @@ class Subject:
     claims: Final[Mapping[str, Any]] = field(default_factory=dict, repr=False)
     expires_at_s: Final[float | None] = None
     identified: Final[bool] = True
+    headers: Final[tuple[Header, ...]] = field(default=(), repr=False)
+
+
+def claim_of(claims: Mapping[str, Any], name: str, missing: Any = None) -> Any:
+    """The claim of exactly that name, else what the dotted path leads to; `missing` where there is neither."""
+    if name in claims:
+        return claims[name]
+    value: Any = claims
+    for step in name.split("."):
+        if not isinstance(value, Mapping) or step not in value:
+            return missing
+        value = value[step]
+    return value

@@ -136,7 +136,7 @@ def test_the_example_loads_with_one_warning_about_public_writing(load_text) -> N
     configuration = load_text(EXAMPLE % "")
     assert [line.rpartition("warning")[2].split("]")[0] for line in configuration.warnings] == ["[public-writes"]
     assert isinstance(configuration.identity, JwtIdentity)
-    assert configuration.identity.algorithms == ("RS256", "ES256", "EdDSA")
+    assert configuration.identity.issuers[0].algorithms == ("RS256", "ES256", "EdDSA")
 
 
 def test_the_values_shown_under_server_and_iam_are_the_defaults(load_text) -> None:

@@ -86,7 +86,7 @@ IAM = [
     ("{url: http://127.0.0.1, tls: {ca_file: ‸missing.pem}}", "unreadable-file", "missing.pem: there is no such file"),
 ]
 IDENTITY = [
-    ("‸{}", "one-identity", "exactly one of jwt, opaque and header"),
+    ("‸{}", "one-identity", "exactly one of jwt, introspection, opaque and header"),
     ("{opaque: {}, header‸: {name: X}}", "one-identity", "here are opaque and header"),
     ("{opaqe‸: {}}", "unknown-key", 'did you mean "opaque"?'),
     ("{opaque: {a‸: 1}}", "unknown-key", 'unknown key "a"'),
@@ -94,8 +94,9 @@ IDENTITY = [
     ("{opaque: ‸}", "empty-value", "give one or remove the key"),
     ("{header‸: {name: X-User}}", "trusted-proxies-needed", "server.trusted_proxies, which is empty"),
     ("{jwt: ‸{audience: a, jwks_url: https://i}}", "missing-key", 'the key "issuer" is missing'),
-    ("{jwt: ‸{issuer: i, audience: a}}", "one-key-source", "exactly one of jwks_url and jwks_file"),
-    ("{jwt: {issuer: i, audience: a, jwks_url: https://i, jwks_file‸: f}}", "one-key-source", "exactly one"),
+    ("{jwt: {issuer: ‸i, audience: a}}", "one-key-source", "by OpenID discovery at the issuer"),
+    ("{jwt: {issuer: ‸'https://i?a=b', audience: a}}", "bad-url", "has no query"),
+    ("{jwt: {issuer: i, audience: a, jwks_url: https://i, jwks_file‸: f}}", "one-key-source", "at most one"),
     ("{jwt: {issuer: i, audience: a, jwks_url: ‸file:///etc/keys}}", "bad-url", "http:// or https://"),
     ("{jwt: {issuer: i, audience: a, jwks_file: ‸keys.json}}", "unreadable-file", "there is no such file"),
     ("{jwt: {issuer: i, audience: a, jwks_url: https://i, algorithms: ‸[]}}", "empty-value", "must not be empty"),
@@ -104,6 +105,29 @@ IDENTITY = [
     ("{jwt: {issuer: i, audience: a, jwks_url: https://i, algorithms: [‸RS265]}}", "bad-algorithm", 'mean "RS256"?'),
     ("{jwt: {issuer: ‸1, audience: a, jwks_url: https://i}}", "wrong-type", 'quote it: "1"'),
     ("{jwt: {issuer: i, audience: a, jwks_url: https://i, leeway: ‸-1s}}", "bad-duration", "not a duration"),
+    ("{jwt: ‸[]}", "empty-value", "must not be empty"),
+    ("{jwt: ‸x}", "wrong-type", "a mapping, or a list of them, is expected"),
+    ("{jwt: [{issuer: 'https://i', audience: a}, {issuer: ‸'https://i', audience: b}]}", "same-issuer", "stands twice"),
+    ("{jwt: [{issuer: 'https://i', audience: a}, ‸{issuer: 'https://j'}]}", "missing-key", '"audience" is missing'),
+    ("{jwt: {issuer: 'https://i', audience: ‸[]}}", "empty-value", "must not be empty"),
+    ("{jwt: {issuer: 'https://i', audience: a, subject: {id: ‸alice}}}", "same-subject", "the same for every caller"),
+    ("{jwt: {issuer: 'https://i', audience: a, subject: {id: ‸'{query.a}'}}}", "bad-placeholder", "made of claims"),
+    ("{jwt: {issuer: 'https://i', audience: a, subject: {type: ‸'{claim}'}}}", "bad-placeholder", "known here"),
+    ("{jwt: {issuer: 'https://i', audience: a, headers: {X-Mail‸: email}}}", "bad-header-name", "begins with X-Auth-"),
+    ("{jwt: {issuer: 'https://i', audience: a, headers: {x-auth-Subject‸: s}}}", "bad-header-name", "gateway's own"),
+    ("{jwt: {issuer: 'https://i', audience: a, required: {scope: ‸['a b\"']}}}", "bad-value", "visible ASCII"),
+    ("{jwt: {issuer: 'https://i', audience: a, required: {scope: ‸[]}}}", "empty-value", "must not be empty"),
+    ("{jwt: {issuer: 'https://i', audience: a, tls: {ca_file: ‸ca.pem}}}", "unreadable-file", "no such file"),
+    ("{introspection: ‸{}}", "missing-key", 'the key "url" is missing'),
+    ("{introspection: {url: ‸'ftp://i'}}", "bad-url", "http:// or https://"),
+    ("{introspection: {url: 'https://i', auth‸: {}}}", "one-auth", "exactly one of bearer, basic"),
+    ("{introspection: {url: 'https://i', cache: ‸-1s}}", "bad-duration", "not a duration"),
+    ("{opaque: {}, token: ‸[]}", "empty-value", "must not be empty"),
+    ("{opaque: {}, token: [‸body]}", "bad-value", "is not"),
+    ("{opaque: {}, token: [header, ‸header]}", "same-place", "stands twice"),
+    ("{opaque: {}, token: [‸{}]}", "one-place", "exactly one of cookie and query"),
+    ("{opaque: {}, token: [‸{cookie: a, query: b}]}", "one-place", "exactly one of cookie and query"),
+    ("{opaque: {}, token: [{query: ‸a=b}]}", "bad-name", "without spaces"),
 ]
 UPSTREAMS = [
     ("{a: ‸{}}", "one-url", "exactly one of url and urls"),
@@ -252,7 +276,7 @@ def test_a_key_set_is_looked_at(assert_mistake, load_text) -> None:
     identity = "identity: {jwt: {issuer: i, audience: a, jwks_file: ‸keys.json}}"
     assert_mistake(whole(identity=identity), "bad-key-set", "JSON Web Key Set", {"keys.json": "[]"})
     configuration = load_text(whole(identity=identity.replace(MARK, "")), {"keys.json": '{"keys": []}'})
-    assert configuration.identity.jwks_file in configuration.files
+    assert configuration.identity.issuers[0].jwks_file in configuration.files
 
 
 def test_certificates_are_looked_at(assert_mistake) -> None:

@@ -71,7 +71,7 @@ CHECKS = [
     ('authorize: [‸"read x:{metod}"]', "bad-placeholder", 'did you mean "method"?'),
     ('authorize: [‸"read x:{route.ids}"]', "bad-placeholder", 'did you mean "route.id"?'),
     ('authorize: [‸"read x:{item.a}"]', "bad-placeholder", "navigation items only"),
-    ('authorize: [‸"read x:{claim.role}"]', "bad-placeholder", "only tokens of identity.jwt have claims"),
+    ('authorize: [‸"read x:{claim.role}"]', "bad-placeholder", "only tokens of identity.jwt"),
     ('authorize: [‸"read x:{subject.id}"]', "bad-placeholder", "the token itself"),
     ('authorize: [‸"read x:{header.Authorization}"]', "bad-placeholder", "holds credentials"),
     ('authorize: [‸"read x:{header.cookie}"]', "bad-placeholder", "holds credentials"),

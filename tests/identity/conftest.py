@@ -12,12 +12,14 @@ import pytest
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 
-from gateway.identity.bearer import Challenge
+from gateway.identity import Helpers, build_identifier, build_verifier
+from gateway.identity.bearer import Challenge, HeaderTokens
 from gateway.identity.jwt import JwtIdentifier
 from gateway.identity.key_ring import KeyRing
 from gateway.identity.keys import VerificationKeys, algorithms_of, parse
+from gateway.identity.verifier import Verifier
 from gateway.model.request import Request, Target
-from gateway.model.settings import JwtIdentity
+from gateway.model.settings import ClaimRules, JwtIdentity, JwtIssuer
 
 NOW_S = 1_700_000_000.0
 ISSUER = "https://idp.example"
@@ -77,6 +79,12 @@ def bearer(token: bytes) -> Request:
     return request(b"Bearer " + token)
 
 
+async def close(identifier: Any) -> None:
+    """End an identifier that `make` made, and its keys."""
+    await identifier.aclose()
+    await identifier.verifier.aclose()
+
+
 class Clock:
     """A clock that only the test moves."""
 
@@ -117,25 +125,40 @@ def monotonic() -> Clock:
     return Clock(1000.0)
 
 
+def issuer_of(**changes: Any) -> JwtIssuer:
+    """The settings of the usual issuer, with changes."""
+    usual = {"issuer": ISSUER, "audience": (AUDIENCE,), "algorithms": ALGORITHMS, "jwks_url": "https://x/"}
+    return JwtIssuer(**{**usual, **changes})
+
+
+def built(issuer: JwtIssuer, http: Any, max_token: int = 8192, **more: Any) -> Any:
+    """An identifier as the gateway builds it; `.verifier` has its keys."""
+    verifier = build_verifier(issuer, lambda _: http)
+    helpers = Helpers(verifiers=[verifier])
+    identifier = build_identifier(JwtIdentity(issuers=(issuer,)), helpers, max_token=max_token, **more)
+    identifier.verifier = verifier  # type: ignore[attr-defined]
+    return identifier
+
+
 @pytest.fixture
 def make(clock: Clock, monotonic: Clock) -> Callable[..., JwtIdentifier]:
     """Makes a JwtIdentifier on fake clocks; keyword arguments change its settings. `.source` is where its keys are."""
 
-    def made(*keys: Any, source: Any = None, max_token: int = 8192, **changes: Any) -> JwtIdentifier:
+    def made(*keys: Any, source: Any = None, max_token: int = 8192, rules: Any = None, **changes: Any) -> JwtIdentifier:
         algorithms = changes.get("algorithms", ALGORITHMS)
         source = source or FixedKeys(*(keys or (RSA, EC, OKP)), algorithms=algorithms)
-        ring = KeyRing(source, refresh_s=600, clock=monotonic)
-        settings = JwtIdentity(
-            **{"issuer": ISSUER, "audience": AUDIENCE, "algorithms": algorithms, "jwks_url": "https://x/", **changes}
-        )
+        issuer = issuer_of(rules=ClaimRules(**(rules or {})), **changes)
+        verifier = Verifier(KeyRing(source, refresh_s=600, clock=monotonic))
+        challenge = Challenge("edge")
         identifier = JwtIdentifier(
-            settings,
-            keys=ring,
-            challenge=Challenge("edge"),
-            max_token=max_token,
+            [issuer],
+            [verifier],
+            tokens=HeaderTokens(challenge, max_token),
+            challenge=challenge,
             clock=clock,
             monotonic=monotonic,
         )
+        identifier.verifier = verifier  # type: ignore[attr-defined]
         identifier.source = source  # type: ignore[attr-defined]
         return identifier
 

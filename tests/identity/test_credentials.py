@@ -12,19 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import GatewayError
-from gateway.identity import build_identifier
-from gateway.identity.bearer import Challenge
+from gateway.identity import Helpers, build_identifier, build_verifier
+from gateway.identity.bearer import Challenge, HeaderTokens
 from gateway.identity.header import HeaderIdentifier
 from gateway.identity.opaque import OpaqueIdentifier
-from gateway.model.settings import HeaderIdentity, JwtIdentity, OpaqueIdentity
-from tests.identity.conftest import RSA, claims, jwks, request, sign
+from gateway.model.settings import HeaderIdentity, OpaqueIdentity
+from tests.identity.conftest import RSA, built, claims, close, issuer_of, jwks, request, sign
 
 B64TOKEN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/=")
 
 
 @pytest.fixture
 def opaque() -> OpaqueIdentifier:
-    return OpaqueIdentifier(challenge=Challenge("edge"), max_token=64)
+    return OpaqueIdentifier(tokens=HeaderTokens(Challenge("edge"), 64), challenge=Challenge("edge"))
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ async def test_a_token_over_the_limit_is_431(opaque):
 
 @given(st.binary(min_size=1, max_size=40))
 async def test_no_bytes_get_through_but_a_token(token):
-    identifier = OpaqueIdentifier(challenge=Challenge("edge"), max_token=64)
+    identifier = OpaqueIdentifier(tokens=HeaderTokens(Challenge("edge"), 64), challenge=Challenge("edge"))
     if not set(token) <= B64TOKEN or b"=" in token:
         with contextlib.suppress(GatewayError):
             assert set((await identifier.identify(request(b"Bearer " + token))).id.encode()) <= B64TOKEN
@@ -148,18 +148,17 @@ async def test_a_realm_cannot_break_out_of_its_quotes():
 async def test_each_setting_builds_its_identifier(http, tmp_path):
     file = tmp_path / "jwks.json"
     file.write_bytes(jwks(RSA))
-    jwt = JwtIdentity(issuer="https://idp.example", audience="platform", algorithms=("RS256",), jwks_file=file)
-    built = build_identifier(jwt, max_token=4096, http=http, clock=lambda: 1_700_000_000.0, realm="gw")
-    assert (await built.identify(request(b"Bearer " + sign(claims())))).id == "alice"
-    assert 'realm="gw"' in challenge_of(await refusal(built, request()))
-    await built.aclose()
+    jwt = built(issuer_of(jwks_url=None, jwks_file=file), http, clock=lambda: 1_700_000_000.0, realm="gw")
+    assert (await jwt.identify(request(b"Bearer " + sign(claims())))).id == "alice"
+    assert 'realm="gw"' in challenge_of(await refusal(jwt, request()))
+    await close(jwt)
     for settings, asked in (
         (OpaqueIdentity(), request(b"Bearer x")),
         (HeaderIdentity(b"x-user"), request(trusted=True, headers=[(b"x-user", b"x")])),
     ):
-        built = build_identifier(settings, max_token=64, http=http)
-        assert (await built.identify(asked)).id == "x"
-        await built.aclose()
+        identifier = build_identifier(settings, Helpers(), max_token=64)
+        assert (await identifier.identify(asked)).id == "x"
+        await identifier.aclose()
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{}", b'{"keys":[]}', b"not json"])
@@ -167,13 +166,13 @@ def test_a_key_file_that_cannot_be_used_is_a_mistake_at_start(tmp_path, content)
     file = tmp_path / "jwks.json"
     if content is not None:
         file.write_bytes(content)
-    settings = JwtIdentity(issuer="i", audience="a", algorithms=("RS256",), jwks_file=file)
+    settings = issuer_of(jwks_url=None, jwks_file=file)
     with pytest.raises(ValueError, match=r"identity.jwt.jwks_file .*jwks.json: "):
-        build_identifier(settings, max_token=64, http=None)
+        build_verifier(settings, lambda _: None)
 
 
 @pytest.mark.parametrize("algorithms", [("none",), ("HS257",)])
 def test_an_unknown_algorithm_is_a_mistake_at_start(tmp_path, algorithms):
-    settings = JwtIdentity(issuer="i", audience="a", algorithms=algorithms, jwks_url="https://idp.example/jwks")
+    settings = issuer_of(algorithms=algorithms)
     with pytest.raises(ValueError, match=r"identity.jwt.algorithms"):
-        build_identifier(settings, max_token=64, http=httpx.AsyncClient())
+        build_verifier(settings, lambda _: httpx.AsyncClient())

@@ -19,6 +19,7 @@ from gateway.identity.keys import KeysUnusable, algorithms_of, parse
 from gateway.identity.signature import Pinned, SignedToken
 from tests.identity.conftest import (
     EC,
+    ISSUER,
     KEYS,
     NOW_S,
     OTHER_RSA,
@@ -27,16 +28,19 @@ from tests.identity.conftest import (
     b64,
     bearer,
     claims,
+    close,
     jwks,
     sign,
     sign_raw,
 )
 
+SOURCE = f"identity:{sha256(ISSUER.encode()).hexdigest()[:32]}:"
+
 
 async def refusal(identifier, token: bytes) -> GatewayError:
     with pytest.raises(GatewayError) as caught:
         await identifier.identify(bearer(token))
-    await identifier.aclose()
+    await close(identifier)
     return caught.value
 
 
@@ -55,34 +59,34 @@ async def test_a_good_token_names_its_subject(make, alg):
     assert (subject.type, subject.id, subject.identified) == ("identity", "alice", True)
     assert json.loads(subject.document) == {"type": "identity", "id": "alice"}
     assert subject.document == '{"type":"identity","id":"alice"}'
-    assert subject.key == "identity:" + subject.document
+    assert subject.key == SOURCE + subject.document
     assert subject.expires_at_s == NOW_S + 300 + 30
     assert subject.claims["iss"] == "https://idp.example"
-    await identifier.aclose()
+    await close(identifier)
 
 
 async def test_properties_are_the_configured_claims_that_the_token_has(make):
-    identifier = make(claims=("groups", "dept"))
+    identifier = make(rules={"claims": ("groups", "dept")})
     subject = await identifier.identify(bearer(sign(claims(groups=["b", "a"], email="a@b.c"))))
     assert subject.document == '{"type":"identity","id":"alice","properties":{"groups":["b","a"]}}'
     assert subject.properties == {"groups": ["b", "a"]}
-    await identifier.aclose()
+    await close(identifier)
 
 
 async def test_the_same_properties_make_the_same_key_however_they_are_written(make):
-    identifier = make(claims=("a", "b"))
+    identifier = make(rules={"claims": ("a", "b")})
     one = await identifier.identify(bearer(sign(claims(a={"x": 1, "y": 2}, b=1))))
     two = await identifier.identify(bearer(sign(claims(b=1, a={"y": 2, "x": 1}, jti="2"))))
     assert one.key == two.key
     assert one.document == two.document
-    await identifier.aclose()
+    await close(identifier)
 
 
 async def test_a_key_does_not_grow_with_the_properties(make):
-    identifier = make(claims=("groups",))
+    identifier = make(rules={"claims": ("groups",)})
     subject = await identifier.identify(bearer(sign(claims(groups=["g" * 50] * 40))))
-    assert subject.key == "identity:sha256:" + sha256(subject.document.encode()).hexdigest()
-    await identifier.aclose()
+    assert subject.key == "identity:sha256:" + sha256((SOURCE[9:] + subject.document).encode()).hexdigest()
+    await close(identifier)
 
 
 @pytest.mark.parametrize("alg", ["none", "None", "nOnE", "NONE", "", None, 7, ["RS256"], {"RS256": 1}])
@@ -111,7 +115,7 @@ async def test_j02_a_symmetric_key_is_ignored_unless_its_algorithm_is_configured
     await assert_refused(make(RSA, SECRET), sign(claims(), "HS256"))
     identifier = make(SECRET, algorithms=("HS256",))
     assert (await identifier.identify(bearer(sign(claims(), "HS256")))).id == "alice"
-    await identifier.aclose()
+    await close(identifier)
 
 
 async def test_j02_a_key_serves_only_the_algorithm_that_it_names(make):
@@ -188,7 +192,7 @@ async def test_a_token_may_end_as_late_as_the_year_9999(make, exp):
     for _ in range(2):
         subject = await identifier.identify(bearer(sign_raw(header, payload.encode(), "RS256", RSA)))
         assert subject.expires_at_s == float(exp) + 30
-    await identifier.aclose()
+    await close(identifier)
 
 
 async def test_j05_a_token_must_expire(make):
@@ -201,7 +205,7 @@ async def test_j05_an_expired_token_is_refused_after_the_leeway(make, ago_s, goo
     token = sign(claims(exp=NOW_S - ago_s))
     if good:
         assert (await identifier.identify(bearer(token))).expires_at_s == NOW_S - ago_s + 30
-        await identifier.aclose()
+        await close(identifier)
     else:
         await assert_refused(identifier, token, "expired")
 
@@ -213,7 +217,7 @@ async def test_j06_a_token_from_the_future_is_refused_beyond_the_leeway(make, na
     token = sign(claims(**{name: NOW_S + ahead_s}))
     if good:
         await identifier.identify(bearer(token))
-        await identifier.aclose()
+        await close(identifier)
     else:
         await assert_refused(identifier, token, "not valid yet")
 
@@ -244,7 +248,7 @@ async def test_j07_the_audience_is_ours(make, aud, good):
     token = sign(claims(aud=aud))
     if good:
         await identifier.identify(bearer(token))
-        await identifier.aclose()
+        await close(identifier)
     else:
         await assert_refused(identifier, token, "audience")
 
@@ -338,7 +342,7 @@ async def test_j11_an_id_token_is_not_an_access_token(make, marks):
 async def test_j11_access_tokens_of_both_spellings_are_accepted(make, typ):
     identifier = make()
     assert (await identifier.identify(bearer(sign(claims(typ="Bearer"), typ=typ)))).id == "alice"
-    await identifier.aclose()
+    await close(identifier)
 
 
 @pytest.mark.parametrize(
@@ -386,7 +390,7 @@ async def test_a_signature_of_another_key_with_a_known_id_is_refused(make):
 async def test_a_token_without_a_key_id_is_tried_with_the_keys_that_fit(make):
     identifier = make(OTHER_RSA, RSA, EC)
     assert (await identifier.identify(bearer(sign(claims(), kid=None)))).id == "alice"
-    await identifier.aclose()
+    await close(identifier)
 
 
 async def test_no_error_says_anything_of_the_token(make):

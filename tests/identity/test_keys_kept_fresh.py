@@ -12,7 +12,7 @@ from gateway.errors import GatewayError
 from gateway.identity.jwks import FileSource, UrlSource
 from gateway.identity.key_ring import KeyRing
 from gateway.identity.keys import KeysUnusable, algorithms_of, parse
-from tests.identity.conftest import EC, OTHER_RSA, RSA, FixedKeys, bearer, claims, jwks, sign
+from tests.identity.conftest import EC, OTHER_RSA, RSA, FixedKeys, bearer, claims, close, jwks, sign
 
 URL = "https://idp.example/jwks"
 SAME_ID = RSAKey.generate_key(2048, {"kid": "rsa-1"})
@@ -176,7 +176,7 @@ async def test_j10_a_new_key_is_found_by_one_fetch_that_all_requests_share(make)
     subjects = await asyncio.gather(*(identifier.identify(bearer(token)) for _ in range(100)))
     assert {subject.id for subject in subjects} == {"alice"}
     assert source.asked == 1
-    await identifier.aclose()
+    await close(identifier)
 
 
 async def test_j10_forged_key_ids_make_one_fetch_in_ten_seconds(make, monotonic):
@@ -191,7 +191,7 @@ async def test_j10_forged_key_ids_make_one_fetch_in_ten_seconds(make, monotonic)
     forged = [identifier.identify(bearer(sign(claims(), kid=f"forged-{number}"))) for number in range(100)]
     await asyncio.gather(*forged, return_exceptions=True)
     assert source.asked == 2
-    await identifier.aclose()
+    await close(identifier)
 
 
 async def test_nodes_that_differ_are_asked_twice_at_most_for_an_unknown_key(make):
@@ -208,7 +208,7 @@ async def test_nodes_that_differ_are_asked_twice_at_most_for_an_unknown_key(make
         with pytest.raises(GatewayError, match="unauthenticated"):
             await identifier.identify(bearer(sign(claims(), kid=f"forged-{number}")))
     assert source.asked == 2
-    await identifier.aclose()
+    await close(identifier)
 
 
 async def test_a_new_key_under_the_same_id_is_looked_up_once(make):
@@ -222,7 +222,7 @@ async def test_a_new_key_under_the_same_id_is_looked_up_once(make):
         with pytest.raises(GatewayError, match="unauthenticated"):
             await identifier.identify(bearer(sign(claims(jti=str(number)), key=OTHER_RSA, kid="rsa-1")))
     assert source.asked == 2
-    await identifier.aclose()
+    await close(identifier)
 
 
 async def test_whoever_waits_beyond_the_deadline_is_told_of_the_keys(ring, issuer):
@@ -241,7 +241,7 @@ async def test_j10_one_rotation_does_not_delay_the_next(make):
     for key in (OTHER_RSA, RSA, OTHER_RSA):
         source.use(key)
         assert (await identifier.identify(bearer(sign(claims(), key=key)))).id == "alice"
-    await identifier.aclose()
+    await close(identifier)
 
 
 async def test_a_rotation_of_keys_without_ids_is_noticed_too(make):
@@ -249,7 +249,7 @@ async def test_a_rotation_of_keys_without_ids_is_noticed_too(make):
     identifier = make(source=source)
     source.use(OTHER_RSA)
     assert (await identifier.identify(bearer(sign(claims(), key=OTHER_RSA, kid=None)))).id == "alice"
-    await identifier.aclose()
+    await close(identifier)
 
 
 async def test_an_unknown_key_waits_for_the_fetch_under_way_and_then_makes_its_own(ring, issuer, monotonic, sleeps):
@@ -276,7 +276,7 @@ async def test_without_keys_bad_tokens_are_still_401(make):
             await identifier.identify(bearer(bad))
     with pytest.raises(GatewayError, match="identity_unavailable"):
         await identifier.identify(bearer(sign(claims())))
-    await identifier.aclose()
+    await close(identifier)
 
 
 async def test_closing_ends_the_background_work(issuer, monotonic):
@@ -363,7 +363,7 @@ async def test_a_key_file_is_read_again_when_a_token_names_an_unknown_key(make, 
     await identifier.identify(bearer(sign(claims())))
     replace(key_file, jwks(RSA, OTHER_RSA))
     await identifier.identify(bearer(sign(claims(), key=OTHER_RSA)))
-    await identifier.aclose()
+    await close(identifier)
 
 
 async def test_a_key_file_that_became_unusable_changes_nothing(make, key_file):
@@ -375,7 +375,7 @@ async def test_a_key_file_that_became_unusable_changes_nothing(make, key_file):
         await identifier.identify(bearer(sign(claims())))
     key_file.unlink()
     await identifier.identify(bearer(sign(claims(jti="x"))))
-    await identifier.aclose()
+    await close(identifier)
 
 
 async def test_a_key_file_that_is_the_same_is_not_read_again(key_file, monkeypatch):

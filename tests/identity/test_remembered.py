@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from hashlib import sha256
 
 import pytest
@@ -10,9 +11,7 @@ from gateway.errors import GatewayError
 from gateway.identity import signature
 from gateway.identity.remembered import Remembered
 from gateway.identity.subjects import identity
-from tests.identity.conftest import EC, NOW_S, OTHER_RSA, RSA, Clock, bearer, claims, sign
-
-PROOF = ("rsa-1", "RS256", "thumbprint")
+from tests.identity.conftest import EC, NOW_S, OTHER_RSA, RSA, Clock, bearer, claims, close, sign
 
 
 @pytest.fixture
@@ -34,7 +33,7 @@ async def test_a_token_is_verified_once(make, verifications):
     subjects = [await identifier.identify(bearer(token)) for _ in range(5)]
     assert len(verifications) == 1
     assert all(subject is subjects[0] for subject in subjects)
-    await identifier.aclose()
+    await close(identifier)
 
 
 async def test_two_tokens_of_one_subject_are_verified_each(make, verifications):
@@ -42,7 +41,7 @@ async def test_two_tokens_of_one_subject_are_verified_each(make, verifications):
     await identifier.identify(bearer(sign(claims(jti="1"))))
     await identifier.identify(bearer(sign(claims(jti="2"))))
     assert len(verifications) == 2
-    await identifier.aclose()
+    await close(identifier)
 
 
 async def test_a_remembered_token_ends_when_it_expires(make, clock, monotonic):
@@ -55,17 +54,17 @@ async def test_a_remembered_token_ends_when_it_expires(make, clock, monotonic):
             await identifier.identify(bearer(token))
     with pytest.raises(GatewayError, match="unauthenticated"):
         await identifier.identify(bearer(token))
-    await identifier.aclose()
+    await close(identifier)
 
 
-async def test_a_clock_set_back_revives_no_remembered_token(make, clock, monotonic, verifications):
+async def test_a_clock_set_back_revives_no_remembered_token(make, clock, monotonic):
     identifier, token = make(), sign(claims(iat=None))
-    await identifier.identify(bearer(token))
+    before = await identifier.identify(bearer(token))
     clock.now_s -= 3600
     monotonic.now_s += 331
-    await identifier.identify(bearer(token))
-    assert len(verifications) == 2, "remembered no longer, so it was verified anew by what the clock says now"
-    await identifier.aclose()
+    after = await identifier.identify(bearer(token))
+    assert after is not before, "remembered no longer, so it was judged anew by what the clock says now"
+    await close(identifier)
 
 
 async def test_a_clock_set_forward_ends_a_remembered_token(make, clock):
@@ -74,7 +73,7 @@ async def test_a_clock_set_forward_ends_a_remembered_token(make, clock):
     clock.now_s += 3600
     with pytest.raises(GatewayError):
         await identifier.identify(bearer(token))
-    await identifier.aclose()
+    await close(identifier)
 
 
 async def test_other_keys_forget_what_the_old_ones_verified(make):
@@ -84,17 +83,17 @@ async def test_other_keys_forget_what_the_old_ones_verified(make):
     await identifier.identify(bearer(sign(claims(), key=OTHER_RSA)))
     with pytest.raises(GatewayError):
         await identifier.identify(bearer(token))
-    await identifier.aclose()
+    await close(identifier)
 
 
 async def test_the_same_keys_again_forget_nothing(make, verifications):
     identifier, token = make(RSA), sign(claims())
     await identifier.identify(bearer(token))
     identifier.source.use(RSA)
-    assert await identifier._keys.look_up(lambda keys: False) is False
+    assert await identifier.verifier.keys.look_up(lambda keys: False) is False
     await identifier.identify(bearer(token))
     assert len(verifications) == 1
-    await identifier.aclose()
+    await close(identifier)
 
 
 async def test_a_key_that_goes_takes_only_its_own_tokens_along(make, verifications):
@@ -109,7 +108,7 @@ async def test_a_key_that_goes_takes_only_its_own_tokens_along(make, verificatio
     assert len(verifications) == seen
     with pytest.raises(GatewayError):
         await identifier.identify(bearer(gone))
-    await identifier.aclose()
+    await close(identifier)
 
 
 async def test_a_forged_token_takes_no_key_and_no_verified_token_along(make, verifications):
@@ -124,7 +123,7 @@ async def test_a_forged_token_takes_no_key_and_no_verified_token_along(make, ver
     assert len(verifications) == seen
     for known in (sign(claims(jti="2"), "ES256"), sign(claims(), key=OTHER_RSA)):
         assert (await identifier.identify(bearer(known))).id == "alice"
-    await identifier.aclose()
+    await close(identifier)
 
 
 async def test_refused_tokens_leave_nothing_behind(make):
@@ -133,18 +132,50 @@ async def test_refused_tokens_leave_nothing_behind(make):
         with pytest.raises(GatewayError):
             await identifier.identify(bearer(sign(claims(), key=OTHER_RSA, kid="rsa-1", n=number)))
     assert len(identifier._remembered) == 0
-    await identifier.aclose()
+    await close(identifier)
 
 
 def test_the_least_recently_used_goes_first():
-    remembered = Remembered(2, clock=Clock(), monotonic=Clock())
+    remembered = Remembered(2 * 3000, clock=Clock(), monotonic=Clock())
     for name in "ab":
-        remembered.put(name.encode(), identity(name), NOW_S + 9, PROOF)
+        remembered.put(name.encode(), identity(name), NOW_S + 9, b"{}")
     assert remembered.get(b"a").id == "a"
-    remembered.put(b"c", identity("c"), NOW_S + 9, PROOF)
+    remembered.put(b"c", identity("c"), NOW_S + 9, b"{}")
     assert remembered.get(b"b") is None
     assert {remembered.get(key).id for key in (b"a", b"c")} == {"a", "c"}
     assert len(remembered) == 2
+
+
+def test_memory_is_bounded_in_bytes():
+    remembered = Remembered(1_000_000, clock=Clock(), monotonic=Clock())
+    for number in range(1000):
+        remembered.put(str(number).encode(), identity("a"), NOW_S + 9, b"," * 200)
+        assert remembered.held_bytes <= 1_000_000
+    assert 10 < len(remembered) < 100
+    remembered.put(b"999", identity("a"), NOW_S + 9, b"," * 200)
+    remembered.keep(lambda proof: False)
+    assert remembered.held_bytes == len(remembered) == 0
+
+
+async def test_the_claims_of_a_token_hold_no_more_than_is_counted(make):
+    """Measured with many short claims, a list of groups, one long text, lists within lists, and none."""
+    identifier = make()
+    kinds = [
+        {f"c{n}": n for n in range(300)},
+        {"groups": [f"group-{n}" for n in range(300)]},
+        {"text": "x" * 5000},
+        {"deep": [[[[[n]]]] for n in range(200)]},
+        {},
+    ]
+    tokens = [sign(claims(jti=str(n), **kinds[n % 5])) for n in range(100)]
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    for token in tokens:
+        await identifier.identify(bearer(token))
+    held = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert held <= identifier._remembered.held_bytes * 1.25
+    await close(identifier)
 
 
 async def test_the_token_is_nowhere_in_memory(make):
@@ -152,4 +183,4 @@ async def test_the_token_is_nowhere_in_memory(make):
     identifier, token = make(), sign(claims())
     await identifier.identify(bearer(token))
     assert list(identifier._remembered._entries) == [sha256(token).digest()]
-    await identifier.aclose()
+    await close(identifier)

@@ -8,9 +8,7 @@ import time
 import pytest
 
 from gateway.errors import GatewayError
-from gateway.identity import build_identifier
-from gateway.model.settings import JwtIdentity
-from tests.identity.conftest import AUDIENCE, EC, ISSUER, OTHER_RSA, RSA, bearer, jwks, sign
+from tests.identity.conftest import AUDIENCE, EC, ISSUER, OTHER_RSA, RSA, bearer, built, close, issuer_of, jwks, sign
 
 pytestmark = pytest.mark.hazard
 
@@ -59,10 +57,10 @@ async def issuer():
 
 @pytest.fixture
 async def identifier(issuer, http):
-    settings = JwtIdentity(issuer=ISSUER, audience=AUDIENCE, algorithms=("RS256", "ES256"), jwks_url=issuer.url)
-    made = build_identifier(settings, max_token=8192, http=http)
+    settings = issuer_of(algorithms=("RS256", "ES256"), jwks_url=issuer.url)
+    made = built(settings, http)
     yield made
-    await made.aclose()
+    await close(made)
 
 
 def token(number: int, key, alg: str = "RS256") -> bytes:
@@ -112,8 +110,8 @@ async def test_an_issuer_that_hangs_is_waited_for_by_nobody_for_long(identifier,
 async def test_no_issuer_at_all_is_unavailable_at_once(http):
     async with Issuer() as gone:
         url = gone.url
-    settings = JwtIdentity(issuer=ISSUER, audience=AUDIENCE, algorithms=("RS256",), jwks_url=url)
-    identifier = build_identifier(settings, max_token=8192, http=http)
+    settings = issuer_of(algorithms=("RS256",), jwks_url=url)
+    identifier = built(settings, http)
     begun_s = time.monotonic()
     answers = await asyncio.gather(
         *(identifier.identify(bearer(token(number, RSA))) for number in range(200)), return_exceptions=True
@@ -121,7 +119,7 @@ async def test_no_issuer_at_all_is_unavailable_at_once(http):
     assert {answer.code for answer in answers} == {"identity_unavailable"}
     assert all(0 <= answer.retry_after_s <= 60 for answer in answers)
     assert time.monotonic() - begun_s < 10
-    await identifier.aclose()
+    await close(identifier)
 
 
 async def test_a_key_newer_than_the_fetch_under_way_is_fetched_for_its_token(identifier, issuer):

@@ -126,8 +126,8 @@ def _mistakes(placeholder: Placeholder, scope: Scope) -> Iterator[str]:
         yield f"{placeholder} is for the check of navigation items only"
     if kind in ("claim", "subject.id") and not scope.subject:
         yield f"{placeholder}: nobody is identified on a public route"
-    if kind == "claim" and scope.identity not in ("jwt", ""):
-        yield f"{placeholder}: only tokens of identity.jwt have claims"
+    if kind == "claim" and scope.identity not in ("jwt", "introspection", ""):
+        yield f"{placeholder}: only tokens of identity.jwt and identity.introspection have claims"
     if kind == "subject.id" and scope.identity == "opaque":
         yield f"{placeholder}: with opaque identity this is the token itself, which must stay out of questions"
     if kind == "header":

@@ -33,6 +33,7 @@ from gateway.model.route import Access, Action, AggregateAction, Route, Segment
 _SAME_NAME: Final = (
     "policy",
     "server_timing",
+    "forward_token",
     "allow_encoded_slashes",
     "allow_empty_segments",
     "allow_path_parameters",

@@ -130,6 +130,9 @@ class RouteKeys(PolicyKeys):
         "`max_streams` instead of `max_concurrency`. A closing `*` stands for whatever follows.",
     )
     server_timing: Flag = key(False, "Tell the caller the times of IAM and upstream in Server-Timing.")
+    forward_token: Flag = key(
+        False, "Send the upstream the token too where it came in a cookie or in the query (see `identity.token`)."
+    )
     allow_encoded_slashes: Flag = key(False, "Admit %2F and %5C in the target; the bytes go on unchanged.")
     allow_empty_segments: Flag = key(False, "Admit // in the target; the bytes go on unchanged.")
     allow_path_parameters: Flag = key(False, "Admit ; in the target; the bytes go on unchanged.")
