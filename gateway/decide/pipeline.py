@@ -106,6 +106,7 @@ def granted(permit: Permit) -> Headers:
     subject, mark = permit.subject, iam_mark(permit)
     if subject is not None and subject.identified:
         headers.append((b"x-auth-subject", visible(subject.id)))
+        headers += subject.headers
     if mark is not None:
         headers.append((DEGRADED, mark))
     return headers

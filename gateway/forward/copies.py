@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from gateway.model.request import Headers
+from gateway.model.request import Headers, Request
 
 MAX_COPY: Final = 1024 * 1024
 MAX_TOTAL: Final = 64 * 1024 * 1024
@@ -44,6 +44,12 @@ class CopyKey(NamedTuple):
     subject: str
     host: str
     target: bytes
+
+
+def kept_under(target: bytes, request: Request) -> bytes:
+    """The target as a key has it: a hash where the upstream is sent a token in it."""
+    taken = request.taken
+    return target if taken is None or not taken.put_back else hashlib.sha256(target).digest()
 
 
 @dataclass(frozen=True, slots=True)

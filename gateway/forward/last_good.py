@@ -6,7 +6,7 @@ whole. Host and target are in the key, so one question's answer is never another
 
 from __future__ import annotations
 
-from gateway.forward.copies import Copies, Copy, CopyKey, storable
+from gateway.forward.copies import Copies, Copy, CopyKey, kept_under, storable
 from gateway.model.permit import Permit
 from gateway.model.route import UpstreamFailureMode, UpstreamFailureRule
 from gateway.upstream.answer import Answer
@@ -30,7 +30,7 @@ class LastGood:
             return None
         if outgoing.method != b"GET":
             return None
-        return CopyKey(self._place, permit.subject.key, host, outgoing.target)
+        return CopyKey(self._place, permit.subject.key, host, kept_under(outgoing.target, permit.request))
 
     def learn(self, key: CopyKey | None, outgoing: Outgoing, answer: Answer, body: bytes | None = None) -> None:
         """Hear an answer: a body that was good is kept, what it makes untrue is forgotten."""

@@ -13,7 +13,7 @@ from typing import Final
 
 from gateway.errors import GatewayError, Source
 from gateway.exchange import Exchange
-from gateway.forward.copies import Copies, CopyKey, served_headers, storable
+from gateway.forward.copies import Copies, CopyKey, kept_under, served_headers, storable
 from gateway.forward.marks import DEGRADED, respond_with, upstream_mark
 from gateway.forward.relay import Keep
 from gateway.headers import client_response_headers
@@ -94,7 +94,7 @@ class OutageRules:
         request = permit.request
         if permit.subject is None:
             return None
-        return CopyKey(self._place, permit.subject.key, request.host, request.target.raw)
+        return CopyKey(self._place, permit.subject.key, request.host, kept_under(request.target.raw, request))
 
     def _tell(self, exchange: Exchange, mode: str, code: str) -> None:
         exchange.record.degraded = mode

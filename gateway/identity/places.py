@@ -54,7 +54,7 @@ class PlacedTokens:
             taken.put_back = True
             request.headers = taken.headers or request.headers
             request.target = replace(request.target, raw=taken.target or request.target.raw)
-        if public or taken.kind != TokenIn.COOKIE or (request.method in _SAFE and not request.websocket):
+        if public or taken.kind != TokenIn.COOKIE or (request.method in _SAFE and not _is_handshake(request)):
             return
         if not _from_here(request, route):
             raise GatewayError("cross_site", reason="a token from a cookie without a matching Origin")
@@ -130,7 +130,7 @@ def _cookies_but(name: bytes, field: bytes, found: list[bytes]) -> bytes:
 
 def _in_protocol(request: Request, taken: Taken, _name: bytes) -> bytes | None:
     offers = [value for key, value in request.headers if key == _PROTOCOL]
-    if not offers or not request.websocket:
+    if not offers or not _is_handshake(request):
         return None
     names = [name.strip(b" \t") for name in b",".join(offers).split(b",")]
     if _SCHEME not in names:
@@ -161,6 +161,11 @@ _FINDERS: Final[dict[TokenIn, Callable[[Request, Taken, bytes], bytes | None]]] 
 
 def _decoded(text: bytes) -> bytes:
     return unquote_to_bytes(text.replace(b"+", b" "))
+
+
+def _is_handshake(request: Request) -> bool:
+    """Whether a WebSocket is to be opened, here or by the proxy that asks for a decision."""
+    return request.websocket or bool(request.values(b"sec-websocket-key"))
 
 
 def _from_here(request: Request, route: Route) -> bool:
