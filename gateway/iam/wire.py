@@ -18,7 +18,7 @@ from gateway.errors import GatewayError
 from gateway.iam.failure import Apart, CallFailure, invalid, of_status
 from gateway.model.settings import IamSettings
 from gateway.resilience.retry import retry_after_s
-from gateway.upstream.transport import HARMLESS
+from gateway.upstream.transport import HARMLESS, cause_of
 
 MAX_REPLY: Final = 1024 * 1024
 _SMALL: Final = 16 * 1024
@@ -165,5 +165,5 @@ def _translated(error: httpx.HTTPError) -> CallFailure:
         return invalid("the reply is not HTTP")
     for kind, code, retryable, apart in _FAILURES:
         if isinstance(error, kind):
-            return CallFailure(code, type(error).__name__, retryable=retryable, apart=apart)
-    return CallFailure("iam_unreachable", type(error).__name__, retryable=True, apart=Apart.SINGLY)
+            return CallFailure(code, cause_of(error), retryable=retryable, apart=apart)
+    return CallFailure("iam_unreachable", cause_of(error), retryable=True, apart=Apart.SINGLY)

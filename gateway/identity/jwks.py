@@ -14,8 +14,10 @@ from typing import Final, Protocol
 import httpx
 
 from gateway.identity.keys import MAX_DOCUMENT_BYTES, KeysUnusable, VerificationKeys, algorithms_of, parse
+from gateway.upstream.transport import cause_of
 
 _TIMEOUT_S: Final = 5.0
+_TIMEOUTS: Final = httpx.Timeout(0.9 * _TIMEOUT_S)  # ends first, so that the cause is told
 _OK: Final = 200
 
 _Stamp = tuple[int, int, int]
@@ -99,12 +101,12 @@ async def fetch(http: httpx.AsyncClient, url: str) -> bytes:
     except TimeoutError:
         raise KeysUnusable(f"no complete answer within {_TIMEOUT_S:g} s") from None
     except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError) as error:
-        raise KeysUnusable(type(error).__name__) from None
+        raise KeysUnusable(cause_of(error)) from None
 
 
 async def _fetch(http: httpx.AsyncClient, url: str) -> bytes:
     headers = {"accept": "application/jwk-set+json, application/json", "accept-encoding": "identity"}
-    async with http.stream("GET", url, headers=headers, timeout=_TIMEOUT_S, follow_redirects=False) as response:
+    async with http.stream("GET", url, headers=headers, timeout=_TIMEOUTS, follow_redirects=False) as response:
         if response.status_code != _OK:
             raise KeysUnusable(f"answered {response.status_code}")
         if response.headers.get("content-encoding", "identity").lower() != "identity":

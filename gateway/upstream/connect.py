@@ -1,29 +1,30 @@
-"""How connections are made: DNS, every address in turn, TLS.
+"""How connections are made: every address of a name in turn, racing (RFC 8305), TLS included.
 
-Rules: one time limit for all of it, shared out over the addresses that are left, so that one address which swallows
-packets does not use up the time of the others; at most one DNS look-up per origin at a time, shared by all who wait, so
-that a slow resolver cannot take every resolver thread from the other upstreams; what was resolved is used for
-RESOLVED_FOR_S. Errors of sockets, DNS and TLS leave here as GatewayErrors.
+Rules: the next address is tried after NEXT_AFTER_S, or at once when one fails; the first that is connected wins, the
+others are dropped. Every dial has the whole time limit, TLS included, so that nobody's number of addresses makes it
+shorter; all together take at most NEXT_AFTER_S longer for each further address. Looking the name up has the same limit
+once more, but only before its first address is known (see `names`). Errors of sockets, DNS and TLS leave here as
+GatewayErrors that say which address it was and what was wrong with it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import socket
-import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar, cast
 from urllib.parse import urlsplit
 
+from gateway.errors import GatewayError
 from gateway.model.settings import Address, ClientTls
 from gateway.upstream import failures
+from gateway.upstream.names import AddressInfo, Names
+from gateway.upstream.tls import ClientContext, client_context, date_of_fault
 
-RESOLVED_FOR_S: Final = 1.0
-
-AddressInfo = tuple[int, int, int, str, Any]
-"""An item of `socket.getaddrinfo`."""
+NEXT_AFTER_S: Final = 0.25
+"""RFC 8305 section 5: the Connection Attempt Delay."""
+_DATE_WITHIN_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,111 +65,93 @@ class Connector(Protocol):
         """The protocol, connected."""
 
 
-def client_context(tls: ClientTls) -> ssl.SSLContext:
-    """The TLS settings of an upstream, read once. OSError, ssl.SSLError or ValueError if a file cannot be used."""
-    context = ssl.create_default_context(cafile=tls.ca_file)
-    context.set_alpn_protocols(["http/1.1"])
-    if not tls.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    if tls.cert_file is not None:
-        context.load_cert_chain(tls.cert_file, tls.key_file)
-    return context
-
-
 class Dialer:
     """The usual Connector of one upstream."""
 
-    __slots__ = ("_lookups", "_resolved", "_server_name", "_tls")
+    __slots__ = ("_names", "_server_name", "_tls")
 
     def __init__(self, origins: tuple[Origin, ...], tls: ClientTls) -> None:
         secure = any(origin.scheme == "https" for origin in origins)
         self._tls = client_context(tls) if secure else None
         self._server_name = tls.server_name
-        self._lookups: dict[Origin, asyncio.Task[list[AddressInfo]]] = {}
-        self._resolved: dict[Origin, tuple[float, list[AddressInfo]]] = {}
+        self._names = Names()
 
     async def __call__(self, origin: Origin, factory: Callable[[], P], within_s: float) -> P:
         """Connect; raises ConnectFailed, or `upstream_overloaded` when we are out of sockets."""
+        addresses = await self._names.addresses(origin.address, within_s)
+        if len(addresses) == 1:
+            _, protocol = await self._dial(origin, addresses[0], factory, within_s)
+            return protocol
+        return await self._race(origin, addresses, factory, within_s)
+
+    async def _race(self, origin: Origin, addresses: list[AddressInfo], factory: Callable[[], P], within_s: float) -> P:
+        untried = addresses[::-1]
+        errors: list[GatewayError] = []
+        running: dict[asyncio.Task[tuple[asyncio.BaseTransport, P]], AddressInfo] = {}
+        try:
+            while untried or running:
+                if untried:
+                    address = untried.pop()
+                    running[asyncio.create_task(self._dial(origin, address, factory, within_s))] = address
+                ended, _ = await asyncio.wait(
+                    running, timeout=NEXT_AFTER_S if untried else None, return_when=asyncio.FIRST_COMPLETED
+                )
+                for dial in ended:
+                    failure = dial.exception()
+                    if failure is None:
+                        del running[dial]
+                        self._are_slower(running)
+                        return dial.result()[1]
+                    del running[dial]
+                    if not isinstance(failure, GatewayError):
+                        raise failure
+                    errors.append(failure)
+            raise failures.all_failed(errors)
+        finally:
+            for dial in running:
+                dial.cancel()
+                dial.add_done_callback(_let_go)
+
+    def _are_slower(self, running: dict[asyncio.Task[tuple[asyncio.BaseTransport, P]], AddressInfo]) -> None:
+        """Another one was connected first, though these began before it."""
+        for address in [*running.values()]:
+            self._names.dead(address)
+
+    async def _dial(
+        self, origin: Origin, address: AddressInfo, factory: Callable[[], P], within_s: float
+    ) -> tuple[asyncio.BaseTransport, P]:
         loop = asyncio.get_running_loop()
         end_s = loop.time() + within_s
+        host, port = socket.getnameinfo(address[4], socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
+        name = (self._server_name or origin.address.host).encode().decode()  # a string of its own, see ClientContext
+        context = self._tls if origin.scheme == "https" else None
         try:
             async with asyncio.timeout_at(end_s):
-                addresses = await self._resolve(origin)
-            return await self._try_each(origin, addresses, factory, end_s)
-        except TimeoutError:
-            raise failures.connect_timed_out(within_s) from None
-        except OSError as error:
-            raise failures.connect_failed(error) from error
+                connected = await self._open(host, int(port), factory, context, name)
+        except OSError as error:  # TimeoutError is one
+            self._names.dead(address)
+            if context is None or not context.has_begun(name):
+                raise failures.connect_failed(error, f"{Address(host, int(port))}", within_s) from error
+            left_s = min(_DATE_WITHIN_S, end_s - loop.time())
+            date = await date_of_fault(error, host, int(port), name, left_s)
+            raise failures.handshake_failed(error, f"{origin.address}", within_s, date) from error
+        finally:
+            if context is not None:
+                context.shaking.discard(id(name))
+        self._names.alive(address)
+        return connected
 
-    async def _try_each(
-        self, origin: Origin, addresses: list[AddressInfo], factory: Callable[[], P], end_s: float
-    ) -> P:
-        loop = asyncio.get_running_loop()
-        left = len(addresses)
-        for address in addresses:
-            share_s = (end_s - loop.time()) / left
-            left -= 1
-            try:
-                async with asyncio.timeout(share_s):
-                    return await self._open(origin, address, factory)
-            except OSError:  # TimeoutError is one
-                if not left:
-                    raise
-        raise OSError("the name has no address")
-
-    async def _open(self, origin: Origin, address: AddressInfo, factory: Callable[[], P]) -> P:
+    async def _open(
+        self, host: str, port: int, factory: Callable[[], P], context: ClientContext | None, name: str
+    ) -> tuple[asyncio.BaseTransport, P]:
         # The loop makes the socket: uvloop may close the descriptor of one of ours twice, and then somebody else's.
         loop = asyncio.get_running_loop()
-        host, port = socket.getnameinfo(address[4], socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
-        if origin.scheme == "https":
-            name = self._server_name or origin.address.host
-            _, protocol = await loop.create_connection(factory, host, int(port), ssl=self._tls, server_hostname=name)
-        else:
-            _, protocol = await loop.create_connection(factory, host, int(port))
-        return protocol
-
-    async def _resolve(self, origin: Origin) -> list[AddressInfo]:
-        known = self._resolved.get(origin)
-        if known is not None and asyncio.get_running_loop().time() < known[0]:
-            return known[1]
-        lookup = self._lookups.get(origin)
-        if lookup is None:
-            lookup = self._lookups[origin] = asyncio.get_running_loop().create_task(self._look_up(origin))
-            lookup.add_done_callback(_note)
-        return await asyncio.shield(lookup)
-
-    async def _look_up(self, origin: Origin) -> list[AddressInfo]:
-        loop = asyncio.get_running_loop()
-        try:
-            addresses = await _addresses(origin.address)
-            self._resolved[origin] = (loop.time() + RESOLVED_FOR_S, addresses)
-            return addresses
-        finally:
-            del self._lookups[origin]
+        if context is None:
+            return await loop.create_connection(factory, host, port)
+        return await loop.create_connection(factory, host, port, ssl=context, server_hostname=name)
 
 
-def _note(lookup: asyncio.Task[list[AddressInfo]]) -> None:
-    """Take note of how it ended, so that asyncio does not complain when nobody waits for it any more."""
-    if not lookup.cancelled():
-        lookup.exception()
-
-
-async def _addresses(address: Address) -> list[AddressInfo]:
-    flags = socket.AI_NUMERICHOST if _is_literal(address.host) else 0
-    if flags:
-        return _infos(socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=flags))
-    loop = asyncio.get_running_loop()
-    return _infos(await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM))
-
-
-def _infos(found: list[Any]) -> list[AddressInfo]:
-    return [(int(family), int(kind), proto, name, sockaddr) for family, kind, proto, name, sockaddr in found]
-
-
-def _is_literal(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
+def _let_go(dial: asyncio.Task[tuple[asyncio.BaseTransport, P]]) -> None:
+    """Nobody waits for it any more; it may have been connected all the same."""
+    if not dial.cancelled() and dial.exception() is None:
+        cast("asyncio.Transport", dial.result()[0]).abort()

@@ -33,10 +33,12 @@ from gateway.errors import GatewayError
 from gateway.model.request import Headers
 from gateway.model.settings import OAuth2ClientCredentials
 from gateway.resilience.deadline import Deadline
+from gateway.upstream.transport import cause_of
 
 _log = logging.getLogger("gateway.upstream")
 
 _TIMEOUT_S: Final = 5.0
+_TIMEOUTS: Final = httpx.Timeout(0.9 * _TIMEOUT_S)  # ends first, so that the cause is told
 _RENEW_AT: Final = 0.8
 _LIFETIME_S: Final = 300.0
 """Assumed where the token server does not say `expires_in`."""
@@ -187,10 +189,12 @@ class _TokenServer:
         try:
             async with asyncio.timeout(_TIMEOUT_S):
                 status, body = await self._post()
-        except (TimeoutError, httpx.TimeoutException):
+        except TimeoutError:
             raise _FetchFailed("upstream_timeout", None, f"no answer within {_TIMEOUT_S:g} s") from None
+        except httpx.TimeoutException as error:
+            raise _FetchFailed("upstream_timeout", None, cause_of(error)) from None
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError) as error:
-            raise _FetchFailed("upstream_unreachable", None, type(error).__name__) from None
+            raise _FetchFailed("upstream_unreachable", None, cause_of(error)) from None
         if status != _OK:
             raise _FetchFailed("upstream_unreachable", "destination_unavailable", f"answered {status}")
         return _parse(body)
@@ -198,7 +202,7 @@ class _TokenServer:
     async def _post(self) -> tuple[int, bytes]:
         body = bytearray()
         async with self._http.stream(
-            "POST", self._url, data=self._form, headers=self._headers, timeout=_TIMEOUT_S, follow_redirects=False
+            "POST", self._url, data=self._form, headers=self._headers, timeout=_TIMEOUTS, follow_redirects=False
         ) as response:
             if response.headers.get("content-encoding", "identity").lower() != "identity":
                 raise _garbled("its answer has a content coding that was not asked for")

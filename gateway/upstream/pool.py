@@ -26,6 +26,7 @@ import time
 from math import inf
 from typing import Final
 
+from gateway.errors import GatewayError
 from gateway.model.route import Timeouts
 from gateway.resilience.deadline import Deadline
 from gateway.upstream import failures
@@ -86,6 +87,8 @@ class Pool:
         self._emptied: asyncio.Future[None] | None = None
         self.connecting = 0
         """Connections being made."""
+        self.last_error: dict[str, object] | None = None
+        """What went wrong last: its `code`, its `reason` and `at_s` in Unix time."""
 
     def __repr__(self) -> str:
         return (
@@ -170,8 +173,9 @@ class Pool:
         if self._emptied is not None and not self._closing and not self._emptied.done():
             self._emptied.set_result(None)
 
-    def on_failed(self, connection: Connection) -> None:
+    def on_failed(self, connection: Connection, error: Exception) -> None:
         """Rule 5."""
+        self._note(error)
         if connection.requests > 1:
             for other in [*self._idle]:
                 if other.answered_s < connection.began_s:
@@ -308,6 +312,7 @@ class Pool:
         try:
             connection = await self._connector(self.origin, self._new, waiter.connect_s)
         except Exception as error:  # noqa: BLE001 - whatever it is, the one who waits has to know
+            self._note(error)
             self.connecting -= 1
             self._refuse(waiter, error)
             self._fill()
@@ -317,12 +322,16 @@ class Pool:
             raise
         self.connecting -= 1
         if connection.lost:
-            self._refuse(waiter, failures.lost(None, sent=False))
+            self._refuse(waiter, failures.lost(None, connection.peer, sent=False))
             self._fill()
         else:
             self._open.add(connection)
             connection.retire_at_s = time.monotonic() + self._max_age_s * (1 + _JITTER * (2 * random.random() - 1))  # noqa: S311
             self._give(connection, waiter if waiter in self._dialing else None)
+
+    def _note(self, error: Exception) -> None:
+        if isinstance(error, GatewayError):
+            self.last_error = {"code": error.code, "reason": error.reason, "at_s": time.time()}
 
     def _new(self) -> Connection:
         return Connection(self._name, self)

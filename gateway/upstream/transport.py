@@ -42,6 +42,12 @@ _EXCEPTIONS: Final[dict[str, type[httpx.TransportError]]] = {
 """By RFC 9209 error type; otherwise by code, see `_translated`."""
 
 
+def cause_of(error: Exception) -> str:
+    """What an operator is told of an exception of httpx: what was wrong and where, else its kind."""
+    cause = error.__cause__
+    return (isinstance(cause, GatewayError) and cause.reason) or type(error).__name__
+
+
 class UpstreamTransport(httpx.AsyncBaseTransport):
     """`httpx.AsyncClient(transport=UpstreamTransport(upstream))`. Closing it closes the upstream."""
 

@@ -195,6 +195,7 @@ class Upstream:
             "connecting": pool.connecting,
             "pending": pool.pending,
             "ill": member.ill,
+            "last_error": pool.last_error,
             "set_aside_s": max(0.0, member.aside_until_s - self._clock()),
         }
 

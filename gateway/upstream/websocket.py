@@ -30,6 +30,7 @@ from gateway.upstream import failures
 from gateway.upstream.connect import Origin
 from gateway.upstream.outgoing import Outgoing, head_of
 from gateway.upstream.upstream import Upstream
+from gateway.upstream.wire import peer_of
 from gateway.websocket import Peer
 
 _FINAL: Final = 200
@@ -118,6 +119,7 @@ class WebSocketDialer:
 
 
 async def _shake_hands(connection: UpstreamSocket, within_s: float) -> Handshake:
+    peer = peer_of(connection.transport)
     try:
         async with asyncio.timeout(within_s):
             return Handshake(await connection.answer, connection)
@@ -126,11 +128,11 @@ async def _shake_hands(connection: UpstreamSocket, within_s: float) -> Handshake
         if isinstance(error, InvalidStatus) and error.response.status_code >= _FINAL:
             return Handshake(error.response, None)
         if isinstance(error, TimeoutError):
-            raise failures.read_timed_out(within_s) from None
+            raise failures.read_timed_out(within_s, peer) from None
         if isinstance(error, InvalidHandshake) and not isinstance(error.__cause__, (EOFError, OSError)):
             raise failures.protocol_error(f"handshake: {error}") from error
         if isinstance(error, (WebSocketException, OSError)):
-            raise failures.lost(None, sent=True) from error
+            raise failures.lost(None, peer, sent=True) from error
         raise
 
 

@@ -27,6 +27,7 @@ from typing import Final, Protocol, cast
 
 from gateway.errors import GatewayError
 from gateway.model.route import Timeouts
+from gateway.model.settings import Address
 from gateway.resilience.deadline import Deadline
 from gateway.upstream import failures
 from gateway.upstream.outgoing import Outgoing, asks_to_bind
@@ -57,8 +58,8 @@ class Owner(Protocol):
     def on_closed(self, connection: Connection) -> None:
         """Its socket is closed. Called once, after `on_lost`."""
 
-    def on_failed(self, connection: Connection) -> None:
-        """Its exchange fails by the upstream. Called before `on_lost`."""
+    def on_failed(self, connection: Connection, error: Exception) -> None:
+        """Its exchange fails by the upstream, with `error`. Called before `on_lost`."""
 
     def on_unasked(self, connection: Connection) -> None:
         """The upstream sent what nobody asked for."""
@@ -68,7 +69,7 @@ class Connection(asyncio.Protocol):
     """See the module. `requests` counts those begun; a `kept` connection has had one before.
 
     In monotonic seconds: `began_s` is when the last exchange began, `answered_s` when the upstream was last heard to be
-    well, `retire_at_s` from when on it takes no further exchange.
+    well, `retire_at_s` from when on it takes no further exchange. `peer` is the address at the other end.
     """
 
     __slots__ = (
@@ -90,6 +91,7 @@ class Connection(asyncio.Protocol):
         "bound",
         "lost",
         "name",
+        "peer",
         "read_s",
         "requests",
         "retire_at_s",
@@ -98,6 +100,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, name: str, owner: Owner) -> None:
         self.name = name
+        self.peer = name
         self.requests = 0
         self.lost = False
         self.bound = False
@@ -151,7 +154,7 @@ class Connection(asyncio.Protocol):
         except BaseException:
             if self._reply is reply:
                 if deadline.remaining_s() <= _LAST_INSTANT_S:
-                    self._owner.on_failed(self)
+                    self._owner.on_failed(self, failures.deadline_exceeded(sent=True))
                 self.abort()
             raise
         if reply.error is not None and not reply.buffered:  # no head, or one with which the response broke off
@@ -163,7 +166,7 @@ class Connection(asyncio.Protocol):
         transport = self._transport
         self._sent = not (self.lost or transport.is_closing())
         if self.lost:
-            self.abort(failures.lost(None, sent=False))
+            self.abort(failures.lost(None, self.peer, sent=False))
             return
         if not self._sent:  # `connection_lost` is on its way, and knows why
             self.watch.start(self.read_s)
@@ -261,7 +264,7 @@ class Connection(asyncio.Protocol):
             self.lost = True
             self._owner.on_lost(self)
         if reply is not None:
-            reply.fail(error or failures.broken_off(None))
+            reply.fail(error or failures.broken_off(None, self.peer))
 
     # --- what the pool calls ------------------------------------------------------------------------------------------
 
@@ -279,6 +282,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Connected, TLS included."""
         self._transport = cast("asyncio.Transport", transport)
+        self.peer = peer_of(transport) or self.name
         self._poll = select.poll()
         self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
 
@@ -373,16 +377,16 @@ class Connection(asyncio.Protocol):
 
     def _fail(self, error: Exception) -> None:
         """The upstream does not answer as it should."""
-        self._owner.on_failed(self)
+        self._owner.on_failed(self, error)
         self.abort(error)
 
     def _fail_lost(self, error: Exception | None) -> None:
         if self._reply is None:
             self.abort()
         elif self._parser.received:
-            self._fail(failures.broken_off(error))
+            self._fail(failures.broken_off(error, self.peer))
         else:
-            self._fail(failures.lost(error, sent=self._sent))
+            self._fail(failures.lost(error, self.peer, sent=self._sent))
 
     def _ended_in_order(self) -> bool:
         # Over TLS only `close_notify` tells the end from a cut (RFC 9112 section 9.8); asyncio reports both alike.
@@ -408,9 +412,15 @@ class Connection(asyncio.Protocol):
             return
         unwritten = self._transport.get_write_buffer_size()
         if not self._writing_paused:
-            self._fail(failures.read_timed_out(self.watch.silence_s))
+            self._fail(failures.read_timed_out(self.watch.silence_s, self.peer))
         elif unwritten < self._unwritten:  # slow, but not silent
             self._unwritten = unwritten
             self.watch.start(self._write_s)
         else:
-            self._fail(failures.write_timed_out(self._write_s))
+            self._fail(failures.write_timed_out(self._write_s, self.peer))
+
+
+def peer_of(transport: asyncio.BaseTransport) -> str:
+    """The address at the other end, as `10.1.2.3:443`; empty if it is not known any more."""
+    peer = transport.get_extra_info("peername")
+    return f"{Address(peer[0], peer[1])}" if isinstance(peer, tuple) else ""

@@ -21,7 +21,7 @@ from cryptography.x509.oid import NameOID
 
 from gateway.errors import GatewayError
 from gateway.model.settings import ClientTls
-from gateway.upstream import connect
+from gateway.upstream import connect, names
 from gateway.upstream.connect import Origin
 
 pytestmark = pytest.mark.hazard
@@ -84,7 +84,7 @@ async def test_the_name_is_unknown(serve, reach, monkeypatch):
     async def unknown(address):
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-    monkeypatch.setattr(connect, "_addresses", unknown)
+    monkeypatch.setattr(names, "_addresses", unknown)
     error = await refusal(reach(await serve(), host="inventory.internal"))
     assert told(error) == ("upstream_unreachable", "dns_error", False)
     assert "inventory.internal" not in error.detail
@@ -106,7 +106,7 @@ async def test_a_slow_resolver_is_asked_once_and_waited_for_no_longer_than_the_c
         await asyncio.sleep(1)
         return []
 
-    monkeypatch.setattr(connect, "_addresses", slow)
+    monkeypatch.setattr(names, "_addresses", slow)
     client = reach(await serve(), host="inventory.internal")
     errors = await asyncio.gather(*(client.ask(connect_s=0.1) for _ in range(5)), return_exceptions=True)
     assert {told(error) for error in errors} == {("upstream_timeout", "connection_timeout", False)}
@@ -121,7 +121,7 @@ async def test_a_resolver_that_fails_after_everybody_left_disturbs_nobody(serve,
         await asyncio.sleep(0.2)
         raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 
-    monkeypatch.setattr(connect, "_addresses", fails_late)
+    monkeypatch.setattr(names, "_addresses", fails_late)
     client = reach(await serve(), host="inventory.internal")
     assert (await refusal(client, connect_s=0.05)).code == "upstream_timeout"
     await asyncio.sleep(0.3)
@@ -131,14 +131,14 @@ async def test_a_resolver_that_fails_after_everybody_left_disturbs_nobody(serve,
 
 async def test_what_was_resolved_is_used_for_a_while(serve, reach, monkeypatch):
     asked = 0
-    real = connect._addresses
+    real = names._addresses
 
     async def counted(address):
         nonlocal asked
         asked += 1
         return await real(address)
 
-    monkeypatch.setattr(connect, "_addresses", counted)
+    monkeypatch.setattr(names, "_addresses", counted)
     client = reach(await serve())
     await asyncio.gather(*(client.text() for _ in range(10)))
     assert asked == 1
@@ -156,7 +156,7 @@ def swallowing(stack: ExitStack) -> int:
     return listener.getsockname()[1]
 
 
-def info(host: str, port: int) -> connect.AddressInfo:
+def info(host: str, port: int) -> names.AddressInfo:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return (family, socket.SOCK_STREAM, 0, "", (host, port))
 
@@ -168,7 +168,7 @@ async def test_nobody_answers(serve, reach, monkeypatch):
         async def only(address):
             return [info("127.0.0.1", port)]
 
-        monkeypatch.setattr(connect, "_addresses", only)
+        monkeypatch.setattr(names, "_addresses", only)
         error = await refusal(reach(await serve()), connect_s=0.2)
         assert told(error) == ("upstream_timeout", "connection_timeout", False)
         assert "0.2s" in error.reason
@@ -182,7 +182,7 @@ async def test_every_address_is_tried_and_none_uses_up_the_time_of_the_others(se
         async def several(address):
             return [refused, swallowed, info("127.0.0.1", server.port)]
 
-        monkeypatch.setattr(connect, "_addresses", several)
+        monkeypatch.setattr(names, "_addresses", several)
         assert await reach(server).text(connect_s=1.0) == b"good"
 
 
@@ -190,7 +190,7 @@ async def test_the_last_address_says_why(serve, reach, monkeypatch):
     async def none(address):
         return [info("127.0.0.1", 1), info("127.0.0.1", 2)]
 
-    monkeypatch.setattr(connect, "_addresses", none)
+    monkeypatch.setattr(names, "_addresses", none)
     assert (await refusal(reach(await serve()))).proxy_error == "connection_refused"
 
 
@@ -214,7 +214,7 @@ async def test_a_bug_while_connecting_reaches_the_one_who_waits(serve, reach, mo
     async def broken(address):
         raise UnicodeError("label too long")
 
-    monkeypatch.setattr(connect, "_addresses", broken)
+    monkeypatch.setattr(names, "_addresses", broken)
     with pytest.raises(UnicodeError):
         await reach(await serve()).ask()
 
@@ -241,10 +241,10 @@ class Authority:
         self.file = folder / "ca.pem"
         self.file.write_bytes(self._sign("test authority", self.key, ca=True).public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, name: str) -> tuple[Path, Path]:
+    def issue(self, name: str, days: int = 1) -> tuple[Path, Path]:
         key = ec.generate_private_key(ec.SECP256R1())
         cert_file, key_file = self.folder / f"{name}.pem", self.folder / f"{name}.key"
-        cert_file.write_bytes(self._sign(name, key, ca=False).public_bytes(serialization.Encoding.PEM))
+        cert_file.write_bytes(self._sign(name, key, ca=False, days=days).public_bytes(serialization.Encoding.PEM))
         key_file.write_bytes(
             key.private_bytes(
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -252,7 +252,7 @@ class Authority:
         )
         return cert_file, key_file
 
-    def _sign(self, name: str, key: ec.EllipticCurvePrivateKey, *, ca: bool) -> x509.Certificate:
+    def _sign(self, name: str, key: ec.EllipticCurvePrivateKey, *, ca: bool, days: int = 1) -> x509.Certificate:
         now = dt.datetime.now(dt.UTC)
         try:
             alternative: x509.GeneralName = x509.IPAddress(ipaddress.ip_address(name))
@@ -264,8 +264,8 @@ class Authority:
             .issuer_name(self.name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - dt.timedelta(days=1))
-            .not_valid_after(now + dt.timedelta(days=1))
+            .not_valid_before(now - dt.timedelta(days=10))
+            .not_valid_after(now + dt.timedelta(days=days))
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
             .add_extension(x509.SubjectAlternativeName([alternative]), critical=False)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
@@ -279,9 +279,9 @@ def authority(tmp_path_factory) -> Authority:
     return Authority(tmp_path_factory.mktemp("tls"))
 
 
-def secure(authority: Authority, name: str = "127.0.0.1", *, clients: bool = False) -> ssl.SSLContext:
+def secure(authority: Authority, name: str = "127.0.0.1", *, clients: bool = False, days: int = 1) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*authority.issue(name))
+    context.load_cert_chain(*authority.issue(name, days))
     if clients:
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_verify_locations(authority.file)
@@ -359,7 +359,7 @@ async def test_a_missing_client_certificate_is_a_tls_alert(serve, reach, authori
         async def only(address):
             return [info("127.0.0.1", listener.getsockname()[1])]
 
-        monkeypatch.setattr(connect, "_addresses", only)
+        monkeypatch.setattr(names, "_addresses", only)
         serving = asyncio.create_task(asyncio.to_thread(answer_one, listener))
         client = reach(await serve(), scheme="https", tls=ClientTls(ca_file=authority.file))
         with pytest.raises(GatewayError) as caught:
@@ -417,7 +417,7 @@ async def test_a_probe_has_a_time_limit(serve, reach, monkeypatch):
         async def only(address):
             return [info("127.0.0.1", port)]
 
-        monkeypatch.setattr(connect, "_addresses", only)
+        monkeypatch.setattr(names, "_addresses", only)
         with pytest.raises(GatewayError) as caught:
             await reach(await serve()).upstream.probe(0.2)
         assert caught.value.code == "upstream_timeout"
