@@ -89,10 +89,11 @@ class Site:
     router: Router
     services: Mapping[str, Service]
     identifier: Identify
-    tokens: PlacedTokens | None
     authorizer: Authorize
     limit: Limit
     streams: Limit
+    tokens: PlacedTokens | None = None
+    """Where tokens are looked for, if that is not `Authorization` alone."""
     in_flight: int = 0
     retired: Callable[[], None] | None = None
     """Called when the last request of a replaced site is over."""
