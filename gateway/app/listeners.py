@@ -13,11 +13,12 @@ import sys
 from collections.abc import Iterator
 from typing import Any, Final
 
-import uvicorn
 from starlette.types import ASGIApp
 
-from gateway.model.settings import Address
+from gateway.model.settings import Address, ServerSettings
+from gateway.server import EdgeServer, inner_config
 from gateway.server.connection import EdgeProtocol
+from gateway.server.factory import ListenerConfig
 
 BACKLOG = 2048
 HANDSHAKES_S: Final = 0.25
@@ -35,6 +36,8 @@ _NO_SYN: Final = (
     (0x06, 0, 0, 0),  # drop it;
     (0x06, 0, 0, 0x40000),  # all else passes
 )
+ADMIN_CONNECTIONS: Final = 256
+"""Probes, scrapers, and operators with the page open."""
 
 
 class CannotServeError(Exception):
@@ -130,27 +133,17 @@ def bind_unix(path: str) -> socket.socket:
     return listener
 
 
-def admin_config(app: ASGIApp) -> uvicorn.Config:
-    """How the admin listener is served: plain, and quick to end."""
-    return uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=1,
-        ws="none",
-    )
+def admin_config(app: ASGIApp, settings: ServerSettings) -> ListenerConfig:
+    """How the admin listener is served: with the limits of the public one, for few, and quick to end."""
+    return inner_config(app, settings, "admin", ADMIN_CONNECTIONS)
 
 
-class Server(uvicorn.Server):
-    """A uvicorn server on one socket. Its signals are somebody else's, and it ends in steps."""
+class Server(EdgeServer):
+    """A server on one socket. Its signals are somebody else's, and it ends in steps."""
 
-    def __init__(self, config: uvicorn.Config, listener: socket.socket) -> None:
-        super().__init__(config)
+    def __init__(self, config: ListenerConfig, listener: socket.socket) -> None:
+        super().__init__(config, listener)
         self._listener = listener
-        self._context: ssl.SSLContext | None = None
         self.up = asyncio.Event()
 
     async def run_on_socket(self) -> None:
@@ -165,26 +158,11 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn does; `up` is set when connections are accepted."""
         await super().startup(sockets)
-        self._context = self.config.ssl
         self.up.set()
 
     async def listen_with(self, context: ssl.SSLContext | None) -> None:
-        """Shake hands with another context. What waits for being accepted is not lost: the socket stays the same."""
-        loop, before = asyncio.get_running_loop(), self.servers
-        self._context = context
-        self.servers = [
-            await loop.create_server(self._protocol, sock=self._listener.dup(), ssl=context, backlog=BACKLOG)
-        ]
-        for server in before:
-            server.close()
-
-    def _protocol(self) -> asyncio.Protocol:
-        """One connection, as uvicorn makes it."""
-        make: Any = self.config.http_protocol_class
-        protocol: asyncio.Protocol = make(
-            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
-        )
-        return protocol
+        """Let new connections shake hands with another context."""
+        self.acceptor.context = context
 
     def close_after_responses(self) -> None:
         """Every answer that has not begun says `Connection: close`."""
@@ -194,48 +172,23 @@ class Server(uvicorn.Server):
 
     async def stop_listening(self) -> None:
         """Accept what the kernel has completed, and take no new connections."""
-        waiting = self._listener.dup()
-        for server in self.servers:
-            server.close()
+        self.acceptor.close()
+        take_no_handshakes(self._listener)
+        await self._take_waiting()
         self._listener.close()
-        take_no_handshakes(waiting)
-        with waiting:
-            taken = await self._take_waiting(waiting)
-        if taken:
-            await asyncio.wait(taken, timeout=_TLS_S)
+        await self.acceptor.begun(within_s=_TLS_S)
 
-    async def _take_waiting(self, listener: socket.socket) -> set[asyncio.Task[None]]:
+    async def _take_waiting(self) -> None:
         """Until none has come for HANDSHAKES_S; ends right after a look that found none."""
         loop = asyncio.get_running_loop()
         quiet_s = begun_s = loop.time()
-        taken: set[asyncio.Task[None]] = set()
         while loop.time() - quiet_s < HANDSHAKES_S and loop.time() - begun_s < CLOSING_S:
             await asyncio.sleep(_LOOK_S)
-            for connection in _accepted(listener):
+            if self.acceptor.take(BACKLOG):
                 quiet_s = loop.time()
-                taken.add(asyncio.create_task(self._adopt(connection)))
-        return taken
-
-    async def _adopt(self, connection: socket.socket) -> None:
-        """Serve a connection that was accepted here."""
-        with contextlib.suppress(OSError):  # it is gone, or its TLS handshake failed: as if the loop had accepted it
-            await asyncio.get_running_loop().connect_accepted_socket(self._protocol, sock=connection, ssl=self._context)
 
     def end(self, *, within_s: float) -> None:
         """Close what is idle, and what runs after `within_s` seconds at the latest."""
         graceful: Any = within_s  # uvicorn hands it to asyncio as it is
         self.config.timeout_graceful_shutdown = graceful
         self.should_exit = True
-
-
-def _accepted(listener: socket.socket) -> Iterator[socket.socket]:
-    """Everything that waits to be accepted now."""
-    while True:
-        try:
-            connection, _ = listener.accept()
-        except ConnectionAbortedError:
-            continue
-        except OSError:  # nothing waits, or no more files may be open
-            return
-        connection.setblocking(False)
-        yield connection

@@ -23,7 +23,7 @@ import uvloop
 from gateway.admin.app import admin_app, worker_app
 from gateway.admin.feed import Feed
 from gateway.admin.recent import Recent
-from gateway.app import garbage, words
+from gateway.app import garbage, open_files, words
 from gateway.app.certificates import Certificates
 from gateway.app.draining import drain, notice_s
 from gateway.app.last_good import load_for_worker
@@ -117,6 +117,7 @@ def serve(configuration: Configuration, overrides: Overrides, *, workers: int = 
     configuration = overrides.over(configuration)
     _end_at_once_before_serving()
     settings = configuration.server
+    open_files.provide_for(settings.max_connections)
     if workers == 1:
         public, admin = bind(settings.listen), bind(settings.admin)
         _run(Process(configuration, overrides, public, admin).run())
@@ -240,6 +241,7 @@ class Process:
     def _servers(self, gateway: Gateway, telemetry: Telemetry, feed: Feed) -> tuple[Server, Server]:
         settings = self._configuration.server
         config = uvicorn_config(gateway.pipeline, settings, on_refusal=telemetry.refused, lifespan="off")
+        config.listener.refusals.on_count = telemetry.observer.connection_refused
         public = Server(config, self._sockets[0])
         certificates = Certificates(public, settings.tls)
 
@@ -250,7 +252,7 @@ class Process:
         gateway.when_reloaded = reloaded
         own = {SNAPSHOT: telemetry.snapshot, OWN_STATUS: gateway.own_status}
         operators = worker_app(gateway, own) if self._place is not None else admin_app(gateway, settings, feed)
-        return public, Server(admin_config(operators), self._sockets[1])
+        return public, Server(admin_config(operators, settings), self._sockets[1])
 
     def _take_signals(self, gateway: Gateway, telemetry: Telemetry) -> None:
         loop = asyncio.get_running_loop()

@@ -114,7 +114,7 @@ class Supervisor:
             keeping = [asyncio.create_task(self._keep(worker)) for worker in self._workers]
             feed = Feed(self.operations.status)
             operators = admin_app(self.operations, self._configuration.server, feed)
-            server = Server(admin_config(operators), self._admin)
+            server = Server(admin_config(operators, self._configuration.server), self._admin)
             serving = asyncio.create_task(server.run_on_socket())
             try:
                 await self._wait_until_up()

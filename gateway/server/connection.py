@@ -8,7 +8,9 @@ in order, and a malformed request cannot touch the answer to the one before.
 
 Rules: the head has an absolute deadline, from accept and from the first byte of each later head; between requests there
 is an idle limit; a client that takes nothing of its answer for that long is cut off. What is refused here is answered
-structured, reported to `Listener.on_refusal`, and ends the connection, with FIN first so that the client can read it.
+structured, reported to `Listener.on_refusal`, and ends the connection, with FIN first so that the client can read it;
+what it still sends is discarded for as long as it goes on sending, within LINGER_MAX_S. Of a body in tiny chunks one
+step is read in each turn of the loop, so that others have their turn.
 A FIN is a client that left: half-closed clients are not served, because they cannot be told from it.
 
 Not derived from uvicorn's httptools protocol, of which nothing would be left; what it needs of uvicorn is Config,
@@ -27,7 +29,7 @@ from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 
 from gateway.errors import GatewayError
 from gateway.exchange import Receive, Send
-from gateway.forwarded import new_request_id
+from gateway.forwarded import new_request_id, plain_address
 from gateway.model.request import Headers
 from gateway.server.alarm import Alarm
 from gateway.server.cycle import App, Cycle
@@ -41,10 +43,14 @@ if TYPE_CHECKING:
     from uvicorn.server import ServerState
 
     from gateway.server.factory import ListenerConfig
+    from gateway.server.listener import Admission
 
 _READING, _ANSWERING, _OVER, _TAKEN = range(4)
 _HELD_HIGH_WATER: Final = 64 * 1024
 LINGER_S: Final = 2.0
+"""How long a client may be silent after its answer before the connection is closed."""
+LINGER_MAX_S: Final = 30.0
+"""How long what a client sends after its answer is discarded at most."""
 _RESET: Final = struct.pack("ii", 1, 0)
 _WHAT_IS_SERVED: Final = [(b"allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")]
 
@@ -58,7 +64,9 @@ class EdgeProtocol(asyncio.Protocol):
         server_state: ServerState,
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
+        admission: Admission | None = None,
     ) -> None:
+        self.admission = admission
         self.config = config
         self._app = cast("App", config.loaded_app)
         self.listener = config.listener
@@ -69,7 +77,7 @@ class EdgeProtocol(asyncio.Protocol):
         self.transport: asyncio.Transport
         self.flow: FlowControl
         self.peer = ""
-        self._client: tuple[str, int] | None = None
+        self.client: tuple[str, int] | None = None
         self._local: tuple[str, int | None] | None = None
         self._scheme = "http"
         self._reader = MessageReader(self, "http", self.settings)
@@ -79,6 +87,9 @@ class EdgeProtocol(asyncio.Protocol):
         self._cycle: Cycle | None = None
         self._held = b""
         self._held_at = 0
+        self._working = False
+        self._discarded = 0
+        self._linger_end_s = 0.0
         self._reset = False
 
     # The connection begins and ends
@@ -87,16 +98,19 @@ class EdgeProtocol(asyncio.Protocol):
         """A client connected (and, with TLS, shook hands)."""
         self.transport = cast("asyncio.Transport", transport)
         self.flow = FlowControl(self.transport)
-        self._client, self._local = get_remote_addr(self.transport), get_local_addr(self.transport)
-        self.peer = self._client[0] if self._client else ""
+        client, local = get_remote_addr(self.transport), get_local_addr(self.transport)
+        if client is not None and local is not None:  # none of a Unix socket
+            self.client, self._local = (plain_address(client[0]), client[1]), (plain_address(local[0]), local[1])
+            self.peer = self.client[0]
         if is_ssl(self.transport):
             self._scheme = "https"
             self._reader = MessageReader(self, "https", self.settings)
         self.server_state.connections.add(self)  # type: ignore[arg-type]  # uvicorn lists its own protocols
-        self._alarm.set(self.settings.header_timeout_s)
-        error = self.listener.admit(self.peer)
-        if error is not None:
-            self.refuse(error)
+        left_s = self.settings.header_timeout_s
+        if self.admission is not None:
+            self.admission.connection = self
+            left_s -= self.loop.time() - self.admission.since_s
+        self._alarm.set(max(0.0, left_s))
 
     def eof_received(self) -> None:
         """The client is done sending; the transport closes."""
@@ -107,7 +121,8 @@ class EdgeProtocol(asyncio.Protocol):
         self._client_left()
         self._alarm.cancel()
         self.server_state.connections.discard(self)
-        self.listener.release(self.peer)
+        if self.admission is not None:
+            self.admission.release()
         self.flow.resume_writing()
         self._phase, self._cycle, self._held = _OVER, None, b""
         del self._reader  # it holds this protocol, and the parser holds it
@@ -128,6 +143,13 @@ class EdgeProtocol(asyncio.Protocol):
         else:
             self._cycle.close_after_response()
 
+    def make_room(self) -> bool:
+        """Close, if no request is being served; for another connection that needs the place."""
+        if self._phase not in (_READING, _OVER) or self._cycle is not None:
+            return False
+        self.transport.abort()
+        return True
+
     def reset(self) -> None:
         """Break the connection so that the client sees an error, never an end (RST, not FIN)."""
         self._reset = True
@@ -140,12 +162,19 @@ class EdgeProtocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Consume what belongs to the present message, keep what follows it."""
-        if self._phase == _ANSWERING:
+        if self._phase == _OVER:
+            self._discarded += len(data)
+        elif self._phase == _ANSWERING or self._working:
             self._held, self._held_at = self._held[self._held_at :] + data, 0
             if len(self._held) > _HELD_HIGH_WATER:
                 self.flow.pause_reading()
         else:
             self._consume(data, 0)
+
+    def resume_reading(self) -> None:
+        """The app takes more of the body."""
+        if len(self._held) - self._held_at <= _HELD_HIGH_WATER:
+            self.flow.resume_reading()
 
     def _consume(self, data: bytes, at: int) -> None:
         if self._phase != _READING:
@@ -161,8 +190,21 @@ class EdgeProtocol(asyncio.Protocol):
             self._phase = _ANSWERING
             if at < len(data):
                 self._held, self._held_at = data, at
+        elif at < len(data):
+            self._held, self._held_at, self._working = data, at, True
+            self.loop.call_soon(self._go_on)
         elif self._reader.state == HEAD:
             self._time_head()
+
+    def _go_on(self) -> None:
+        """The next step of what has arrived already; others had their turn."""
+        self._working = False
+        held, at = self._held, self._held_at
+        if self._phase == _READING and held:
+            self._held, self._held_at = b"", 0
+            self._consume(held, at)
+            if self._cycle is not None and not self._cycle.full:
+                self.resume_reading()
 
     def _time_head(self) -> None:
         """From the first byte of a later head on, `header_timeout` instead of the idle limit; once, so absolute."""
@@ -173,13 +215,21 @@ class EdgeProtocol(asyncio.Protocol):
     def _too_slow(self) -> None:
         """The alarm: a head that is not complete, nothing to do, or an answer that the client does not take."""
         in_head = self._phase == _READING and self._reader.state == HEAD
-        if in_head and self._reader.raw:
+        if self._phase == _OVER and self._still_sends():
+            self._alarm.set(LINGER_S)
+        elif in_head and self._reader.raw:
             self.refuse(GatewayError("request_timeout", "The request head arrived too slowly."))
         elif in_head or (self._phase == _OVER and not self.transport.is_closing()):
             self._alarm.set(self.settings.idle_timeout_s)
             self.transport.close()
         else:
             self.transport.abort()
+
+    def _still_sends(self) -> bool:
+        """Whether the client went on with its body since the last look, at `min_body_rate` at least, and may go on."""
+        enough = max(1.0, self.settings.min_body_rate * LINGER_S)
+        sent, self._discarded = self._discarded, 0
+        return sent >= enough and self.loop.time() < self._linger_end_s and not self.transport.is_closing()
 
     # A request arrives
 
@@ -192,7 +242,7 @@ class EdgeProtocol(asyncio.Protocol):
             head,
             headers,
             server=self._local,
-            client=self._client,
+            client=self.client,
             scheme=self._scheme,
             state=self.app_state.copy(),
             extensions={"gateway.edge": cycle},
@@ -217,7 +267,7 @@ class EdgeProtocol(asyncio.Protocol):
             head,
             headers,
             server=self._local,
-            client=self._client,
+            client=self.client,
             scheme=self._scheme,
             state=self.app_state.copy(),
         )
@@ -244,8 +294,7 @@ class EdgeProtocol(asyncio.Protocol):
         if held:
             self._held, self._held_at = b"", 0
             self._consume(held, at)
-        if len(self._held) - self._held_at <= _HELD_HIGH_WATER:
-            self.flow.resume_reading()
+        self.resume_reading()
 
     def refuse(self, error: GatewayError) -> None:
         """Answer what never reached the app, or what the app left unanswered, and close."""
@@ -278,6 +327,7 @@ class EdgeProtocol(asyncio.Protocol):
         self._phase, self._held = _OVER, b""
         self.flow.resume_reading()
         self._alarm.set(LINGER_S)
+        self._linger_end_s = self.loop.time() + LINGER_MAX_S
         if self.transport.can_write_eof():
             self.transport.write_eof()
         elif request_complete:

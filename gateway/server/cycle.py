@@ -114,6 +114,11 @@ class Cycle:
         self._wake()
         return self._buffered > BODY_HIGH_WATER
 
+    @property
+    def full(self) -> bool:
+        """Whether so much of the body waits for the app that reading should pause."""
+        return self._buffered > BODY_HIGH_WATER
+
     def end_of_body(self) -> None:
         """The body is complete."""
         self.more_body = False
@@ -219,7 +224,7 @@ class Cycle:
         self._buffered = 0
         self._delivered = not self.more_body
         if self.more_body:
-            self._connection.flow.resume_reading()
+            self._connection.resume_reading()
         return {"type": "http.request", "body": body, "more_body": self.more_body}
 
     async def _wait(self) -> None:

@@ -7,8 +7,10 @@ not here.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
+import ssl
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -26,18 +28,19 @@ class ListenerConfig(uvicorn.Config):
     """A uvicorn configuration that knows its listener: what EdgeProtocol is made with."""
 
     listener: Listener
+    context: ssl.SSLContext | None
 
     def load(self) -> None:
-        """As uvicorn does, with the TLS of the settings."""
+        """As uvicorn does; and the TLS of the settings, for whoever accepts."""
         super().load()
         tls = self.listener.settings.tls
-        self.ssl = None if tls is None else server_context(tls)
+        self.context = None if tls is None else server_context(tls)
 
 
 def uvicorn_config(
     app: App, settings: ServerSettings, *, on_refusal: OnRefusal | None = None, **overrides: Any
 ) -> ListenerConfig:
-    """The configuration of a server for `app` on `settings.listen`; `overrides` are uvicorn's own keywords."""
+    """The configuration of an EdgeServer for `app` on `settings.listen`; `overrides` are uvicorn's own keywords."""
     options: dict[str, Any] = {
         "host": settings.listen.host,
         "port": settings.listen.port,
@@ -61,4 +64,22 @@ def uvicorn_config(
     }
     config = ListenerConfig(app, **(options | overrides))
     config.listener = Listener(settings) if on_refusal is None else Listener(settings, on_refusal)
+    return config
+
+
+def inner_config(app: App, settings: ServerSettings, name: str, connections: int, **overrides: Any) -> ListenerConfig:
+    """The configuration of a server for few callers: operators, or those who ask for decisions.
+
+    It has the head limits and timeouts of `settings`, at most `connections` connections, and closes the one that has
+    been without a request for longest where another needs the place. `name`: the listener in the log.
+    """
+    few = dataclasses.replace(
+        settings,
+        tls=None,
+        trusted_proxies=(),
+        max_connections=min(connections, settings.max_connections),
+        max_connections_per_client=connections,
+    )
+    config = uvicorn_config(app, few, timeout_graceful_shutdown=1, **({"lifespan": "off"} | overrides))
+    config.listener = Listener(few, makes_room=True, name=name)
     return config

@@ -1,12 +1,12 @@
 """The bytes of a connection as messages, one at a time: head, body, end.
 
-A piece that is fed to the parser never reaches over the end of a message: heads and chunked bodies end with CRLFCRLF,
-other bodies are counted. So there is never a second message inside the parser while the first is being answered, and
-what a client pipelines stays bytes.
+A piece that is fed to the parser never reaches over the end of a message (`boundary`). So there is never a second
+message inside the parser while the first is being answered, and what a client pipelines stays bytes.
 
 Rules: a head has at most `max_header_bytes`; what a chunked body has around its content (chunk lines, extensions,
 trailers) is limited by the same number beyond 16 bytes for each byte of content. Trailers are discarded (RFC 9110
-section 6.5.1). Empty lines before a request line are ignored (RFC 9112 section 2.2). An upgrade to anything but
+section 6.5.1). A few empty lines before a request line are ignored (RFC 9112 section 2.2). One step reads at most
+MAX_CHUNKS chunks, because each of them costs like a request's field, however small it is. An upgrade to anything but
 WebSocket is ignored (RFC 9110 section 7.8): llhttp takes it for the end of HTTP, so the body's framing is fed anew.
 
 Deliberately absent: time, answers, and what follows a message.
@@ -21,12 +21,14 @@ import httptools
 from gateway.errors import GatewayError
 from gateway.model.request import Headers
 from gateway.model.settings import ServerSettings
-from gateway.server.boundary import Boundary
+from gateway.server.boundary import Boundary, ChunkBoundary
 from gateway.server.head import Head, read_head
 from gateway.server.websocket import check_handshake
 
 HEAD, LENGTH, CHUNKED, COMPLETE, SOCKET = range(5)
 _EMPTY_LINE: Final = b"\r\n"
+_MAX_EMPTY: Final = 64
+"""Bytes of empty lines before a request line: clients that send any send one."""
 _AROUND_A_BYTE: Final = 16  # what a chunk of one byte may have around it, itself included
 
 
@@ -50,8 +52,8 @@ class MessageReader:
     follows is not HTTP.
     """
 
-    __slots__ = ("_boundary", "_headers", "_ignored", "_left", "_overhead", "_parser", "_scheme", "_settings", "_sink",
-                 "raw", "socket", "state")  # fmt: skip
+    __slots__ = ("_boundary", "_chunks", "_empty", "_headers", "_ignored", "_left", "_overhead", "_parser", "_scheme",
+                 "_settings", "_sink", "raw", "socket", "state")  # fmt: skip
 
     def __init__(self, sink: Sink, scheme: str, settings: ServerSettings) -> None:
         self._sink = sink
@@ -59,6 +61,8 @@ class MessageReader:
         self._settings = settings
         self._parser = httptools.HttpRequestParser(self)
         self._boundary = Boundary()
+        self._chunks = ChunkBoundary()
+        self._empty = 0
         self._headers: Headers = []
         self._left = 0
         self._overhead = 0
@@ -70,27 +74,39 @@ class MessageReader:
     def next_message(self, settings: ServerSettings) -> None:
         """The message was answered: the next one begins."""
         self._settings = settings
-        self.state, self.raw, self._headers = HEAD, b"", []
+        self.state, self.raw, self._headers, self._empty = HEAD, b"", [], 0
 
     def read(self, data: bytes, at: int) -> int:
-        """Read `data[at:]` up to the end of the present message, and say where that is.
+        """Read `data[at:]` up to the end of the present message, or MAX_CHUNKS chunks of it, and say how far that is.
 
         Raises GatewayError for what makes no sense; then nothing more can be read.
         """
         size = len(data)
+        if self.state == HEAD and not self.raw and data[at] in _EMPTY_LINE:
+            at = self._past_empty_lines(data, at)
         while at < size and self.state < COMPLETE:
-            if self.state == HEAD and not self.raw and data[at] in _EMPTY_LINE:
-                at += 1
-                continue
+            chunked = self.state == CHUNKED
             end = self._reach(data, at)
             self._parse(data[at:end])
             at = end
+            if chunked:
+                break
         return at
+
+    def _past_empty_lines(self, data: bytes, at: int) -> int:
+        rest = data[at : at + _MAX_EMPTY + 1].lstrip(_EMPTY_LINE)
+        skipped = min(len(data) - at, _MAX_EMPTY + 1) - len(rest)
+        self._empty += skipped
+        if self._empty > _MAX_EMPTY:
+            raise GatewayError("bad_request", "There are too many empty lines.")
+        return at + skipped
 
     def _reach(self, data: bytes, at: int) -> int:
         """How far the present message may reach into the data."""
-        if self.state != LENGTH:
+        if self.state == HEAD:
             return self._boundary.after(data, at)
+        if self.state == CHUNKED:
+            return self._chunks.after(data, at)
         end = min(len(data), at + self._left)
         self._left -= end - at
         return end
@@ -150,7 +166,10 @@ class MessageReader:
                 self.state, self.socket = SOCKET, (head, headers)
                 return
             self._ignored = head
-        self.state = CHUNKED if head.body is None else LENGTH
+        if head.body is None:
+            self.state, self._chunks = CHUNKED, ChunkBoundary()
+        else:
+            self.state = LENGTH
         self._left, self._overhead = head.body or 0, 0
         self._sink.head_arrived(head, headers, keep_alive=head.version == "1.1" and self._parser.should_keep_alive())
 

@@ -78,7 +78,7 @@ class EdgeWebSocket(Peer):
         super().__init__(connection.loop, client=False, close_timeout_s=_CLOSE_TIMEOUT_S)
         self.transport = connection.transport
         self._head = head
-        self._peer = connection.peer
+        self._admission = connection.admission
         self._listener = connection.listener
         self._server = connection.server_state
         self._app: App = connection.config.loaded_app
@@ -141,7 +141,8 @@ class EdgeWebSocket(Peer):
         """The connection is gone: during the handshake the app's task is cancelled, afterwards it is told."""
         super().connection_lost(exc)
         self._server.connections.discard(self)
-        self._listener.release(self._peer)
+        if self._admission is not None:
+            self._admission.release()
         if self._phase == _SHAKING and not self._aborted and self._task is not None:
             self._task.cancel()
 

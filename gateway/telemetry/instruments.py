@@ -125,6 +125,13 @@ RELOADS: Final = Instrument(
     "Reloads of the configuration.",
     ("result",),
 )
+CONNECTIONS_REFUSED: Final = Instrument(
+    "gateway.connections.refused",
+    _COUNTER,
+    "{connection}",
+    "Connections that were closed as they came, by the limit that they would have broken.",
+    ("reason",),
+)
 DROPPED: Final = Instrument(
     "gateway.telemetry.dropped",
     _COUNTER,
@@ -146,5 +153,6 @@ INSTRUMENTS: Final = (
     DEGRADED,
     RETRIES,
     RELOADS,
+    CONNECTIONS_REFUSED,
     DROPPED,
 )

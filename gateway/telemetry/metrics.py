@@ -38,6 +38,7 @@ class MetricsObserver(Observer):
         self._degraded = store.values(instruments.DEGRADED)
         self._retries = store.values(instruments.RETRIES)
         self._reloads = store.values(instruments.RELOADS)
+        self._refused = store.values(instruments.CONNECTIONS_REFUSED)
         for result in RELOAD_RESULTS:  # a counter that begins at one hides its first event from `increase`
             self._reloads.add((result,), 0)
 
@@ -106,6 +107,10 @@ class MetricsObserver(Observer):
     def config_reload(self, result: str, detail: str) -> None:
         """See Observer."""
         self._reloads.add((result,))
+
+    def connection_refused(self, reason: str) -> None:
+        """See Observer."""
+        self._refused.add((reason,))
 
 
 def status_of(record: AccessRecord) -> int:

@@ -97,5 +97,8 @@ class Observer:
     def config_reload(self, result: str, detail: str) -> None:
         """A reload ended: success | failure | unchanged."""
 
+    def connection_refused(self, reason: str) -> None:
+        """A connection was closed as it came. `reason`: max_connections | max_connections_per_client | open_files."""
+
     def bug(self, where: str, error: BaseException) -> None:
         """Something raised that should not have: log it in full."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
-
-import uvicorn
 
 from gateway.errors import GatewayError
 from gateway.exchange import Receive, Send
@@ -18,7 +17,7 @@ from gateway.model.route import Access, AccessKind, ProxyAction, Route, Segment
 from gateway.model.settings import ServerSettings
 from gateway.problem import render
 from gateway.routing import Router, parse_target
-from gateway.server import uvicorn_config
+from gateway.server import EdgeServer, uvicorn_config
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 MAY = {"allow": {"inventory", "monitoring"}, "inv": {"inventory"}}
@@ -146,7 +145,7 @@ async def lifespan(receive: Receive, send: Send) -> None:
 class Served:
     """A running listener: its port, its config, and raw conversations with it."""
 
-    def __init__(self, server: uvicorn.Server, port: int) -> None:
+    def __init__(self, server: EdgeServer, port: int) -> None:
         self.server = server
         self.port = port
         self.listener = server.config.listener
@@ -170,17 +169,20 @@ class Served:
 @contextlib.asynccontextmanager
 async def served(app: Any, settings: ServerSettings, **options: Any) -> AsyncIterator[Served]:
     """Run `app` behind the listener on a free port of the present event loop."""
-    config = uvicorn_config(app, settings, port=0, lifespan="off", **options)
-    server = uvicorn.Server(config)
+    config = uvicorn_config(app, settings, lifespan="off", **options)
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    server = EdgeServer(config, listening)
     server.capture_signals = contextlib.nullcontext
     task = asyncio.create_task(server.serve())
     while not server.started:  # noqa: ASYNC110 - uvicorn sets a flag and no event
         await asyncio.sleep(0.005)
     try:
-        yield Served(server, server.servers[0].sockets[0].getsockname()[1])
+        yield Served(server, listening.getsockname()[1])
     finally:
         server.should_exit = server.force_exit = True
         await task
+        listening.close()
 
 
 def bare(status: int = 200, body: bytes = b"ok") -> Any:

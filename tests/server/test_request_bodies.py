@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from listener_harness import MiniGateway, bare, served
 
 from gateway.errors import GatewayError
 from gateway.model.settings import ServerSettings
-from gateway.server import cycle
+from gateway.server import connection, cycle
 
 pytestmark = pytest.mark.hazard
 POST = b"POST /open/a HTTP/1.1\r\nHost: gateway.test\r\n"
@@ -223,3 +224,61 @@ async def test_a_body_that_the_app_does_not_read_stops_being_read() -> None:
         go.set()
         assert (await reader.read()).startswith(b"HTTP/1.1 200")
         writer.close()
+
+
+async def seconds_of_upload(size: int, monkeypatch: pytest.MonkeyPatch, at_most_s: float) -> tuple[bytes, float]:
+    """Upload in pieces of `size` after an early answer: the answer, and how long the upload was not broken off."""
+    monkeypatch.setattr(connection, "LINGER_S", 0.4)
+    monkeypatch.setattr(connection, "LINGER_MAX_S", 1.5)
+    loop = asyncio.get_running_loop()
+    async with served(bare(413), ServerSettings()) as edge:
+        reader, writer = await edge.connect()
+        writer.write(POST + b"Content-Length: 100000000\r\n\r\n")
+        answer = await reader.readuntil(b"ok")
+        began_s = loop.time()
+        with contextlib.suppress(ConnectionError):
+            while loop.time() - began_s < at_most_s:
+                writer.write(b"u" * size)
+                await writer.drain()
+                await asyncio.sleep(0.05)
+        lasted_s = loop.time() - began_s
+        writer.close()
+    return answer, lasted_s
+
+
+async def test_after_an_early_answer_an_upload_may_go_on_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer, lasted_s = await seconds_of_upload(4096, monkeypatch, 1.0)
+    assert answer.startswith(b"HTTP/1.1 413")
+    assert lasted_s >= 1.0
+
+
+async def test_it_does_not_go_on_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, lasted_s = await seconds_of_upload(4096, monkeypatch, 20.0)
+    assert 1.0 <= lasted_s < 20.0
+
+
+async def test_a_trickle_is_broken_off_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "LINGER_MAX_S", 60.0)
+    _, lasted_s = await seconds_of_upload(1, monkeypatch, 20.0)
+    assert lasted_s < 20.0
+
+
+async def test_others_have_their_turn_while_one_sends_tiny_chunks() -> None:
+    turns = 0
+
+    def count() -> None:
+        nonlocal turns
+        turns += 1
+        loop.call_soon(count)
+
+    loop, app = asyncio.get_running_loop(), Reader()
+    async with served(app, ServerSettings()) as edge:
+        task = asyncio.create_task(edge.say(CHUNKED + b"1\r\na\r\n" * 30_000 + b"0\r\n\r\n", wait=20))
+        loop.call_soon(count)
+        async with asyncio.timeout(20):
+            while not app.complete:  # noqa: ASYNC110 - turns are what is counted
+                await asyncio.sleep(0)
+        assert app.body == b"a" * 30_000
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert turns > 30_000 / 256

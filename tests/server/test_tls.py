@@ -109,3 +109,37 @@ async def test_a_client_that_leaves_cancels_its_request(certificate: Path) -> No
         await began.wait()
         writer.close()
         await asyncio.wait_for(ended.wait(), 5)
+
+
+async def test_a_handshake_has_the_header_timeout_from_accept(certificate: Path) -> None:
+    async with served(bare(), settings(certificate, header_timeout_s=0.5)) as edge:
+        for begin in (b"", b"\x16\x03\x01\x02\x00\x01"):
+            assert await edge.say(begin, wait=10) == b""
+        assert edge.listener.connections == 0
+
+
+async def test_connections_count_before_they_shake_hands(certificate: Path) -> None:
+    limits = settings(certificate, header_timeout_s=30, max_connections_per_client=3)
+    async with served(bare(), limits) as edge:
+        silent = [await edge.connect() for _ in range(3)]
+        assert await edge.say(wait=10) == b""
+        assert edge.listener.connections == 3
+        for _, writer in silent:
+            writer.close()
+        async with asyncio.timeout(10):
+            while edge.listener.connections:  # noqa: ASYNC110 - a counter has no event
+                await asyncio.sleep(0.01)
+        reader, writer = await connect(edge.port, certificate)
+        writer.write(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        assert (await reader.read()).startswith(b"HTTP/1.1 200")
+        writer.close()
+
+
+async def test_the_head_has_what_the_handshake_left_of_the_time(certificate: Path) -> None:
+    async with served(bare(), settings(certificate, header_timeout_s=1)) as edge:
+        began_s = asyncio.get_running_loop().time()
+        reader, writer = await connect(edge.port, certificate)
+        async with asyncio.timeout(10):
+            assert await reader.read() == b""
+        assert asyncio.get_running_loop().time() - began_s < 5
+        writer.close()

@@ -65,8 +65,12 @@ class ServerKeys(Keys):
         "15s", "How long a stopping gateway waits for requests in flight, after drain_notice."
     )
     tls: Maybe[ServerTlsKeys] = optional("TLS on the public listener. Without it the listener speaks plain HTTP.")
-    max_connections: Count = key(10000, "Connections on the public listener.")
-    max_connections_per_client: Count = key(1000, "Connections from one address.")
+    max_connections: Count = key(
+        10000, "Connections on the public listener, counted from accept. One more is told so and closed at once."
+    )
+    max_connections_per_client: Count = key(
+        1000, "Of these, connections from one IPv4 address or IPv6 /64. Trusted proxies have no such limit."
+    )
     max_headers: Count = key(100, "Header fields in one request.")
     max_uri: Size = key("8KiB", "The longest request target; more is 414.")
     min_body_rate: SizeOrZero = key(
