@@ -28,9 +28,9 @@ def register(app: typer.Typer) -> None:
         delay_ms: Annotated[float, typer.Option(min=0, max=60_000, help="For drills: time that each takes.")] = 0,
     ) -> None:
         """Serve the policies of a folder as an AuthZEN decision point. SIGHUP loads them again."""
-        from gateway.pdp.faults import Capacity  # noqa: PLC0415 - heavy
+        from gateway.app.deciding import CannotListenError, IamOptions, parse_address, serve  # noqa: PLC0415 - heavy
+        from gateway.pdp.faults import Capacity  # noqa: PLC0415
         from gateway.pdp.problem import PolicyError  # noqa: PLC0415
-        from gateway.pdp.serve import CannotListenError, IamOptions, parse_address, serve  # noqa: PLC0415
 
         try:
             address = parse_address(listen)

@@ -29,7 +29,6 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.pdp.wire import BadRequest, check_content_type, read_object
 
@@ -174,20 +173,3 @@ def _number(wanted: Mapping[str, Any], name: str, default: float | None) -> floa
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= MAX_FOR_S * 1000:
         raise BadRequest(f"{name} is not a positive number.")
     return float(value)
-
-
-def breakable_protocol(switch: FaultSwitch) -> type[asyncio.Protocol]:
-    """An HTTP protocol for uvicorn that resets connections while the switch is `down`, control connections aside."""
-
-    class BreakableProtocol(HttpToolsProtocol):
-        spared: bool | None = None
-
-        def data_received(self, data: bytes) -> None:
-            if self.spared is None:
-                self.spared = CONTROL_PATH.encode() in data.partition(b"\r\n")[0]
-            if switch.mode == "down" and not self.spared:
-                self.transport.abort()
-            else:
-                super().data_received(data)
-
-    return BreakableProtocol

@@ -80,6 +80,7 @@ def inner_config(app: App, settings: ServerSettings, name: str, connections: int
         max_connections=min(connections, settings.max_connections),
         max_connections_per_client=connections,
     )
-    config = uvicorn_config(app, few, timeout_graceful_shutdown=1, **({"lifespan": "off"} | overrides))
+    options: dict[str, Any] = {"lifespan": "off", "timeout_graceful_shutdown": 1} | overrides
+    config = uvicorn_config(app, few, **options)
     config.listener = Listener(few, makes_room=True, name=name)
     return config

@@ -77,7 +77,9 @@ class Listener:
         self._trust = Trust(settings.trusted_proxies)
         self._admitted: dict[Admission, None] = {}
         self._by_client: Counter[str] = Counter()
-        self._last_file = files_for_connections(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        # The few of a listener that makes room come from the rest: operators get in when clients use up their share.
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._last_file = sys.maxsize if makes_room else files_for_connections(limit)
 
     @property
     def connections(self) -> int:

@@ -2,7 +2,8 @@
 
 Rules: the address is bound before anything else is started, so a port in use is one clear line; SIGINT and SIGTERM end
 it cleanly, a second SIGINT at once; SIGHUP loads the policies again, all or nothing: a folder with a mistake leaves
-the last good ones in force.
+the last good ones in force. Heads, times and connections are limited as on the public listener, by the same code: a
+decision point that one caller can fill is an outage for all.
 """
 
 from __future__ import annotations
@@ -16,17 +17,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import uvicorn
+import uvloop
 
-from gateway.model.settings import Address
+from gateway.model.settings import Address, ServerSettings
 from gateway.pdp.authzen import authzen_app
-from gateway.pdp.faults import AMPLE, BreakableApp, Capacity, FaultSwitch, breakable_protocol
+from gateway.pdp.faults import AMPLE, CONTROL_PATH, BreakableApp, Capacity, FaultSwitch
 from gateway.pdp.point import EmbeddedDecisionPoint
 from gateway.pdp.problem import PolicyError
+from gateway.server import EdgeServer, inner_config
+from gateway.server.connection import EdgeProtocol
+from gateway.server.factory import ListenerConfig
 
-KEEP_ALIVE_S: Final = 75
+CONNECTIONS: Final = 1000
+"""Gateways keep a few each."""
 SHUTDOWN_S: Final = 2
-BACKLOG: Final = 2048
 MAX_PORT: Final = 65535
 
 
@@ -63,7 +67,9 @@ def serve(options: IamOptions, say: Callable[[str], None]) -> None:
     with _listening(options.listen) as listener:
         host, port = listener.getsockname()[:2]
         policies = _Policies(options.folder, point, say)
-        asyncio.run(_serve(options, policies, listener, lambda: say(_ready_line(options, point, Address(host, port)))))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            ready = _ready_line(options, point, Address(host, port))
+            runner.run(_serve(options, policies, listener, lambda: say(ready)))
 
 
 def _ready_line(options: IamOptions, point: EmbeddedDecisionPoint, address: Address) -> str:
@@ -102,11 +108,17 @@ class _Policies:
             self._say(f"gateway iam: reloaded {self.point.policy_count} policies of {self._folder}")
 
 
-class _Server(uvicorn.Server):
-    """uvicorn, except that a stop by signal is a clean end of the process, and readiness is announced."""
+class _Server(EdgeServer):
+    """A stop by signal is a clean end of the process, and readiness is announced."""
 
-    def __init__(self, config: uvicorn.Config, on_hangup: Callable[[], None], on_ready: Callable[[], None]) -> None:
-        super().__init__(config)
+    def __init__(
+        self,
+        config: ListenerConfig,
+        listening: socket.socket,
+        on_hangup: Callable[[], None],
+        on_ready: Callable[[], None],
+    ) -> None:
+        super().__init__(config, listening)
         self._on_hangup = on_hangup
         self._on_ready = on_ready
 
@@ -129,17 +141,29 @@ async def _serve(
 ) -> None:
     switch = FaultSwitch() if options.control else None
     app = authzen_app(lambda: policies.point, verbose=options.verbose)
-    config = uvicorn.Config(
+    config = inner_config(
         app if switch is None and options.capacity == AMPLE else BreakableApp(app, switch, options.capacity),
-        http="httptools" if switch is None else breakable_protocol(switch),
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        backlog=BACKLOG,
-        timeout_keep_alive=KEEP_ALIVE_S,
+        ServerSettings(name="iam"),
+        "iam",
+        CONNECTIONS,
+        http=EdgeProtocol if switch is None else _breakable(switch),
         timeout_graceful_shutdown=SHUTDOWN_S,
     )
-    await _Server(config, policies.reload, on_ready).serve([listener])
+    await _Server(config, listener, policies.reload, on_ready).serve()
+
+
+def _breakable(switch: FaultSwitch) -> type[EdgeProtocol]:
+    """A connection that is reset while the switch is `down`, unless it is for the switch itself."""
+
+    class Breakable(EdgeProtocol):
+        spared: bool | None = None
+
+        def data_received(self, data: bytes) -> None:
+            if self.spared is None:
+                self.spared = CONTROL_PATH.encode() in data.partition(b"\r\n")[0]
+            if switch.mode == "down" and not self.spared:
+                self.reset()
+            else:
+                super().data_received(data)
+
+    return Breakable
