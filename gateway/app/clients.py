@@ -29,16 +29,14 @@ def origin_of(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def iam_upstream(settings: IamSettings) -> Upstream:
+def iam_upstream(settings: IamSettings) -> UpstreamSettings:
     """IAM as an upstream: one origin, as many connections as calls may be in flight."""
-    return Upstream(
-        UpstreamSettings(
-            name="iam",
-            urls=(origin_of(settings.url or ""),),
-            max_connections=settings.max_concurrency,
-            max_pending=settings.max_concurrency,
-            tls=settings.tls,
-        )
+    return UpstreamSettings(
+        name="iam",
+        urls=(origin_of(settings.url or ""),),
+        max_connections=settings.max_concurrency,
+        max_pending=settings.max_concurrency,
+        tls=settings.tls,
     )
 
 

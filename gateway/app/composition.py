@@ -6,8 +6,8 @@ name that could have been resolved here; what has not changed is taken over from
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, replace
 from typing import Final
 
 import httpx
@@ -17,6 +17,7 @@ from gateway.app.checking import Checker
 from gateway.app.clients import ControlClients, control_client, iam_upstream, origin_of
 from gateway.app.endpoints import Endpoints
 from gateway.app.health import health_of
+from gateway.app.kept import decider_of, same_decider, share_one
 from gateway.app.shared import Parts
 from gateway.authorize import Authorizer, DecisionCache, questions_at_a_time
 from gateway.forward.copies import Copies
@@ -37,6 +38,7 @@ from gateway.identity import (
 from gateway.model.permit import Permit
 from gateway.model.route import AggregateAction, BreakerPolicy, IamFailureMode, NavigationAction, ProxyAction
 from gateway.model.settings import (
+    CacheSettings,
     ClientTls,
     Configuration,
     HeaderIdentity,
@@ -49,13 +51,14 @@ from gateway.model.settings import (
     UpstreamSettings,
 )
 from gateway.pipeline import Service, Site
-from gateway.resilience.breaker import Breaker
+from gateway.resilience.breaker import OPEN, Breaker
 from gateway.resilience.deadline import Deadline
 from gateway.resilience.limit import ConcurrencyLimit
 from gateway.routing import Router
 from gateway.telemetry.observer import Observer
-from gateway.upstream import Upstream, UpstreamTransport
+from gateway.upstream import Member, Upstream, UpstreamTransport, dialer_of
 from gateway.upstream.auth import Credentials, build_credentials
+from gateway.upstream.connect import Origin
 
 IAM: Final = "iam"
 
@@ -137,11 +140,20 @@ class _Composer:
             configuration, self._parts, site, upstreams, self._breakers, iam, cache, copies, streams, health
         )
 
-    def breaker(self, name: str, kind: str, policy: BreakerPolicy) -> Breaker:
-        """The breaker of that name: its state survives a reload, its policy does not."""
+    def breaker(self, name: str, kind: str, policy: BreakerPolicy, addresses: Iterable[str]) -> Breaker:
+        """The breaker of that name before these addresses: its state survives a reload, its policy does not.
+
+        What an operator forced is said of the name, so it stays in force at another address too.
+        """
+        key, before = ("breaker", name), self._parts.before(("breaker", name))
         breaker = self._parts.take(
-            ("breaker", name), kind, lambda: Breaker(name, kind, policy, observer=self._observer)
+            key,
+            (kind, frozenset(addresses)),
+            lambda: Breaker(name, kind, policy, observer=self._observer),
+            same=lambda old, new: old[0] == new[0] and share_one(old[1], new[1]),
         )
+        if before is not None and before is not breaker and before.forced:
+            self._parts.when_settled(breaker.force_open if before.forced == OPEN else breaker.force_close)
         self._parts.when_settled(lambda: breaker.update(policy))
         self._parts.when_settled(lambda: self._observer.breaker_added(name, kind, breaker.state))
         self._breakers[name] = breaker
@@ -152,12 +164,30 @@ class _Composer:
         return [self._breakers[name] for name in _names_of(self._configuration, system) if name in self._breakers]
 
     def _upstream(self, settings: UpstreamSettings) -> Upstream:
-        key, made_from = ("upstream", settings.name), (settings, client_material(settings.tls))
-        upstream = self._parts.take(key, made_from, lambda: Upstream(settings), lambda upstream: upstream.aclose)
-        if settings.health.path is not None and len(upstream.members) > 1:
+        """Its origins outlive it: connections and what is known of them depend on name, address and TLS alone."""
+        made_from = (settings, client_material(settings.tls))
+        members = tuple(self._member(settings, url) for url in settings.urls)
+        key = ("upstream", settings.name)
+        upstream = self._parts.take(key, (made_from, members), lambda: Upstream(settings, members=members))
+        if settings.health.path is not None and len(members) > 1:
             key = ("checker", settings.name)
             self._parts.take(key, made_from, lambda: Checker(upstream, settings.health), lambda checker: checker.aclose)
+        else:
+            self._parts.when_settled(lambda: _believe_well(members))
         return upstream
+
+    def _member(self, settings: UpstreamSettings, url: str) -> Member:
+        secure = any(each.startswith("https:") for each in settings.urls)
+        tls = (settings.tls, client_material(settings.tls)) if secure else None
+        dialer = self._parts.take(("dialer", settings.name), tls, lambda: dialer_of(settings))
+        member = self._parts.take(
+            ("origin", settings.name, url),
+            tls if url.startswith("https:") else None,
+            lambda: Member(Origin.parse(url), dialer, settings),
+            lambda member: member.aclose,
+        )
+        self._parts.when_settled(lambda: member.update(settings))
+        return member
 
     def _limit(self, key: Hashable, limit: int) -> ConcurrencyLimit:
         kept = self._parts.take(("limit", key), None, lambda: ConcurrencyLimit(limit))
@@ -168,12 +198,11 @@ class _Composer:
         settings = self._configuration.iam
         if settings.api is IamApi.EMBEDDED:
             return self._embedded("iam")
-        made_from = (settings, client_material(settings.tls))
-        upstream = self._parts.take("iam upstream", made_from, lambda: iam_upstream(settings), lambda u: u.aclose)
-        breaker = self.breaker(IAM, IAM, settings.breaker)
+        upstream = self._upstream(iam_upstream(settings))
+        breaker = self.breaker(IAM, IAM, settings.breaker, (settings.url or "",))
         return self._parts.take(
             "iam",
-            made_from,
+            (replace(settings, cache=CacheSettings()), upstream, breaker),
             lambda: build_iam(settings, http=UpstreamTransport(upstream), breaker=breaker, observer=self._observer),
             lambda iam: iam.aclose,
         )
@@ -193,17 +222,16 @@ class _Composer:
             raise ValueError(f"{self._configuration.file}: there is no policies/access for the embedded policies")
         return self._parts.take(
             ("embedded", source),
-            self._configuration.hash,
+            self._configuration.access_texts,
             lambda: EmbeddedDecisionPoint.load(folder, source=source),
         )
 
     def _cache(self) -> DecisionCache:
-        """Emptied by a change of IAM or of what is asked of it."""
-        configuration = self._configuration
-        asked = tuple(sorted((route.id, route.fingerprint) for route in configuration.routes))
-        embedded = configuration.hash if configuration.iam.api is IamApi.EMBEDDED else ""
-        made_from = (configuration.iam, asked, embedded)
-        return self._parts.take("cache", made_from, lambda: DecisionCache(configuration.iam.cache))
+        settings = self._configuration.iam.cache
+        decider = decider_of(self._configuration)
+        cache = self._parts.take("cache", decider, lambda: DecisionCache(settings), same=same_decider)
+        self._parts.when_settled(lambda: cache.update(settings))
+        return cache
 
     def _identifier(self) -> Identifier:
         """Judges tokens anew after every change; keys and verified signatures stay with the verifiers."""
@@ -285,6 +313,12 @@ def _names_of(configuration: Configuration, system: str) -> list[str]:
             case AggregateAction(parts=parts):
                 names += [f"{route.id}.{part.name}" for part in parts if part.upstream == system]
     return names
+
+
+def _believe_well(members: Iterable[Member]) -> None:
+    """Nobody looks after these origins any more, so nobody would find them well again."""
+    for member in members:
+        member.ill = False
 
 
 def _identity_field(identity: Identity) -> bytes | None:

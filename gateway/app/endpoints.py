@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,7 +74,7 @@ class Endpoints:
     configuration: Configuration
     parts: Parts
     upstreams: dict[str, Upstream]
-    breaker: Callable[[str, str, BreakerPolicy], Breaker]
+    breaker: Callable[[str, str, BreakerPolicy, Iterable[str]], Breaker]
     authorizer: Authorizer
     copies: Copies
     streams: Streams
@@ -113,7 +113,7 @@ class Endpoints:
         `told_as`: its name in logs of retries, if it is another. `caller`: how else to make an attempt. `streams`:
         which answers go on without an end.
         """
-        breaker = self.breaker(name, UPSTREAM, resilience.breaker)
+        breaker = self.breaker(name, UPSTREAM, resilience.breaker, self.configuration.upstreams[upstream].urls)
         self._probe(name, upstream, breaker, resilience.breaker.probe_s)
         return GuardedUpstream(
             name=told_as or name,
@@ -135,7 +135,7 @@ class Endpoints:
         timeout_s = settings.health.timeout_s
         self.parts.take(
             ("prober", name),
-            (interval_s, settings, client_material(settings.tls)),
+            (interval_s, settings, client_material(settings.tls), breaker),
             lambda: Prober(breaker, ask, interval_s=interval_s, timeout_s=timeout_s),
             lambda prober: prober.aclose,
         )

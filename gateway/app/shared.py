@@ -1,21 +1,24 @@
 """What outlives a configuration: breakers by name, pools and clients by their settings, what was learned from IAM.
 
-Rules: a part is taken over when what it was made from has not changed, else made anew. Every composition that took a
+Rules: a part is taken over when what it depends on has not changed, else made anew. Every composition that took a
 part holds it, and it is closed when the last of them has let go: a request that still runs on an old configuration
-never loses a pool that a later one no longer knows. Breakers keep their state under a changed policy. The decision
-cache is emptied when checks or IAM change.
+never loses a pool that a later one no longer knows. What a part depends on
+says whoever takes it (see `kept`); what it merely is set to is changed under it once the new composition serves.
 """
 
 from __future__ import annotations
 
 import logging
+import operator
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, TypeVar
 
 _LOG: Final = logging.getLogger("gateway")
 
 Part = TypeVar("Part")
+From = TypeVar("From")
 Close = Callable[[], Awaitable[None]]
 
 
@@ -24,7 +27,7 @@ class _Held:
     """A part, what it was made from, and how many compositions hold it."""
 
     part: Any
-    made_from: object
+    made_from: Any
     close: Close | None
     holders: int = 0
 
@@ -42,19 +45,32 @@ class Parts:
         self._changes.append(change)
 
     def take(
-        self, key: Hashable, made_from: object, make: Callable[[], Part], close: Callable[[Part], Close] | None = None
+        self,
+        key: Hashable,
+        made_from: From,
+        make: Callable[[], Part],
+        close: Callable[[Part], Close] | None = None,
+        *,
+        same: Callable[[From, From], bool] = operator.eq,
     ) -> Part:
-        """The part under `key`: the one from before if it was made from an equal thing, else a new one."""
+        """The part under `key`: the one from before if it was made from the same thing, else a new one."""
         held = self.held.get(key)
         if held is None:
             held = self._before.get(key)
-            if held is None or held.made_from != made_from:
+            if held is None or not same(held.made_from, made_from):
                 made = make()
                 held = _Held(made, made_from, close(made) if close else None)
+            else:
+                self.when_settled(partial(setattr, held, "made_from", made_from))
             held.holders += 1
             self.held[key] = held
         part: Part = held.part
         return part
+
+    def before(self, key: Hashable) -> Any:
+        """The part that the composition before has under `key`, taken over or not; None without one."""
+        held = self._before.get(key)
+        return None if held is None else held.part
 
     def settle(self) -> None:
         """This composition serves now: make the changes, and forget the one before, so that it can be collected."""

@@ -2,7 +2,10 @@
 
 The folders are watched, not the files: a swap replaces a symlink beside them, which a watch on the file never sees.
 Of what changes in a folder only the configuration's own files count, and what may become one of them. Where the kernel
-tells nothing (network file systems) or told it before the watch began, files and folders are looked at every LOOK_S.
+tells nothing (network file systems, a symlink into a folder that is not watched) or told it before the watch began,
+files and folders are looked at every LOOK_S.
+Whoever writes several files writes one after the other, and what lies between may allow more than either end: nothing
+is read until the files have been quiet for QUIET_S. What changed while it was being read is read again.
 """
 
 from __future__ import annotations
@@ -18,7 +21,11 @@ import watchfiles
 from gateway.app.running import BY_CHANGE, Gateway
 
 LOOK_S: Final = 10.0
+QUIET_S: Final = 1.0
+RESTLESS_S: Final = 10.0
+"""After this long of changing all the time the files are read as they are."""
 _DEBOUNCE_MS: Final = 200
+_ROUNDS: Final = 5
 _LOG: Final = logging.getLogger("gateway")
 _FOLDERS: Final = frozenset({"policies", "access"})
 _KINDS: Final = frozenset({".yaml", ".cedar", ".json"})
@@ -44,6 +51,12 @@ def stamps(files: Iterable[Path]) -> Stamps:
     return frozenset(found)
 
 
+def changed(before: Stamps, after: Stamps) -> bool:
+    """Whether a file or folder that was looked at before is another one now. One that is new to us is not."""
+    paths = {stamp[0] for stamp in before}
+    return before != frozenset(stamp for stamp in after if stamp[0] in paths)
+
+
 class _Watch:
     """One gateway's files and folders."""
 
@@ -64,10 +77,29 @@ class _Watch:
             yield_on_timeout=True,
         ):
             if changes or self._stamps() != self._seen:
-                await self._gateway.reload(BY_CHANGE)
-                self._seen = self._stamps()
+                await self._reload()
             if (folders, files) != (self._gateway.folders, self._gateway.composition.configuration.files):
                 return
+
+    async def _reload(self) -> None:
+        """Reload, and again if something changed meanwhile: the notice of it may be one that is not given again."""
+        for _ in range(_ROUNDS):
+            before = await self._quiet()
+            await self._gateway.reload(BY_CHANGE)
+            self._seen = before
+            if changed(before, self._stamps()):
+                continue
+            return
+
+    async def _quiet(self) -> Stamps:
+        """What the files are like once nobody writes them any more."""
+        found = self._stamps()
+        for _ in range(round(RESTLESS_S / QUIET_S)):
+            await asyncio.sleep(QUIET_S)
+            before, found = found, self._stamps()
+            if before == found:
+                break
+        return found
 
     def _stamps(self) -> Stamps:
         return stamps((*self._gateway.composition.configuration.files, *self._gateway.folders))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from gateway.authorize.account import write_down, write_down_items
 from gateway.authorize.cache import SUBJECT_SHARE, DecisionCache
@@ -30,6 +30,15 @@ from gateway.model.route import AccessKind, IamFailureMode, Route
 from gateway.model.subject import Subject
 from gateway.resilience.deadline import Deadline
 from gateway.telemetry.observer import NO_SPAN, Observer, Span
+
+
+class Asking(NamedTuple):
+    """On whose behalf IAM is asked. `client`: the caller's address, whose share of the cache the answers take."""
+
+    deadline: Deadline
+    request_id: str
+    span: Span
+    client: str
 
 
 class Authorizer:
@@ -58,7 +67,6 @@ class Authorizer:
         self._plans = {route.id: plans_of(route) for route in routes}
         self._item_plans = {route.id: item_plan_of(route, routes) for route in routes}
         self._at_a_time = at_a_time
-        self._keeps = cache.serves or any(map(self._falls_back_on_what_is_known, routes))
         if local is None and any(_degrades_to_local(plan) for plans in self._plans.values() for plan in plans.values()):
             raise ValueError("a route degrades to the embedded policies, but there are none")
 
@@ -85,7 +93,13 @@ class Authorizer:
         own = self._observer.authorize_started(span)
         verdict: Permit | Fallback | Refusal | None = None
         try:
-            decisions = await self.decide(case.questions, deadline=deadline, request_id=request.request_id, span=own)
+            decisions = await self.decide(
+                case.questions,
+                deadline=deadline,
+                request_id=request.request_id,
+                span=own,
+                client=request.client,
+            )
             verdict = self._judge.permit(case, decisions)
             if verdict is None:
                 verdict = await self._judge.judge(case, decisions, deadline=deadline, span=own)
@@ -98,12 +112,14 @@ class Authorizer:
         return verdict
 
     def decide(
-        self, questions: Sequence[Question], *, deadline: Deadline, request_id: str, span: Span
+        self, questions: Sequence[Question], *, deadline: Deadline, request_id: str, span: Span, client: str = ""
     ) -> Coroutine[Any, Any, list[Decision]]:
-        """One decision a question, in order: from the cache where it may serve, from IAM for all the rest at once."""
-        if self.cache.serves:
-            return self._decide(questions, deadline, request_id, span)
-        return self._ask(questions, deadline, request_id, span)
+        """One decision a question, in order: from the cache where it may serve, from IAM for all the rest at once.
+
+        `client`: the address whose share of the cache the answers are kept in.
+        """
+        asking = Asking(deadline, request_id, span, client)
+        return self._decide(questions, asking) if self.cache.serves else self._ask(questions, asking)
 
     async def decide_items(
         self,
@@ -130,7 +146,7 @@ class Authorizer:
             raise GatewayError("internal_error", reason=f"items of {permit.route.id} were to be decided for nobody")
         began_s = self._clock()
         cases = [_item_case(plan, request, permit.subject) for request in requests]
-        decisions = await self._decide_cases(cases, permit.request.request_id, deadline, span)
+        decisions = await self._decide_cases(cases, permit.request, deadline, span)
         verdicts = [await self._item_verdict(case, decisions, deadline, span) for case in cases]
         if any(isinstance(verdict, Refusal) and verdict.code == "unauthenticated" for verdict in verdicts):
             raise void_credentials()
@@ -146,8 +162,13 @@ class Authorizer:
         if not plan.checks or subject is None:
             return
         case = Case(permit.request, plan, subject, plan.questions(permit.request, subject))
-        request_id = permit.request.request_id
-        decisions = await self.decide(case.questions, deadline=deadline, request_id=request_id, span=span)
+        decisions = await self.decide(
+            case.questions,
+            deadline=deadline,
+            request_id=permit.request.request_id,
+            span=span,
+            client=permit.request.client,
+        )
         stale = plan.rule.mode is IamFailureMode.STALE
         max_stale_s = plan.rule.max_stale_s if stale else self.cache.max_stale_s
         combined = combine(
@@ -159,12 +180,10 @@ class Authorizer:
         if combined.outcome is not Outcome.ALLOW:
             raise refused(case, decisions, combined).error
 
-    async def _decide(
-        self, questions: Sequence[Question], deadline: Deadline, request_id: str, span: Span
-    ) -> list[Decision]:
+    async def _decide(self, questions: Sequence[Question], asking: Asking) -> list[Decision]:
         known = [self._served(question) for question in questions]
         missing = [question for question, decision in zip(questions, known, strict=True) if decision is None]
-        asked = iter(await self._ask(missing, deadline, request_id, span) if missing else ())
+        asked = iter(await self._ask(missing, asking) if missing else ())
         return [next(asked) if decision is None else decision for decision in known]
 
     def _served(self, question: Question) -> Decision | None:
@@ -172,30 +191,27 @@ class Authorizer:
         self._observer.cache("miss" if decision is None else "hit")
         return decision
 
-    async def _ask(
-        self, questions: Sequence[Question], deadline: Deadline, request_id: str, span: Span
-    ) -> list[Decision]:
-        """Ask IAM, and remember what it said, where anything may read it."""
+    async def _ask(self, questions: Sequence[Question], asking: Asking) -> list[Decision]:
+        """Ask IAM, and remember what it said."""
         if len(questions) > self._at_a_time:
-            return await self._ask_in_turns(questions, deadline, request_id, span)
-        stamp = self.cache.stamp() if self._keeps else None
-        decisions = await self._iam.decide(questions, deadline=deadline, request_id=request_id, span=span)
+            return await self._ask_in_turns(questions, asking)
+        stamp = self.cache.stamp()
+        decisions = await self._iam.decide(
+            questions, deadline=asking.deadline, request_id=asking.request_id, span=asking.span
+        )
         if len(decisions) != len(questions):
             raise GatewayError("internal_error", reason="not as many decisions as questions")
-        if stamp is not None:
-            self.cache.remember(questions, decisions, stamp)
+        self.cache.remember(questions, decisions, stamp, asking.client)
         return decisions
 
-    async def _ask_in_turns(
-        self, questions: Sequence[Question], deadline: Deadline, request_id: str, span: Span
-    ) -> list[Decision]:
+    async def _ask_in_turns(self, questions: Sequence[Question], asking: Asking) -> list[Decision]:
         decisions: list[Decision] = []
         for start in range(0, len(questions), self._at_a_time):
-            decisions += await self._ask(questions[start : start + self._at_a_time], deadline, request_id, span)
+            decisions += await self._ask(questions[start : start + self._at_a_time], asking)
         return decisions
 
     async def _decide_cases(
-        self, cases: Sequence[Case | GatewayError], request_id: str, deadline: Deadline, span: Span
+        self, cases: Sequence[Case | GatewayError], request: Request, deadline: Deadline, span: Span
     ) -> dict[tuple[str, str], Decision]:
         """The decisions on the questions of all cases, each distinct one asked once."""
         usable = [case for case in cases if isinstance(case, Case)]
@@ -203,7 +219,9 @@ class Authorizer:
         if not distinct:
             return {}
         questions = list(distinct.values())
-        decisions = await self.decide(questions, deadline=deadline, request_id=request_id, span=span)
+        decisions = await self.decide(
+            questions, deadline=deadline, request_id=request.request_id, span=span, client=request.client
+        )
         return dict(zip(distinct, decisions, strict=True))
 
     async def _item_verdict(
@@ -217,12 +235,6 @@ class Authorizer:
             return case
         found = [decisions[question.key] for question in case.questions]
         return await self._judge.judge(case, found, deadline=deadline, span=span)
-
-    def _falls_back_on_what_is_known(self, route: Route) -> bool:
-        """Whether a permit of before may count on this route once IAM cannot answer."""
-        plans = [*self._plans[route.id].values(), self._item_plans[route.id]]
-        stale = any(plan is not None and plan.rule.mode is IamFailureMode.STALE for plan in plans)
-        return stale or route.recheck_s is not None
 
     def _known_permit(self, question: Question, decision: Decision, max_stale_s: float) -> Decision:
         if decision.outcome is not Outcome.UNKNOWN:

@@ -1,14 +1,14 @@
 """What IAM said before, by the whole question: subject, action, resource and context.
 
 Two uses of one store. *Served*: a permit younger than `ttl_s` or a denial younger than `negative_ttl_s` answers in
-IAM's stead. *Known*: a permit is remembered, however small the ttl, for when IAM cannot answer (`degrade: stale`,
-`recheck`).
+IAM's stead. *Known*: a permit is always remembered, however small the ttl, for when IAM cannot answer (`degrade:
+stale`, `recheck`), so that a rule that is switched on in the middle of an outage finds it.
 
-Rules: errors are never kept. A denial replaces a permit, and a permit asked for before the known answer was is dropped,
+Rules: errors are never kept. A denial ends a permit, and a permit asked for before the known answer was is dropped,
 so a slow old answer never outlives a newer one. A permit dies with the token it was asked with (wall clock); ages are
-monotonic and count from when IAM was asked. What was asked before a purge is not stored after it. Bounded:
-`max_entries` in all, a twentieth of them for one subject; the least recently used subject's least recently used answer
-goes first. Questions over 10,000 characters are not kept: what a caller may swell must not cost the others.
+monotonic and count from when IAM was asked. What was asked before a purge is not stored after it.
+Bounded: `max_entries` permits, and denials on a shelf of their own, so that what was denied or never permitted evicts
+no permit. Keys are digests, so that an entry costs the same whatever its question is; shares are those of `shelf`.
 Deliberately absent: IAM's cache headers, and any timer (what is too old is never served and makes room in its turn).
 """
 
@@ -16,23 +16,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from hashlib import sha256
+from ipaddress import IPv6Address
 from typing import Final, NamedTuple
 
+from gateway.authorize.shelf import ENTRY_BYTES, SUBJECT_SHARE, Known, Shelf
 from gateway.model.question import Decision, Outcome, Question
 from gateway.model.settings import CacheSettings
 
-MAX_QUESTION_CHARS: Final = 10_000
-SUBJECT_SHARE: Final = 20
+__all__ = ["SUBJECT_SHARE", "DecisionCache", "Stamp", "digest_of", "name_of"]
 
-
-class _Answer(NamedTuple):
-    """`asked_s` is monotonic, `dies_s` Unix time."""
-
-    permit: bool
-    asked_s: float
-    dies_s: float
+_DENIALS_SHARE: Final = 10
+_MIN_DENIALS: Final = 1000
+_SITE_PREFIX: Final = 64  # what one IPv6 subscriber has (RFC 6177)
 
 
 class Stamp(NamedTuple):
@@ -42,10 +39,31 @@ class Stamp(NamedTuple):
     epoch: int
 
 
+def digest_of(question: Question) -> bytes:
+    """The identity of a question in 32 bytes (SHA-256)."""
+    subject, fragment = question.key
+    return sha256(f"{len(subject)}:{subject}{fragment}".encode("utf-8", "surrogatepass")).digest()
+
+
+def name_of(subject_id: str) -> str:
+    """What a subject is called in stores: the SHA-256 of its id in hex. An opaque token is never kept itself."""
+    return sha256(subject_id.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _site_of(client: str) -> str:
+    """Whose share a client address counts for: of IPv6 its /64, which one caller may have whole."""
+    if ":" not in client:
+        return client
+    try:
+        return str(int(IPv6Address(client)) >> _SITE_PREFIX)
+    except ValueError:
+        return client
+
+
 class DecisionCache:
     """A bounded memory of single decisions. `serves`: whether any answer may be given in IAM's stead."""
 
-    __slots__ = ("_clock", "_count", "_epoch", "_settings", "_share", "_subjects", "_wall", "serves")
+    __slots__ = ("_clock", "_denials", "_epoch", "_permits", "_settings", "_wall", "serves")
 
     def __init__(
         self,
@@ -54,22 +72,32 @@ class DecisionCache:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self.serves = settings.ttl_s > 0 or settings.negative_ttl_s > 0
-        self._settings = settings
-        self._share = max(1, settings.max_entries // SUBJECT_SHARE)
         self._clock = clock
         self._wall = wall
         self._epoch = 0
-        self._count = 0
-        self._subjects: OrderedDict[str, OrderedDict[str, _Answer]] = OrderedDict()
+        self._permits = Shelf(0)
+        self._denials = Shelf(0)
+        self.update(settings)
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._permits) + len(self._denials)
+
+    def update(self, settings: CacheSettings) -> None:
+        """Go on under other settings: what is known stays, as far as there is room."""
+        self.serves = settings.ttl_s > 0 or settings.negative_ttl_s > 0
+        self._settings = settings
+        self._permits.resize(settings.max_entries)
+        self._denials.resize(max(_MIN_DENIALS, settings.max_entries // _DENIALS_SHARE))
 
     @property
     def max_stale_s(self) -> float:
         """How long a permit may stand in for an answer where no rule says less."""
         return self._settings.max_stale_s
+
+    @property
+    def max_bytes(self) -> int:
+        """What all entries together can cost at most."""
+        return (self._permits.max_entries + self._denials.max_entries) * ENTRY_BYTES
 
     def stamp(self) -> Stamp:
         """To be taken before IAM is asked and given back with its answers."""
@@ -77,82 +105,88 @@ class DecisionCache:
 
     def get(self, question: Question) -> Decision | None:
         """The answer that may be served in IAM's stead, None if IAM has to be asked."""
-        answer = self._living(question)
-        if answer is None:
-            return None
-        age_s = self._clock() - answer.asked_s
-        if age_s >= (self._settings.ttl_s if answer.permit else self._settings.negative_ttl_s):
-            return None
-        subject, fragment = question.key
-        self._subjects.move_to_end(subject)
-        self._subjects[subject].move_to_end(fragment)
-        return Decision(Outcome.ALLOW if answer.permit else Outcome.DENY, "cache", age_s=age_s)
+        digest = digest_of(question)
+        known = self._living(self._permits.get(digest))
+        if known is not None:
+            return self._served(known, Outcome.ALLOW, self._settings.ttl_s)
+        known = self._living(self._denials.get(digest))
+        return self._served(known, Outcome.DENY, self._settings.negative_ttl_s) if known else None
 
     def permit_age_s(self, question: Question) -> float | None:
         """The age of the known permit for exactly this question, None without one. Its limit is the caller's."""
-        answer = self._living(question)
-        return self._clock() - answer.asked_s if answer is not None and answer.permit else None
+        known = self._living(self._permits.get(digest_of(question)))
+        return None if known is None else self._clock() - known.asked_s
 
-    def remember(self, questions: Sequence[Question], decisions: Sequence[Decision], stamp: Stamp) -> None:
-        """Keep what IAM answered to the questions asked at `stamp`."""
+    def remember(
+        self, questions: Sequence[Question], decisions: Sequence[Decision], stamp: Stamp, client: str = ""
+    ) -> None:
+        """Keep what IAM answered to the questions asked at `stamp`. `client`: the address they came from."""
         if stamp.epoch != self._epoch:
             return
         for question, decision in zip(questions, decisions, strict=True):
             if decision.unauthenticated:
                 self._forget(question)
-            elif decision.outcome is not Outcome.UNKNOWN:
-                self._keep(question, decision.outcome is Outcome.ALLOW, stamp.asked_s)
+            elif decision.outcome is Outcome.ALLOW:
+                self._permitted(question, stamp, client)
+            elif decision.outcome is Outcome.DENY:
+                self._denied(question, stamp.asked_s, client)
 
-    def purge(self) -> None:
-        """Forget everything, also what is being asked right now."""
+    def purge(self) -> int:
+        """Forget everything, also what is being asked right now. How many answers that was."""
+        known = len(self)
         self._epoch += 1
-        self._count = 0
-        self._subjects.clear()
+        self._permits.clear()
+        self._denials.clear()
+        return known
 
-    def _living(self, question: Question) -> _Answer | None:
-        subject, fragment = question.key
-        answers = self._subjects.get(subject)
-        answer = answers.get(fragment) if answers else None
-        if answer is not None and answer.dies_s != math.inf and self._wall() >= answer.dies_s:
-            return None  # it stays until it makes room: an older answer that comes late is still older
-        return answer
+    def purge_subject(self, subject_id: str) -> int:
+        """Forget everything about one subject, also what is being asked right now. How many answers that was."""
+        name = name_of(subject_id)
+        self._epoch += 1  # whatever is being asked is not kept: cheaper than knowing about whom
+        return self._permits.drop_subject(name) + self._denials.drop_subject(name)
 
-    def _keep(self, question: Question, permit: bool, asked_s: float) -> None:  # noqa: FBT001 - the answer itself
-        subject = question.subject
-        fragment = question.check.fragment
-        if len(fragment) + len(subject.document) > MAX_QUESTION_CHARS:
+    def _living(self, known: Known | None) -> Known | None:
+        """None too for what dies with its token: it stays as an answer to which a later one is compared."""
+        if known is not None and known.dies_s != math.inf and self._wall() >= known.dies_s:
+            return None
+        return known
+
+    def _served(self, known: Known, outcome: Outcome, ttl_s: float) -> Decision | None:
+        age_s = self._clock() - known.asked_s
+        if age_s >= ttl_s:
+            return None
+        known.used = True
+        return Decision(outcome, "cache", age_s=age_s)
+
+    def _permitted(self, question: Question, stamp: Stamp, client: str) -> None:
+        asked_s, dies_s = stamp.asked_s, question.subject.expires_at_s
+        digest = digest_of(question)
+        known = self._permits.get(digest)
+        if known is not None:
+            if known.asked_s <= asked_s:
+                known.asked_s, known.used = asked_s, True
+                known.dies_s = math.inf if dies_s is None else dies_s
             return
-        answers = self._subjects.get(subject.key)
-        if answers is None:
-            answers = self._subjects[subject.key] = OrderedDict()
-        known = answers.get(fragment)
+        denied = self._denials.get(digest)
+        if denied is not None and denied.asked_s > asked_s:
+            return
+        if asked_s < self._denials.newest_evicted_s:
+            return  # a denial of this question may have been asked for later, and have had to make room
+        self._denials.drop(digest)
+        subject = name_of(question.subject.id)
+        self._permits.put(digest, subject, _site_of(client), asked_s, math.inf if dies_s is None else dies_s)
+
+    def _denied(self, question: Question, asked_s: float, client: str) -> None:
+        digest, dies_s = digest_of(question), question.subject.expires_at_s
+        dies_s = math.inf if dies_s is None else dies_s
+        self._permits.drop(digest)
+        known = self._denials.get(digest)
         if known is None:
-            self._count += 1
-        elif permit and known.asked_s > asked_s:
-            return
-        dies_s = subject.expires_at_s
-        answers[fragment] = _Answer(permit, asked_s, math.inf if dies_s is None else dies_s)
-        answers.move_to_end(fragment)
-        self._subjects.move_to_end(subject.key)
-        self._make_room(subject.key, answers)
-
-    def _make_room(self, subject: str, answers: OrderedDict[str, _Answer]) -> None:
-        if len(answers) > self._share:
-            self._evict(subject, answers)
-        while self._count > self._settings.max_entries:
-            self._evict(*next(iter(self._subjects.items())))
-
-    def _evict(self, subject: str, answers: OrderedDict[str, _Answer]) -> None:
-        answers.popitem(last=False)
-        self._count -= 1
-        if not answers:
-            del self._subjects[subject]
+            self._denials.put(digest, name_of(question.subject.id), _site_of(client), asked_s, dies_s)
+        elif known.asked_s <= asked_s:
+            known.asked_s, known.dies_s, known.used = asked_s, dies_s, True
 
     def _forget(self, question: Question) -> None:
-        subject, fragment = question.key
-        answers = self._subjects.get(subject)
-        if answers is None or answers.pop(fragment, None) is None:
-            return
-        self._count -= 1
-        if not answers:
-            del self._subjects[subject]
+        digest = digest_of(question)
+        self._permits.drop(digest)
+        self._denials.drop(digest)

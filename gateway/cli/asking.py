@@ -34,14 +34,14 @@ async def decided(configuration: Configuration, questions: Sequence[Question]) -
     from gateway.model.settings import IamApi  # noqa: PLC0415
     from gateway.resilience.deadline import Deadline  # noqa: PLC0415
     from gateway.telemetry.observer import NO_SPAN  # noqa: PLC0415
-    from gateway.upstream import UpstreamTransport  # noqa: PLC0415
+    from gateway.upstream import Upstream, UpstreamTransport  # noqa: PLC0415
 
     if configuration.iam.api is IamApi.EMBEDDED and configuration.access_policies is not None:
         from gateway.pdp.point import EmbeddedDecisionPoint  # noqa: PLC0415
 
         point = EmbeddedDecisionPoint.load(configuration.access_policies)
         return await point.decide(questions, deadline=Deadline.after(1), request_id="explain", span=NO_SPAN)
-    upstream = iam_upstream(configuration.iam)
+    upstream = Upstream(iam_upstream(configuration.iam))
     try:
         return await _decide(configuration.iam, questions, UpstreamTransport(upstream))
     finally:

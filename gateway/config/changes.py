@@ -6,12 +6,13 @@ out of the way of a looser one weakens too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from gateway.config.units import format_duration
 from gateway.model.route import Access, AccessKind, AggregateAction, IamFailureMode, IamFailureRule, Route, Segment
-from gateway.model.settings import Configuration, HeaderIdentity, IamSettings, Identity, JwtIdentity, JwtIssuer
+from gateway.model.settings import Configuration, HeaderIdentity, IamApi, IamSettings, Identity, JwtIdentity, JwtIssuer
+from gateway.pdp.statements import statements
 
 _STRICT: Final = (AccessKind.PUBLIC, AccessKind.AUTHENTICATED, AccessKind.CHECKS)
 _GRANTS: Final = (
@@ -29,6 +30,7 @@ def weakened(old: Configuration, new: Configuration) -> list[str]:
     before = {route.id: route for route in old.routes}
     after = {route.id for route in new.routes}
     lines = [f"every route: {line}" for line in (*_identity(old.identity, new.identity), *_iam(old.iam, new.iam))]
+    lines += _policies(dict(old.access_texts), dict(new.access_texts)) if _decides(old) and _decides(new) else ()
     for route in new.routes:
         was = before.get(route.id) or covering(old.routes, route)
         lines += [f"{route.id}: {line}" for line in (_route(was, route) if was else ())]
@@ -68,6 +70,49 @@ def _iam(old: IamSettings, new: IamSettings) -> Iterator[str]:
         yield "IAM's certificate is not verified"
     if new.cache.ttl_s > old.cache.ttl_s:
         yield f"permits are used for {format_duration(new.cache.ttl_s)} without asking again"
+
+
+def _decides(configuration: Configuration) -> bool:
+    """Whether the embedded policies decide anything."""
+    rules = (rule for route in configuration.routes for rule in route.on_iam_failure.values())
+    return configuration.iam.api is IamApi.EMBEDDED or any(rule.mode is IamFailureMode.LOCAL for rule in rules)
+
+
+def _policies(old: Mapping[str, bytes], new: Mapping[str, bytes]) -> Iterator[str]:
+    """What may allow more. A policy that only moved, or is only laid out anew, is the same."""
+    before, after = _statements(old), _statements(new)
+    for text, place in after.items():
+        if text not in before and _effect(text) == "permit":
+            yield f"policies/access/{place}: this permit is new or changed"
+    for text, place in before.items():
+        if text not in after and _effect(text) == "forbid":
+            yield f"policies/access/{place}: this forbid is gone or changed"
+    for name in sorted(old.keys() | new.keys()):
+        if name.endswith(".json") and old.get(name) != new.get(name):
+            yield f"policies/access/{name}: the entities have changed, so policies may permit more"
+
+
+def _statements(files: Mapping[str, bytes]) -> dict[tuple[str, ...], str]:
+    """Where each policy stands, by its tokens."""
+    found = {}
+    for name, content in files.items():
+        text = content.decode("utf-8", "replace")
+        for statement in statements(text) if name.endswith(".cedar") else ():
+            line = text.count("\n", 0, statement.start) + 1
+            found[tuple(token.text for token in statement.tokens)] = f"{name}:{line}"
+    return found
+
+
+def _effect(tokens: tuple[str, ...]) -> str:
+    """`permit` or `forbid`: the first of these words that no annotation's name or text is."""
+    return next(
+        (
+            token
+            for index, token in enumerate(tokens)
+            if token in ("permit", "forbid") and (index == 0 or tokens[index - 1] != "@")
+        ),
+        "",
+    )
 
 
 def _route(old: Route, new: Route) -> Iterator[str]:

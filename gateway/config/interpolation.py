@@ -2,7 +2,8 @@
 
 What comes in is text and stays text, so no variable can change the shape of the file; keys that take a number or a
 truth value read it from such text. As in a shell, `:-` also stands in for a variable that is empty. A file's trailing
-line break is dropped. A dollar sign before anything but `{` and `$` is itself (GraphQL has its own variables).
+line break is dropped; an empty file is a mistake, since a secret that is rotated in place is empty for a moment. A
+dollar sign before anything but `{` and `$` is itself (GraphQL has its own variables).
 Deliberately absent: nesting, `$VAR` without braces (warned about where there is such a variable), and keys.
 """
 
@@ -58,7 +59,7 @@ class Interpolation:
             self._mistake(mark, "bad-variable", "${ without its }; $${ is a dollar sign and a brace")
             return ""
         if inner.startswith("file:"):
-            value = self._read_text(mark, inner.removeprefix("file:")) or ""
+            value = self._file(mark, inner.removeprefix("file:"))
         else:
             value = self._variable(inner, mark)
         self._problems.hide(value, found.group())
@@ -69,6 +70,13 @@ class Interpolation:
             message = f"${name} is text as it stands; ${{{name}}} would be the variable"
             self._problems.warning(mark, "literal-dollar", message)
         return f"${name}"
+
+    def _file(self, mark: Mark, name: str) -> str:
+        """The content. An empty file is one that is being written, not a secret that is empty."""
+        value = self._read_text(mark, name)
+        if value is not None and not value.strip():
+            self._mistake(mark, "empty-file", f"{name}: the file is empty; a value is expected in it")
+        return value or ""
 
     def _variable(self, inner: str, mark: Mark) -> str:
         name, colon, default = inner.partition(":-")

@@ -30,7 +30,13 @@ from gateway.config.keys.server import ServerKeys
 from gateway.config.keys.types import NAME
 from gateway.config.keys.upstreams import UpstreamKeys
 from gateway.config.pending import refuse_pending
-from gateway.config.policies import built_in_policies, read_access_policies, read_policies, validate_policies
+from gateway.config.policies import (
+    access_texts,
+    built_in_policies,
+    read_access_policies,
+    read_policies,
+    validate_policies,
+)
 from gateway.config.problems import ConfigurationError, Mark, Problems, quoted
 from gateway.config.tree import Node
 from gateway.config.validate import Section, validate
@@ -129,6 +135,7 @@ class _Reading:
             files=self._files.paths,
             contents=self._files.contents,
             access_policies=self._access_policies,
+            access_texts=access_texts(self._access_policies, self._files),
             warnings=tuple(map(str, self._problems.warnings)),
         )
 

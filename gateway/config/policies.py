@@ -25,6 +25,7 @@ BUILT_IN_NAMES: Final = ("fail-closed", "degrade-stale", "navigation", "audit")
 FOLDER: Final = "policies"
 _PACKAGED: Final = "builtin"
 ACCESS_FOLDER: Final = "access"
+_DECIDING: Final = frozenset({".cedar", ".json"})
 C = TypeVar("C", bound=CallKeys)
 
 
@@ -63,6 +64,15 @@ def read_access_policies(shown: Path, files: Files, problems: Problems) -> Path 
         files.read(Mark(str(path)), f"{FOLDER}/{ACCESS_FOLDER}/{path.name}")
     has_policies = any(path.suffix == ".cedar" for path in found)
     return files.resolve(f"{FOLDER}/{ACCESS_FOLDER}") if has_policies else None
+
+
+def access_texts(folder: Path | None, files: Files) -> tuple[tuple[str, bytes], ...]:
+    """Name and content of each file in policies/access that decides, as read."""
+    return tuple(
+        (path.name, content)
+        for path, content in sorted(files.contents.items())
+        if path.parent == folder and path.suffix in _DECIDING
+    )
 
 
 def _listing(files: Files, folder: Path, problems: Problems) -> Iterable[Path]:

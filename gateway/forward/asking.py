@@ -32,7 +32,7 @@ class Decide(Protocol):
     """Asks for decisions: the cache first, IAM for the rest, all at once (`Authorizer.decide`)."""
 
     async def __call__(
-        self, questions: Sequence[Question], *, deadline: Deadline, request_id: str, span: Span
+        self, questions: Sequence[Question], *, deadline: Deadline, request_id: str, span: Span, client: str = ""
     ) -> list[Decision]:
         """One decision a question, in order."""
 

@@ -201,8 +201,14 @@ class NavigationEndpoint:
         asked = [question for question in questions if question is not None]
         decisions: list[Decision] = []
         if asked:
-            until, request_id = a_moment_before(deadline), permit.request.request_id
-            decisions = await self._decide(asked, deadline=until, request_id=request_id, span=exchange.span)
+            request = permit.request
+            decisions = await self._decide(
+                asked,
+                deadline=a_moment_before(deadline),
+                request_id=request.request_id,
+                span=exchange.span,
+                client=request.client,
+            )
         refuse_void_credentials(decisions)
         answers = iter(decisions)
         mark(

@@ -64,8 +64,14 @@ class PermissionsEndpoint:
             raise GatewayError("internal_error", reason="permissions were asked for by nobody")
         asked = _read(await body_of(exchange, deadline, self._max_body), self._max_items)
         questions = [Question(subject, check) for check in asked.checks]
-        until, request_id = a_moment_before(deadline), permit.request.request_id
-        decisions = await self._decide(questions, deadline=until, request_id=request_id, span=exchange.span)
+        request = permit.request
+        decisions = await self._decide(
+            questions,
+            deadline=a_moment_before(deadline),
+            request_id=request.request_id,
+            span=exchange.span,
+            client=request.client,
+        )
         refuse_void_credentials(decisions)
         deadline.stop()
         await self._respond(exchange, asked, decisions)

@@ -280,7 +280,8 @@ class Configuration:
 
     `hash` is of the content of every file read, `files` are those files, `contents` what was in them (also secrets).
     `warnings`: `FILE:LINE:COL: warning[id]: …`.
-    `access_policies` is the folder `policies/access` where it exists.
+    `access_policies` is the folder `policies/access` where it exists, `access_texts` what it said: name and content of
+    each file that decides (policies and entities), in order.
     """
 
     server: ServerSettings
@@ -293,4 +294,5 @@ class Configuration:
     files: tuple[Path, ...] = ()
     contents: Mapping[Path, bytes] = field(default_factory=dict, repr=False, compare=False)
     access_policies: Path | None = None
+    access_texts: tuple[tuple[str, bytes], ...] = field(default=(), repr=False)
     warnings: tuple[str, ...] = ()

@@ -11,6 +11,6 @@ HTTP/2. Nothing here reads the environment.
 from gateway.upstream.outgoing import Outgoing
 from gateway.upstream.reply import Reply
 from gateway.upstream.transport import UpstreamTransport
-from gateway.upstream.upstream import Upstream
+from gateway.upstream.upstream import Member, Upstream, dialer_of
 
-__all__ = ["Outgoing", "Reply", "Upstream", "UpstreamTransport"]
+__all__ = ["Member", "Outgoing", "Reply", "Upstream", "UpstreamTransport", "dialer_of"]

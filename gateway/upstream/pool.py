@@ -116,6 +116,14 @@ class Pool:
         """Requests that have or wait for a connection: what balancing compares."""
         return len(self._open) - len(self._idle) + len(self._dialing) + len(self._queue)
 
+    def update(self, *, max_connections: int, max_pending: int, idle_timeout_s: float, max_age_s: float) -> None:
+        """Go on under other limits. Connections that are too many now are closed as they grow idle and old."""
+        self._max_connections = max_connections
+        self._max_pending = max_pending
+        self._idle_timeout_s = idle_timeout_s
+        self._max_age_s = max_age_s
+        self._fill()
+
     async def exchange(self, outgoing: Outgoing, timeouts: Timeouts, deadline: Deadline) -> Reply:
         """See `Upstream.exchange`; ConnectFailed when no connection could be made."""
         head = head_of(outgoing)

@@ -13,7 +13,7 @@ import asyncio
 import dataclasses
 import random
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -39,13 +39,23 @@ class Member:
     `ill`: passed over while there are others. Set by whoever looks after the origins; nothing here does.
     """
 
-    __slots__ = ("_looks", "aside_until_s", "ill", "pool")
+    __slots__ = ("_looks", "aside_until_s", "connector", "ill", "pool")
 
-    def __init__(self, pool: Pool, looks: Pool) -> None:
-        self.pool = pool
+    def __init__(self, origin: Origin, connector: Connector, settings: UpstreamSettings) -> None:
+        self.connector = connector
+        self.pool = _pool(origin, connector, settings, settings.max_connections, settings.max_pending)
         self.aside_until_s = 0.0
         self.ill = False
-        self._looks = looks
+        self._looks = _pool(origin, connector, settings, _LOOKS, _LOOKS)
+
+    def update(self, settings: UpstreamSettings) -> None:
+        """Go on under other limits: connections, and what is known of the origin, stay."""
+        self.pool.update(
+            max_connections=settings.max_connections,
+            max_pending=settings.max_pending,
+            idle_timeout_s=settings.idle_timeout_s,
+            max_age_s=settings.max_connection_age_s,
+        )
 
     @property
     def origin(self) -> Origin:
@@ -68,7 +78,8 @@ class Upstream:
     """One or several origins behind one name. One event loop only.
 
     `authority` is the `Host` to send; with several origins a `host` field that equals it is replaced by that of the
-    origin chosen. `connector` and `clock` (monotonic seconds) are for tests.
+    origin chosen. `members`: its origins, where they outlive it; then they are not its to close. `connector` and
+    `clock` (monotonic seconds) are for tests.
 
     Construction raises ValueError for a URL that is no origin, OSError or ssl.SSLError for TLS files of no use.
     """
@@ -77,15 +88,16 @@ class Upstream:
         self,
         settings: UpstreamSettings,
         *,
+        members: Sequence[Member] = (),
         connector: Connector | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = settings.name
         self.origins = tuple(Origin.parse(url) for url in settings.urls)
         self.authority = self.origins[0].authority
-        self._connector = connector or Dialer(self.origins, settings.tls)
         self._clock = clock
-        self._members = tuple(self._member(origin, settings) for origin in self.origins)
+        self._members = tuple(members) or members_of(settings, connector)
+        self._lent = bool(members)
         self._only = self._members[0].pool if len(self._members) == 1 else None
 
     def __repr__(self) -> str:
@@ -118,7 +130,7 @@ class Upstream:
             member = self._choose(untried)
             untried.remove(member)
             try:
-                return await self._connector(member.pool.origin, partial(factory, member.pool.origin), within_s)
+                return await member.connector(member.pool.origin, partial(factory, member.pool.origin), within_s)
             except ConnectFailed:
                 member.aside_until_s = self._clock() + SET_ASIDE_S
                 if not untried:
@@ -126,30 +138,18 @@ class Upstream:
 
     async def probe(self, timeout_s: float) -> None:
         """Connect to every origin, send nothing. Raises the GatewayError of the first if none can be reached."""
-        results = await asyncio.gather(*(self._touch(origin, timeout_s) for origin in self.origins))
+        results = await asyncio.gather(*(_touch(member, timeout_s) for member in self._members))
         if None not in results:
             raise next(error for error in results if error is not None)
 
     async def aclose(self) -> None:
         """Close all connections, also those in use."""
-        await asyncio.gather(*(member.aclose() for member in self._members))
+        if not self._lent:
+            await asyncio.gather(*(member.aclose() for member in self._members))
 
     def snapshot(self) -> dict[str, object]:
         """For the status page: what each origin is doing."""
         return {"name": self.name, "origins": [self._describe(member) for member in self._members]}
-
-    def _member(self, origin: Origin, settings: UpstreamSettings) -> Member:
-        def pool(max_connections: int, max_pending: int) -> Pool:
-            return Pool(
-                origin,
-                self._connector,
-                max_connections=max_connections,
-                max_pending=max_pending,
-                idle_timeout_s=settings.idle_timeout_s,
-                max_age_s=settings.max_connection_age_s,
-            )
-
-        return Member(pool(settings.max_connections, settings.max_pending), pool(_LOOKS, _LOOKS))
 
     async def _exchange_with_any(self, outgoing: Outgoing, timeouts: Timeouts, deadline: Deadline) -> Reply:
         untried = list(self._members)
@@ -179,13 +179,6 @@ class Upstream:
         headers = [host if header == ours else header for header in outgoing.headers]
         return dataclasses.replace(outgoing, headers=headers)
 
-    async def _touch(self, origin: Origin, timeout_s: float) -> GatewayError | None:
-        try:
-            await self._connector(origin, _Touch, timeout_s)
-        except GatewayError as error:
-            return error
-        return None
-
     def _describe(self, member: Member) -> dict[str, object]:
         pool = member.pool
         return {
@@ -198,6 +191,38 @@ class Upstream:
             "last_error": pool.last_error,
             "set_aside_s": max(0.0, member.aside_until_s - self._clock()),
         }
+
+
+def members_of(settings: UpstreamSettings, connector: Connector | None = None) -> tuple[Member, ...]:
+    """The origins of an upstream, which share one way to connect."""
+    connector = connector or dialer_of(settings)
+    return tuple(Member(Origin.parse(url), connector, settings) for url in settings.urls)
+
+
+def dialer_of(settings: UpstreamSettings) -> Dialer:
+    """How the origins of an upstream are connected to."""
+    return Dialer(tuple(Origin.parse(url) for url in settings.urls), settings.tls)
+
+
+def _pool(
+    origin: Origin, connector: Connector, settings: UpstreamSettings, max_connections: int, max_pending: int
+) -> Pool:
+    return Pool(
+        origin,
+        connector,
+        max_connections=max_connections,
+        max_pending=max_pending,
+        idle_timeout_s=settings.idle_timeout_s,
+        max_age_s=settings.max_connection_age_s,
+    )
+
+
+async def _touch(member: Member, timeout_s: float) -> GatewayError | None:
+    try:
+        await member.connector(member.origin, _Touch, timeout_s)
+    except GatewayError as error:
+        return error
+    return None
 
 
 class _Touch(asyncio.Protocol):

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import sys
+import tracemalloc
+
 import pytest
 
 from gateway.authorize import DecisionCache
+from gateway.authorize.cache import digest_of
+from gateway.authorize.shelf import ENTRY_BYTES
 from gateway.checks import make_check
 from gateway.errors import GatewayError
 from gateway.model.question import ALLOW, DENY, Decision, Outcome, Question, unknown
@@ -24,8 +30,8 @@ class Store:
         self.clock, self.wall = kit.Clock(), kit.Clock(1_700_000_000.0)
         self.cache = DecisionCache(CacheSettings(**settings), clock=self.clock, wall=self.wall)
 
-    def put(self, a_question, decision=ALLOW):
-        self.cache.remember([a_question], [decision], self.cache.stamp())
+    def put(self, a_question, decision=ALLOW, client=""):
+        self.cache.remember([a_question], [decision], self.cache.stamp(), client)
 
     def age(self, a_question):
         return self.cache.permit_age_s(a_question)
@@ -181,9 +187,108 @@ def test_a_purge_also_forgets_what_is_being_asked(store, kit):
     assert store.cache.get(asked) is None
 
 
-def test_questions_that_a_caller_swelled_are_not_kept(store, kit):
-    store.put(question(kit.subject(), "x" * 10_000))
-    assert len(store.cache) == 0
+def test_an_entry_costs_the_same_however_long_its_question_is(kit):
+    """Bounded in bytes: nothing that a caller chooses is kept whole, neither its question nor its name."""
+
+    def cost(swollen):
+        store = Store(kit)
+        asked = [question(kit.subject(f"{swollen}{number}"), f"{swollen}{number}") for number in range(500)]
+        tracemalloc.start()
+        for each in asked:
+            store.put(each)
+        size, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert len(store.cache) == 500
+        return size / 500
+
+    assert cost("x") <= ENTRY_BYTES
+    assert cost("x" * 10_000) <= ENTRY_BYTES
+
+
+def test_what_was_denied_evicts_no_permit(kit):
+    store = Store(kit, max_entries=100)
+    permitted = [question(kit.subject(f"user-{number}")) for number in range(100)]
+    for asked in permitted:
+        store.put(asked)
+    for number in range(5000):
+        store.clock.now += 0.001
+        store.put(question(kit.subject(f"invented-{number}")), DENY)
+        store.put(question(kit.subject(f"unknown-{number}")), UNKNOWN)
+    assert all(store.age(asked) is not None for asked in permitted)
+
+
+def test_who_invents_names_at_one_address_evicts_nobody_elses_permits(kit):
+    """Also where IAM permits whatever token somebody made up."""
+    store = Store(kit, max_entries=100)
+    known = [(question(kit.subject(f"user-{number}")), f"10.0.0.{number}") for number in range(50)]
+    for asked, client in known:
+        store.put(asked, client=client)
+    for number in range(5000):
+        store.put(question(kit.subject(f"invented-{number}")), client=f"2001:db8::{number:x}")
+    assert all(store.age(asked) is not None for asked, _ in known)
+    assert len(store.cache) == 100
+
+
+def test_a_denial_that_had_to_make_room_is_still_newer_than_a_slow_old_permit(kit):
+    store, asked = Store(kit, max_entries=100), question(kit.subject())
+    early = store.cache.stamp()
+    store.clock.now += 1
+    store.put(asked, DENY)
+    store.clock.now += 1
+    for number in range(1000):
+        store.put(question(kit.subject(f"invented-{number}")), DENY)
+    store.cache.remember([asked], [ALLOW], early)
+    assert store.age(asked) is None
+    store.put(asked)
+    assert store.age(asked) == 0
+
+
+def test_a_subject_is_purged_alone_and_what_is_being_asked_is_not_kept(kit):
+    store = Store(kit)
+    alices = [question(kit.subject("alice"), name) for name in "abc"]
+    bobs = question(kit.subject("bob"))
+    for asked in (*alices, bobs):
+        store.put(asked)
+    stamp = store.cache.stamp()
+    assert store.cache.purge_subject("alice") == 3
+    store.cache.remember([alices[0]], [ALLOW], stamp)
+    assert [store.age(asked) for asked in alices] == [None] * 3
+    assert store.age(bobs) == 0
+    assert store.cache.purge_subject("nobody") == 0
+
+
+def test_settings_change_under_what_is_known(kit):
+    store = Store(kit, max_entries=100)
+    people = [question(kit.subject(f"user-{number}")) for number in range(100)]
+    for asked in people:
+        store.put(asked)
+    store.cache.update(CacheSettings(ttl_s=60, max_entries=200))
+    assert all(store.cache.get(asked) is not None for asked in people)
+    store.cache.update(CacheSettings(max_entries=50))
+    for number in range(20):
+        store.put(question(kit.subject(f"later-{number}")))
+    assert len(store.cache) == 50
+
+
+@pytest.mark.parametrize("size", [100, 10_000])
+def test_an_answer_costs_the_same_whatever_is_stored(kit, size):
+    """Counted in calls and lines, not in time."""
+    store = Store(kit, max_entries=size)
+    for number in range(size):
+        store.put(question(kit.subject(f"user-{number}")), client=f"10.0.{number // 250}.{number % 250}")
+        store.cache._permits.get(digest_of(question(kit.subject(f"user-{number}")))).used = True
+    lines = 0
+
+    def count(frame, event, argument):
+        nonlocal lines
+        lines += 1
+        return count
+
+    asked = question(kit.subject("one-more"))
+    sys.settrace(count)
+    store.put(asked)
+    sys.settrace(None)
+    assert lines < 200
 
 
 def test_one_subject_holds_a_twentieth_and_evicts_only_itself(kit):
@@ -211,8 +316,10 @@ def test_memory_is_bounded_and_the_idlest_subject_goes_first(kit):
     assert store.cache.get(people[1]) is None
 
 
-def test_keys_hold_the_subjects_key_and_no_token(store, kit):
-    """D17 and invariant 8: what identity calls the subject is what is kept."""
+def test_keys_hold_no_token_nor_any_name(store, kit):
+    """D17 and invariant 8: what is kept are digests."""
     asked = question(kit.subject())
     store.put(asked)
-    assert list(store.cache._subjects) == [kit.subject().key]
+    shelf = store.cache._permits
+    assert list(shelf._subjects) == [hashlib.sha256(b"alice").hexdigest()]
+    assert list(shelf._entries) == [digest_of(asked)]

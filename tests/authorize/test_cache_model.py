@@ -15,6 +15,7 @@ from gateway.model.subject import Subject
 
 TTL_S, NEGATIVE_TTL_S, MAX_ENTRIES = 10.0, 3.0, 40
 NAMES, THINGS = st.sampled_from(["alice", "bob"]), st.sampled_from("abcd")
+CLIENTS = st.sampled_from(["10.0.0.1", "2001:db8::1", "2001:db8::2", ""])
 ANSWERS = st.sampled_from(
     [ALLOW, DENY, unknown(GatewayError("iam_error")), Decision(Outcome.DENY, unauthenticated=True)]
 )
@@ -57,14 +58,15 @@ class CacheMachine(RuleBasedStateMachine):
             return
         stamp = data.draw(st.sampled_from(self.stamps))
         ends = None if life is None else self.wall + life
-        self.cache.remember([self.question(who, thing, ends)], [answer], stamp)
+        self.cache.remember([self.question(who, thing, ends)], [answer], stamp, data.draw(CLIENTS))
         if stamp.epoch != self.cache._epoch:
             return
         known = self.newest.get((who, thing))
         if answer.unauthenticated:
             self.newest.pop((who, thing), None)
         elif answer.outcome is Outcome.DENY:
-            self.newest[who, thing] = (stamp.asked_s, False, ends)
+            if known is None or known[1] or known[0] <= stamp.asked_s:
+                self.newest[who, thing] = (stamp.asked_s, False, ends)
         elif answer.outcome is Outcome.ALLOW and (known is None or known[0] <= stamp.asked_s):
             self.newest[who, thing] = (stamp.asked_s, True, ends)
 
@@ -90,9 +92,14 @@ class CacheMachine(RuleBasedStateMachine):
 
     @invariant()
     def it_stays_within_its_bounds(self):
-        counts = [len(answers) for answers in self.cache._subjects.values()]
-        assert len(self.cache) == sum(counts) <= MAX_ENTRIES
-        assert max(counts, default=0) <= MAX_ENTRIES // 20
+        for shelf in (self.cache._permits, self.cache._denials):
+            for holders in (shelf._subjects, shelf._clients):
+                assert len(shelf) == sum(len(holder.entries) for holder in holders.values()) <= shelf.max_entries
+            counts = [len(holder.entries) for holder in shelf._subjects.values()]
+            assert max(counts, default=0) <= shelf.max_entries // 20
+            sizes = sorted(len(holder.entries) for holder in shelf._clients.values())
+            assert shelf._largest == (sizes[-1] if sizes else 0)
+            assert sorted(size for size, peers in shelf._sizes.items() for _ in peers) == sizes
 
 
 TestCacheModel = CacheMachine.TestCase

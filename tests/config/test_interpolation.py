@@ -58,13 +58,17 @@ MISTAKES = [
     ("‸${A-b}", "bad-variable", "none of ${NAME}"),
     ("‸${A:-$}", "bad-variable", "none of ${NAME}"),
     ("‸${file:missing}", "unreadable-file", "missing: there is no such file"),
+    ("‸${file:empty}", "empty-file", "empty: the file is empty"),
+    ("‸x${file:blank}", "empty-file", "blank: the file is empty"),
     ("‸${file:.}", "unreadable-file", "this is a directory"),
     ("‸${file:}", "unreadable-file", "this is a directory"),
 ]
 
 
 @pytest.mark.parametrize(("marked", "id_", "words"), MISTAKES)
-def test_a_mistake_stands_at_the_value(assert_mistake, marked, id_, words) -> None:
+def test_a_mistake_stands_at_the_value(assert_mistake, tmp_path, marked, id_, words) -> None:
+    (tmp_path / "empty").write_text("")
+    (tmp_path / "blank").write_text(" \n\n")
     assert_mistake(whole(iam=f"iam:\n  url: http://127.0.0.1\n  token: {marked}"), id_, words)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from gateway.config import masked, weakened
 from gateway.config.matrix import failure_matrix
+from gateway.model.settings import IamApi
 from tests.config.texts import JWT, route, whole
 
 SIX = """\
@@ -209,3 +211,36 @@ def test_a_part_that_asks_less_is_named(load_text) -> None:
     old = load_text(route(keys))
     new = load_text(route(keys.replace(', authorize: ["a b:c"]', "")))
     assert weakened(old, new) == ["r: One no longer asks a b:c"]
+
+
+MAY = 'permit (principal, action == Action::"read", resource);'
+MAY_NOT = '@id("no")\nforbid (principal, action, resource == System::"secret");'
+POLICIES = [
+    ({"a.cedar": MAY + MAY_NOT}, {"a.cedar": MAY, "b.cedar": f"// moved\n{MAY_NOT}"}, []),
+    ({"a.cedar": MAY}, {"a.cedar": MAY + MAY_NOT}, []),
+    ({"a.cedar": MAY + MAY_NOT}, {"a.cedar": MAY_NOT}, []),
+    ({"a.cedar": f"{MAY}\n{MAY_NOT}"}, {"a.cedar": MAY}, ["policies/access/a.cedar:2: this forbid is gone or changed"]),
+    (
+        {"a.cedar": MAY_NOT},
+        {"a.cedar": MAY_NOT, "b.cedar": f"\n{MAY}"},
+        ["policies/access/b.cedar:2: this permit is new or changed"],
+    ),
+    (
+        {"a.cedar": MAY, "entities.json": "[]"},
+        {"a.cedar": MAY, "entities.json": "[ ]"},
+        ["policies/access/entities.json: the entities have changed, so policies may permit more"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("before", "after", "lines"), POLICIES)
+@pytest.mark.parametrize("decide", [True, False])
+def test_policies_that_may_permit_more_are_named_where_they_decide(load_text, before, after, lines, *, decide) -> None:
+    base = load_text(whole())
+    if decide:
+        base = replace(base, iam=replace(base.iam, api=IamApi.EMBEDDED))
+    old, new = (
+        replace(base, access_texts=tuple((name, text.encode()) for name, text in files.items()))
+        for files in (before, after)
+    )
+    assert weakened(old, new) == (lines if decide else [])

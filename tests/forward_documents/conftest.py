@@ -239,7 +239,7 @@ async def world_of(folder: Path, routes: str, names: Sequence[str], **cache: Any
     store = DecisionCache(replace(CacheSettings(), **cache))
     authorizer = Authorizer(iam, configuration.routes, local=None, cache=store, observer=observer)
 
-    def breaker(name: str, kind: str, policy: Any) -> Breaker:
+    def breaker(name: str, kind: str, policy: Any, addresses: Any) -> Breaker:
         return breakers.setdefault(name, Breaker(name, kind, policy, observer=observer))
 
     pools = {name: Upstream(settings) for name, settings in configuration.upstreams.items()}

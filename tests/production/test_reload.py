@@ -215,11 +215,25 @@ async def test_breakers_pools_and_caches_of_unchanged_parts_survive(
     assert backend.connections == connections, "the pool was still the same"
 
 
-async def test_changed_checks_empty_the_cache(start_gateway: Any, iam: Any, backend: Backend) -> None:
+async def test_a_changed_check_is_another_question_and_leaves_the_permits_of_others(
+    start_gateway: Any, iam: Any, backend: Backend
+) -> None:
     keys = ", cache: {ttl: 1m}"
     gateway = await start_gateway(routes(iam, backend, iam_keys=keys))
     assert (await _get(gateway, "/guarded/x", **AUTHORIZED)).status_code == 200
     write(gateway, routes(iam, backend, iam_keys=keys).replace("read system:backend", "use system:backend"))
+    await _ask(gateway)
+    assert (await status(gateway))["cache"]["entries"] == 1
+    calls = len(iam.seen)
+    assert (await _get(gateway, "/guarded/x", **AUTHORIZED)).status_code == 200
+    assert len(iam.seen) == calls + 1
+
+
+async def test_another_iam_is_asked_anew(start_gateway: Any, iam: Any, backend: Backend) -> None:
+    keys = ", cache: {ttl: 1m}"
+    gateway = await start_gateway(routes(iam, backend, iam_keys=keys))
+    assert (await _get(gateway, "/guarded/x", **AUTHORIZED)).status_code == 200
+    write(gateway, routes(iam, backend, iam_keys=keys).replace(iam.url, iam.url.replace("127.0.0.1", "localhost")))
     await _ask(gateway)
     assert (await status(gateway))["cache"]["entries"] == 0
 

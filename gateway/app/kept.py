@@ -1,0 +1,57 @@
+"""What the things that outlive a configuration depend on: a reload drops exactly those whose dependence has changed.
+
+Permits and denials depend on the question (which is their key) and on who decides. Breakers, connections and copies
+depend on where requests go. Where several addresses serve one purpose, what was learned stays as long as the old and
+the new list share one: adding an address, or taking one of several away, changes nothing that was learned.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway.model.settings import Configuration, IamApi, IamSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Decider:
+    """Who decides. `paths`: where on the server it is asked; None for one that is not used."""
+
+    api: str
+    paths: tuple[str | None, ...]
+    policies: tuple[tuple[str, bytes], ...]
+    urls: frozenset[str]
+
+
+def decider_of(configuration: Configuration) -> Decider:
+    """Who decides under this configuration."""
+    iam = configuration.iam
+    embedded = iam.api is IamApi.EMBEDDED
+    return Decider(
+        api=iam.api,
+        paths=() if embedded else _paths(iam),
+        policies=configuration.access_texts if embedded else (),
+        urls=frozenset(() if iam.url is None else (iam.url,)),
+    )
+
+
+def same_decider(old: Decider, new: Decider) -> bool:
+    """Whether what the old one said is what the new one would say."""
+    if (old.api, old.policies, len(old.paths)) != (new.api, new.policies, len(new.paths)):
+        return False
+    if any(a != b for a, b in zip(old.paths, new.paths, strict=True) if a is not None and b is not None):
+        return False
+    return share_one(old.urls, new.urls)
+
+
+def share_one(old: frozenset[str], new: frozenset[str]) -> bool:
+    """Whether both lists of addresses have one in common, or both have none."""
+    return old == new or bool(old & new)
+
+
+def _paths(iam: IamSettings) -> tuple[str | None, ...]:
+    match iam.api:
+        case IamApi.OPA:
+            return (iam.opa_path,)
+        case IamApi.JSON:
+            return (iam.batch_path, iam.single_path)
+    return ()

@@ -1,0 +1,142 @@
+"""A bounded store of single answers, in which nobody takes another's place.
+
+An answer is kept by the digest of its question, so an entry costs ENTRY_BYTES at most, however long the question is.
+Each entry belongs to a subject and to a client (an address). One subject holds at most a twentieth and then loses its
+own oldest. When everything is full, the client that holds most loses its oldest: who invents names at one address
+evicts what was kept for that address, and nobody else's.
+Every operation costs the same whatever is stored: sizes are kept in steps of one, and at most SECOND_CHANCES entries
+that were used since they were last looked at are passed over before one goes.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Final
+
+SUBJECT_SHARE: Final = 20
+ENTRY_BYTES: Final = 1024
+"""Upper bound of what one entry costs: the entry, two digests, the client's address and its places in the lists."""
+SECOND_CHANCES: Final = 8
+
+
+class Holder:
+    """Who holds entries: a subject or a client. The oldest entry stands first."""
+
+    __slots__ = ("entries", "name")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.entries: OrderedDict[bytes, Known] = OrderedDict()
+
+
+class Known:
+    """One answer. `asked_s` is monotonic: when IAM was asked; `dies_s` is Unix time. `used` since it was looked at."""
+
+    __slots__ = ("asked_s", "client", "dies_s", "digest", "subject", "used")
+
+    def __init__(self, digest: bytes, subject: Holder, client: Holder, asked_s: float, dies_s: float) -> None:
+        self.digest = digest
+        self.subject = subject
+        self.client = client
+        self.asked_s = asked_s
+        self.dies_s = dies_s
+        self.used = False
+
+
+class Shelf:
+    """At most `max_entries` answers by the digests of their questions."""
+
+    __slots__ = ("_clients", "_entries", "_largest", "_share", "_sizes", "_subjects", "max_entries", "newest_evicted_s")
+
+    def __init__(self, max_entries: int) -> None:
+        self.newest_evicted_s = 0.0
+        """When IAM was asked for the newest of all answers that had to make room."""
+        self.resize(max_entries)
+        self.clear()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def resize(self, max_entries: int) -> None:
+        """Hold so many from now on. What is too much goes with the next answers."""
+        self.max_entries = max_entries
+        self._share = max(1, max_entries // SUBJECT_SHARE)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._entries: dict[bytes, Known] = {}
+        self._subjects: dict[str, Holder] = {}
+        self._clients: dict[str, Holder] = {}
+        self._sizes: dict[int, dict[Holder, None]] = {}
+        self._largest = 0
+
+    def get(self, digest: bytes) -> Known | None:
+        """The answer, if there is one."""
+        return self._entries.get(digest)
+
+    def all(self) -> list[Known]:
+        """Every answer, in no order."""
+        return list(self._entries.values())
+
+    def put(self, digest: bytes, subject: str, client: str, asked_s: float, dies_s: float) -> None:
+        """Keep an answer that is not there yet, and make room for it."""
+        of_subject = self._subjects.get(subject) or self._subjects.setdefault(subject, Holder(subject))
+        of_client = self._clients.get(client) or self._clients.setdefault(client, Holder(client))
+        known = Known(digest, of_subject, of_client, asked_s, dies_s)
+        self._entries[digest] = known
+        of_subject.entries[digest] = known
+        of_client.entries[digest] = known
+        self._resized(of_client, len(of_client.entries) - 1)
+        if len(of_subject.entries) > self._share:
+            self._evict(of_subject)
+        for _ in range(SECOND_CHANCES):
+            if len(self._entries) <= self.max_entries:
+                return
+            self._evict(next(iter(self._sizes[self._largest])))
+
+    def drop(self, digest: bytes) -> bool:
+        """Forget one answer. Whether there was one."""
+        known = self._entries.pop(digest, None)
+        if known is None:
+            return False
+        del known.subject.entries[digest]
+        del known.client.entries[digest]
+        self._resized(known.client, len(known.client.entries) + 1)
+        if not known.subject.entries:
+            del self._subjects[known.subject.name]
+        if not known.client.entries:
+            del self._clients[known.client.name]
+        return True
+
+    def drop_subject(self, subject: str) -> int:
+        """Forget everything about one subject. How many answers that was."""
+        holder = self._subjects.get(subject)
+        digests = list(holder.entries) if holder else []
+        for digest in digests:
+            self.drop(digest)
+        return len(digests)
+
+    def _evict(self, holder: Holder) -> None:
+        """Drop the holder's oldest entry that was not used lately."""
+        digest, known = next(iter(holder.entries.items()))
+        for _ in range(SECOND_CHANCES):
+            if not known.used:
+                break
+            known.used = False
+            holder.entries.move_to_end(digest)
+            digest, known = next(iter(holder.entries.items()))
+        self.newest_evicted_s = max(self.newest_evicted_s, known.asked_s)
+        self.drop(digest)
+
+    def _resized(self, client: Holder, before: int) -> None:
+        """A client holds one more or one less than `before`: keep track of who holds most."""
+        now = len(client.entries)
+        if before:
+            peers = self._sizes[before]
+            del peers[client]
+            if not peers:
+                del self._sizes[before]
+        if now:
+            self._sizes.setdefault(now, {})[client] = None
+        if now > self._largest or (before == self._largest and before not in self._sizes):
+            self._largest = now
