@@ -33,12 +33,8 @@ _DETAILS: Final = {404: "There is nothing here.", 405: "This path takes other me
 def admin_app(operations: Operations, settings: ServerSettings, feed: Feed) -> ASGIApp:
     """The guarded ASGI application of the admin listener. `feed` is closed by whoever ends the listener."""
     app = _application(operations, Route("/status/stream", partial(_watch, feed)), *_page())
-    return AdminGuard(
-        OperatorLog(app, with_token=settings.admin_token is not None),
-        listen=settings.admin,
-        token=settings.admin_token,
-        hosts=settings.admin_hosts,
-    )
+    app.add_middleware(OperatorLog, with_token=settings.admin_token is not None)
+    return AdminGuard(app, listen=settings.admin, token=settings.admin_token, hosts=settings.admin_hosts)
 
 
 def worker_app(operations: Operations, documents: Mapping[str, Callable[[], Any]]) -> ASGIApp:

@@ -1,7 +1,7 @@
 """What operators do is logged: what, from where, by whom as far as that is known, and whether it was done.
 
 Rules: everything that changes something and passed the guard makes one line, whatever it is; no query and no body, as
-they may name a subject.
+they may name a subject; no path that is not ours, as it may hold anything.
 """
 
 from __future__ import annotations
@@ -9,11 +9,10 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _LOG: Final = logging.getLogger("gateway")
-_LONGEST: Final = 100
+_NOT_FOUND: Final = 404
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -39,6 +38,5 @@ class OperatorLog:
 
     def _tell(self, scope: Scope, status: int) -> None:
         peer = (scope.get("client") or ("an unknown address",))[0]
-        agent = Headers(scope=scope).get("user-agent", "")[:_LONGEST]
-        by = f"{peer}, {self._who}" + (f", {agent}" if agent else "")
-        _LOG.info("[operator] %s %s: %d (by %s)", scope["method"], scope["path"][:_LONGEST], status, by)
+        what = scope["path"] if status != _NOT_FOUND else "what is not there"
+        _LOG.info("[operator] %s %s: %d (by %s, %s)", scope["method"], what, status, peer, self._who)

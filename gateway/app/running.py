@@ -74,6 +74,7 @@ class Gateway:
         self.draining = asyncio.Event()
         self.reload_problems: tuple[str, ...] = ()
         self.loaded_at_s = time.time()
+        self.refused([])
 
     @property
     def ready(self) -> bool:
@@ -138,6 +139,7 @@ class Gateway:
     def refused(self, problems: list[str]) -> None:
         """What is wrong with the file while another configuration serves; nothing: the file serves."""
         self.reload_problems = tuple(problems)
+        self._telemetry.observer.config_serves(self.composition.configuration.hash, len(problems))
 
     def _tell(self, result: str, by: str, problems: list[str]) -> None:
         """Each time that somebody asked; of changes of the folder only what is new."""

@@ -22,7 +22,10 @@ class InstrumentKind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Instrument:
-    """One metric. `unit` as in UCUM (`{request}` is a count of requests). `bounds`: upper bounds of the buckets."""
+    """One metric. `unit` as in UCUM (`{request}` is a count of requests). `bounds`: upper bounds of the buckets.
+
+    `least`: of several workers the least value counts, not the sum.
+    """
 
     name: str
     kind: InstrumentKind
@@ -30,6 +33,7 @@ class Instrument:
     description: str
     labels: tuple[str, ...] = ()
     bounds: tuple[float, ...] = ()
+    least: bool = False
 
 
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
@@ -132,6 +136,21 @@ CONNECTIONS_REFUSED: Final = Instrument(
     "Connections that were closed as they came, by the limit that they would have broken.",
     ("reason",),
 )
+RELOADED: Final = Instrument(
+    "gateway.config.last.reload.successful",
+    _GAUGE,
+    "",
+    "1 while the file serves, 0 while it was refused and the configuration before it goes on; of several workers the "
+    "least.",
+    least=True,
+)
+CONFIG: Final = Instrument(
+    "gateway.config.info",
+    _GAUGE,
+    "",
+    "The configuration that serves, by its hash: the number of workers that serve it.",
+    ("hash",),
+)
 DROPPED: Final = Instrument(
     "gateway.telemetry.dropped",
     _COUNTER,
@@ -154,5 +173,7 @@ INSTRUMENTS: Final = (
     RETRIES,
     RELOADS,
     CONNECTIONS_REFUSED,
+    RELOADED,
+    CONFIG,
     DROPPED,
 )

@@ -39,6 +39,8 @@ class MetricsObserver(Observer):
         self._retries = store.values(instruments.RETRIES)
         self._reloads = store.values(instruments.RELOADS)
         self._refused = store.values(instruments.CONNECTIONS_REFUSED)
+        self._reloaded = store.values(instruments.RELOADED)
+        self._config = store.values(instruments.CONFIG)
         for result in RELOAD_RESULTS:  # a counter that begins at one hides its first event from `increase`
             self._reloads.add((result,), 0)
 
@@ -111,6 +113,13 @@ class MetricsObserver(Observer):
     def connection_refused(self, reason: str) -> None:
         """See Observer."""
         self._refused.add((reason,))
+
+    def config_serves(self, digest: str, problems: int) -> None:
+        """See Observer."""
+        self._reloaded.set((), int(not problems))
+        for labels in list(self._config.cells):
+            self._config.forget(labels)
+        self._config.set((digest,), 1)
 
 
 def status_of(record: AccessRecord) -> int:

@@ -100,5 +100,8 @@ class Observer:
     def connection_refused(self, reason: str) -> None:
         """A connection was closed as it came. `reason`: max_connections | max_connections_per_client | open_files."""
 
+    def config_serves(self, digest: str, problems: int) -> None:
+        """The configuration of this hash serves; so many mistakes has the file that was refused since, 0 for none."""
+
     def bug(self, where: str, error: BaseException) -> None:
         """Something raised that should not have: log it in full."""

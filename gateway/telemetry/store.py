@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from gateway.telemetry.instruments import INSTRUMENTS, Instrument, InstrumentKind
@@ -125,7 +125,7 @@ def merge(snapshots: Iterable[Mapping[str, list[list[Any]]]]) -> Snapshot:
     merged: Snapshot = {}
     snapshots = list(snapshots)
     for instrument in INSTRUMENTS:
-        add = _add_distributions if instrument.kind is InstrumentKind.HISTOGRAM else _add_numbers
+        add = _together(instrument)
         cells: dict[Labels, Any] = {}
         for snapshot in snapshots:
             for labels, value in snapshot.get(instrument.name, ()):
@@ -133,6 +133,12 @@ def merge(snapshots: Iterable[Mapping[str, list[list[Any]]]]) -> Snapshot:
                 cells[key] = add(cells[key], value) if key in cells else value
         merged[instrument.name] = [[list(labels), value] for labels, value in cells.items()]
     return merged
+
+
+def _together(instrument: Instrument) -> Callable[[Any, Any], Any]:
+    if instrument.kind is InstrumentKind.HISTOGRAM:
+        return _add_distributions
+    return min if instrument.least else _add_numbers
 
 
 def _add_numbers(one: float, other: float) -> float:

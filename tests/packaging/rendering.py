@@ -28,3 +28,17 @@ def render(values: dict[str, Any]) -> list[dict[str, Any]]:
 def one(objects: Any, kind: str) -> dict[str, Any]:
     (found,) = [each for each in objects if each["kind"] == kind]
     return found
+
+
+def lay_out(pod: dict[str, Any], objects: Any, folder: Path) -> Path:
+    """The files of a pod's configuration as its volume shows them; gives back routes.yaml."""
+    (volume,) = [each["configMap"] for each in pod["volumes"] if each["name"] == "config"]
+    (data,) = [
+        each["data"] for each in objects if each["kind"] == "ConfigMap" and each["metadata"]["name"] == volume["name"]
+    ]
+    assert {item["key"] for item in volume["items"]} == set(data)
+    for item in volume["items"]:
+        file = folder / item["path"]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(data[item["key"]])
+    return folder / "routes.yaml"

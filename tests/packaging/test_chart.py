@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -13,12 +14,13 @@ import yaml
 from helm_python.chart import Chart, lint
 from helm_python.errors import HelmError
 
+from gateway.app.run import Overrides
 from gateway.config import load
-from tests.packaging.rendering import HELM, one, render, rendered
+from tests.packaging.rendering import HELM, lay_out, one, render, rendered
 
 FILES = sorted((HELM / "ci").glob("*-values.yaml"))
 OLDEST, NEWEST = "1.25", "1.37"
-CUSTOM = {"ServiceMonitor", "PrometheusRule"}
+CUSTOM = {"ServiceMonitor", "PrometheusRule", "HTTPRoute"}
 pytestmark = pytest.mark.integration
 
 
@@ -65,27 +67,21 @@ def test_every_object_has_a_name_of_its_own_and_the_chart_s_labels() -> None:
 def test_the_gateway_serves_what_the_chart_writes(name: str, tmp_path: Path) -> None:
     """The ConfigMap, laid out as its volume does, is a good configuration with the admin listener guarded."""
     objects = rendered(HELM / "ci" / f"{name}-values.yaml")
-    (data,) = [each["data"] for each in objects if each["kind"] == "ConfigMap" and "routes.yaml" in each["data"]]
-    (volume,) = [each for each in _pod(objects)["volumes"] if each["name"] == "config"]
-    for item in volume["configMap"]["items"]:
-        file = tmp_path / item["path"]
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(data[item["key"]])
-    assert {item["key"] for item in volume["configMap"]["items"]} == set(data)
     variables = {each["name"]: "value" for each in _pod(objects)["containers"][0]["env"]}
-    configuration = load(tmp_path / "routes.yaml", variables)
+    loaded = load(lay_out(_pod(objects), objects, tmp_path), variables)
+    options = dict(argument.split("=") for argument in _pod(objects)["containers"][0]["args"] if "=" in argument)
+    overrides = Overrides.parse(
+        options["--listen"], options["--admin"], options["--drain-notice"], options["--drain-timeout"]
+    )
+    configuration = dataclasses.replace(overrides, admin_token=variables["GATEWAY_ADMIN_TOKEN"]).over(loaded)
     assert str(configuration.server.listen) == "0.0.0.0:8080"
     assert str(configuration.server.admin) == "0.0.0.0:9901"
     assert configuration.server.admin_token == "value"
-    grace = _pod(objects)["terminationGracePeriodSeconds"]
-    sleep = re.search(r"sleep\((\d+)\)", json.dumps(_pod(objects)["containers"][0]["lifecycle"]))
-    assert sleep is not None
-    assert grace >= configuration.server.drain_timeout_s + int(sleep.group(1)) + 5
-
-
-def test_large_numbers_stay_numbers() -> None:
-    (data,) = [e["data"] for e in rendered(HELM / "ci/full-values.yaml") if "routes.yaml" in e.get("data", {})]
-    assert yaml.safe_load(data["routes.yaml"])["server"]["max_concurrency"] == 10000000
+    sleep = re.search(r"sleep\((\d+)\)", json.dumps(_pod(objects)["containers"][0].get("lifecycle")))
+    before_s = int(sleep.group(1)) if sleep else 0
+    assert configuration.server.drain_notice_s is not None
+    ending_s = before_s + configuration.server.drain_notice_s + configuration.server.drain_timeout_s
+    assert _pod(objects)["terminationGracePeriodSeconds"] >= ending_s + 5
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
@@ -98,7 +94,9 @@ def test_pods_are_restricted(file: Path) -> None:
         assert pod["securityContext"]["runAsUser"] > 0
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         assert "hostNetwork" not in pod
-        for container in pod["containers"]:
+        for container in (*pod["containers"], *pod.get("initContainers", ())):
+            if container["name"] in ("sidecar", "before"):
+                continue  # a value's own
             context = container["securityContext"]
             assert context["allowPrivilegeEscalation"] is False
             assert context["readOnlyRootFilesystem"] is True
@@ -146,6 +144,9 @@ def test_the_admin_listener_is_never_published() -> None:
         ({"replicas": 2}, "replicas"),
         ({"service": {"port": 0}}, "port"),
         ({"image": {"pullPolicy": "Sometimes"}}, "pullPolicy"),
+        ({"image": {"digest": "latest"}}, "digest"),
+        ({"config": {"routes": {"version": 1}}}, "routes"),
+        ({"httpRoute": {"enabled": True}}, "httpRoute.parentRefs names no Gateway"),
         ({"config": {"routes": "version: 1"}}, "config.routes has no routes"),
         ({"config": {"routes": "routes: [}"}}, "config.routes is not YAML"),
     ],

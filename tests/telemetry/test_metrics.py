@@ -181,3 +181,24 @@ def test_a_metric_is_documented_as_it_is(instrument):
     assert shown == prometheus.prometheus_name(instrument) + suffix
     assert kind == instrument.kind.value
     assert re.findall(r"`([^`]+)`", labels) == [label.replace(".", "_") for label in instrument.labels]
+
+
+def test_a_refused_reload_is_seen_for_as_long_as_it_lasts(store, observer):
+    """A counter's alert would end by itself with the file still refused."""
+    observer.config_serves("a", 0)
+    assert value(store, "gateway_config_last_reload_successful") == 1
+    observer.config_serves("a", 2)
+    assert value(store, "gateway_config_last_reload_successful") == 0
+    assert value(store, "gateway_config_info", hash="a") == 1
+    observer.config_serves("b", 0)
+    assert value(store, "gateway_config_last_reload_successful") == 1
+    assert ("gateway_config_info", (("hash", "a"),)) not in samples(store)
+
+
+def test_of_several_workers_one_that_was_refused_is_enough(store, observer):
+    other = Store()
+    observer.config_serves("a", 0)
+    MetricsObserver(other).config_serves("a", 1)
+    both = merge([store.snapshot(), other.snapshot()])
+    assert both["gateway.config.last.reload.successful"] == [[[], 0]]
+    assert both["gateway.config.info"] == [[["a"], 2]]
