@@ -26,7 +26,7 @@ from gateway.admin.problems import problem
 from gateway.model.settings import ServerSettings
 
 NO_STORE: Final = {"cache-control": "no-store"}
-MODES: Final = ("open", "close", "auto")
+MODES: Final = ("open", "close", "auto", "try")
 _DETAILS: Final = {404: "There is nothing here.", 405: "This path takes other methods: see Allow."}
 
 

@@ -37,7 +37,7 @@ class Operations(Protocol):
         """Begin to end, as on SIGTERM."""
 
     async def force_breaker(self, name: str, mode: str) -> bool:
-        """`open`, `close` or `auto`; False if there is no such breaker."""
+        """`open`, `close`, `auto` or `try`; False if there is no such breaker."""
 
     async def purge_cache(self) -> int:
         """Forget every decision; how many there were."""

@@ -16,6 +16,8 @@ from gateway.model.settings import ClientTls, IamSettings, UpstreamSettings
 from gateway.upstream import Upstream, UpstreamTransport
 
 PATIENCE_S = 5.0
+_PROBES = 4
+"""Connections to IAM for the gateway's own questions: calls that hang must not keep it from asking how IAM is."""
 
 
 def no_cookies() -> CookieJar:
@@ -30,12 +32,12 @@ def origin_of(url: str) -> str:
 
 
 def iam_upstream(settings: IamSettings) -> UpstreamSettings:
-    """IAM as an upstream: one origin, as many connections as calls may be in flight."""
+    """IAM as an upstream: one origin, as many connections as calls may be in flight, and some for probes."""
     return UpstreamSettings(
         name="iam",
         urls=(origin_of(settings.url or ""),),
-        max_connections=settings.max_concurrency,
-        max_pending=settings.max_concurrency,
+        max_connections=settings.max_concurrency + _PROBES,
+        max_pending=settings.max_concurrency + _PROBES,
         tls=settings.tls,
     )
 

@@ -127,10 +127,12 @@ class Endpoints:
         )
 
     def _probe(self, name: str, upstream: str, breaker: Breaker, interval_s: float | None) -> None:
-        """Try by ourselves while the circuit is open, where the policy says so."""
-        if interval_s is None:
-            return
+        """Try by ourselves while the circuit is open, where the policy says so, or a health check can tell."""
         settings = self.configuration.upstreams[upstream]
+        if interval_s is None and settings.health.path is not None:
+            interval_s = settings.health.interval_s
+        if not interval_s:
+            return
         ask = probe_of(self.upstreams[upstream], settings.health)
         timeout_s = settings.health.timeout_s
         self.parts.take(

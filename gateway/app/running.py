@@ -30,6 +30,8 @@ from gateway.telemetry import Telemetry
 _LOG: Final = logging.getLogger("gateway")
 
 
+_TRY_S: Final = 3.0
+"""How long an operator waits for what a trial of the gateway's own says."""
 _AT_START: Final = ("listen", "admin", "admin_token", "admin_hosts", "access_log", "log")
 """What of `server` a reload does not change."""
 BY_CHANGE: Final = "a change of its folder"
@@ -217,11 +219,15 @@ class Gateway:
             composition.streams.drain()
 
     async def force_breaker(self, name: str, mode: str) -> bool:
-        """Open, close or auto."""
+        """Open, close, auto or try."""
         breaker = self.composition.breakers.get(name)
         if breaker is None:
             return False
-        {"open": breaker.force_open, "close": breaker.force_close, "auto": breaker.auto}[mode]()
+        if mode == "try":
+            if tries := breaker.try_now():
+                await asyncio.wait(tries, timeout=_TRY_S)
+        else:
+            {"open": breaker.force_open, "close": breaker.force_close, "auto": breaker.auto}[mode]()
         return True
 
     async def purge_cache(self) -> int:

@@ -3,11 +3,13 @@
 Rules: everything ends within `timeout.total`. An attempt that may help is repeated after a growing pause (or IAM's
 `Retry-After`, where that fits in), within the budget, and only while the circuit is closed or this is its trial. When a
 batch fails and one of its questions may be the cause, they are asked apart, each once: a rejection is a healthy IAM's
-answer, so all of them are asked; after a failure only as long as the budget has a retry for what fails again. That
-bounds it: a call never costs IAM more than asking without batches would have, and a failing IAM a fifth more.
+answer, so all of them are asked; after a failure only as long as the budget has a retry for what fails again, or IAM is
+known to work. That bounds it: a call never costs IAM more than asking without batches would have, and a failing IAM a
+fifth more.
 The trial of a half-open circuit is one attempt, and is asked apart only when IAM answers that it rejects the batch.
-The breaker counts once: a success if anything was decided, else the last failure that counts, else nothing. What fails
-alone while others are decided is `isolated`: the question's fault and not IAM's, so it never degrades.
+A lone question that may be the cause itself is tried once more over another connection.
+The breaker counts once: a success if anything was decided, else what Proof says of the failure. What is the question's
+fault and not IAM's is `isolated`: it does not count and never degrades. So is an item's own error in a good reply.
 """
 
 from __future__ import annotations
@@ -22,14 +24,17 @@ from typing import Final
 from gateway.iam.api import Api
 from gateway.iam.asking import Pending
 from gateway.iam.failure import Apart, CallFailure, fault
+from gateway.iam.proof import Proof
 from gateway.iam.record import CallRecord
 from gateway.iam.wire import Note
 from gateway.model.question import Decision, unknown
 from gateway.model.settings import IamSettings
 from gateway.resilience.breaker import CLOSED, Breaker, CircuitOpen, Ticket
 from gateway.resilience.budget import RetryBudget
+from gateway.resilience.evidence import Blame
 from gateway.resilience.limit import ConcurrencyLimit
 from gateway.resilience.retry import backoff_s
+from gateway.resilience.ticks import ticks_of
 from gateway.telemetry.observer import Observer
 
 _TARGET: Final = "iam"
@@ -44,6 +49,7 @@ class Means:
     settings: IamSettings
     breaker: Breaker
     budget: RetryBudget
+    proof: Proof
     places: ConcurrencyLimit
     record: CallRecord
     observer: Observer
@@ -51,11 +57,16 @@ class Means:
 
 
 class Call:
-    """One admitted call. `waited_for` counts its open questions that somebody waits for."""
+    """One admitted call. `waited_for` counts its open questions that somebody waits for.
+
+    `subject`: whose it is, empty if it is several subjects'.
+    """
 
     __slots__ = (
         "_batch",
+        "_began_s",
         "_decided",
+        "_errors",
         "_failed",
         "_failure",
         "_kept",
@@ -63,6 +74,7 @@ class Call:
         "_ticket",
         "_trial",
         "_until_s",
+        "subject",
         "task",
         "waited_for",
     )
@@ -74,30 +86,51 @@ class Call:
         self._trial = means.breaker.state != CLOSED
         self._decided = False
         self._failed: list[tuple[Pending, CallFailure]] = []
+        self._errors: list[tuple[Pending, Decision]] = []
         self._failure: CallFailure | None = None
-        self._until_s = 0.0
+        self._began_s = self._until_s = 0.0
         self._kept = False
         self.waited_for = len(batch)
         self.task: asyncio.Task[None] | None = None
+        self.subject = batch[0].key[0]
         for pending in batch:
             pending.call = self
+            if pending.key[0] != self.subject:
+                self.subject = ""
 
     async def run(self) -> None:
         """Ask, and answer every question of the batch. Raises nothing but cancellation."""
-        self._until_s = asyncio.get_running_loop().time() + self._means.settings.timeout.total_s
+        loop, limits = asyncio.get_running_loop(), self._means.settings.timeout
+        self._began_s = loop.time()
+        self._until_s = self._began_s + limits.total_s
+        tick = ticks_of(loop).set(self._began_s + min(limits.read_s, limits.total_s) / 2, self)
+        try:
+            await self._ask_in_time()
+            if self._decided and not self._failed and not self._errors:
+                self._ticket.success()
+            else:
+                await self._settle()
+        except asyncio.CancelledError:
+            self._ticket.neutral()
+            raise
+        finally:
+            tick.pop(self, None)
+
+    def ring(self) -> None:
+        """Half of the time that IAM may be silent is over: called by the timer."""
+        if not self._decided:
+            self._means.proof.prepare(self._ticket)
+
+    async def _ask_in_time(self) -> None:
         try:
             async with asyncio.timeout_at(self._until_s):
                 self._means.budget.request()
                 await self._ask(self._batch, 1 if self._trial else self._means.settings.retry.attempts)
         except TimeoutError:
             self._fail(self._open(), CallFailure("iam_timeout", _TOO_LATE))
-        except asyncio.CancelledError:
-            self._ticket.neutral()
-            raise
         except Exception as error:  # noqa: BLE001 - a bug here must still answer everybody, and permit nobody
             self._means.observer.bug("iam", error)
             self._fail(self._open(), CallFailure("internal_error", "a bug in asking IAM"))
-        self._settle()
 
     def left(self, *, hung_up: bool) -> None:
         """Nobody waits for one of the questions any more. When all hung up the call ends, and nothing was learnt."""
@@ -117,18 +150,50 @@ class Call:
                 pending.resolve(unknown(fault("internal_error", "a call to IAM ended without an answer")))
         self._batch = ()  # its questions know it
 
-    def _settle(self) -> None:
+    async def _settle(self) -> None:
+        """Answer what failed, once it is known whose failure it is."""
         if self._decided:
             self._ticket.success()
-        elif self._failure is not None:
-            self._ticket.failure(self._failure.code)
+            isolated = True
         else:
-            self._ticket.neutral()
+            isolated = await self._judged() is Blame.REQUEST
         remaining_s = self._means.breaker.remaining_s()
         for pending, failure in self._failed:
             after_s = max(remaining_s, failure.retry_after_s or 0.0) or None
             error = fault(failure.code, failure.reason, after_s)
-            pending.resolve(unknown(error, isolated=self._decided))
+            pending.resolve(unknown(error, isolated=isolated))
+        for pending, decision in self._errors:
+            pending.resolve(replace(decision, isolated=isolated))
+
+    async def _judged(self) -> Blame:
+        """Whose failure it is that nothing was decided; the breaker learns it."""
+        failure = self._failure
+        subjects = [pending.key[0] for pending, failed in self._failed if failed.counts]
+        subjects += [pending.key[0] for pending, _ in self._errors]
+        if not subjects:
+            self._answered("iam_rejected")
+            return Blame.REQUEST
+        blame = await self._means.proof.blame(
+            self._ticket, subjects, answered=failure is None, began_s=self._began_s, until_s=self._until_s
+        )
+        code = "iam_error" if failure is None else failure.code
+        if failure is None and blame is Blame.REQUEST:
+            self._answered(code)
+        elif self._trial and blame is Blame.REQUEST and self._means.proof.believed:
+            self._ticket.success()
+        else:
+            self._ticket.failure(code, blame)
+        return blame
+
+    def _answered(self, code: str) -> None:
+        """Nothing was decided, but IAM answered: that closes a circuit, and counts for nothing else."""
+        rejected = any(failure.code == "iam_rejected" for _, failure in self._failed)
+        if not self._trial or not (rejected or self._errors):
+            self._ticket.neutral()
+        elif self._means.proof.believed:
+            self._ticket.success()
+        else:
+            self._ticket.failure(code, Blame.REQUEST)
 
     async def _ask(self, batch: Sequence[Pending], attempts: int) -> bool:
         """Ask, apart if need be. Whether the batch as a whole was answered."""
@@ -140,19 +205,25 @@ class Call:
             else:
                 self._fail(batch, failure)
             return False
-        self._decided = True
-        some = any(decision.fault is None for decision in decisions)
         for pending, decision in zip(batch, decisions, strict=True):
-            pending.resolve(replace(decision, isolated=True) if some and decision.fault is not None else decision)
+            if decision.fault is None:
+                self._decided = True
+                pending.resolve(decision)
+            else:
+                self._errors.append((pending, decision))
         return True
 
     async def _attempts(self, batch: Sequence[Pending], attempts: int) -> list[Decision]:
         attempt = 1
         while True:
             try:
-                return await self._attempt(batch)
+                return await self._attempt(batch, fresh=self._trial or attempt > 1)
             except CallFailure as failure:
-                if attempt >= attempts or not await self._retry(failure, attempt):
+                if (
+                    not _again(failure, len(batch), attempt)
+                    or attempt >= attempts
+                    or not await self._retry(failure, attempt)
+                ):
                     raise
             attempt += 1
 
@@ -161,7 +232,7 @@ class Call:
         means = self._means
         wait_s = max(backoff_s(means.settings.retry, attempt), failure.retry_after_s or 0.0)
         in_time = asyncio.get_running_loop().time() + wait_s < self._until_s
-        if not failure.retryable or not in_time or not means.budget.try_retry():
+        if not in_time or not means.budget.try_retry():
             return False
         await asyncio.sleep(wait_s)
         if not self._admitted():
@@ -169,12 +240,12 @@ class Call:
         means.observer.retry(_TARGET, attempt + 1, means.settings.retry.attempts, failure.code)
         return True
 
-    async def _attempt(self, batch: Sequence[Pending]) -> list[Decision]:
+    async def _attempt(self, batch: Sequence[Pending], *, fresh: bool) -> list[Decision]:
         """One exchange with IAM: a span, a metric, an entry of the record."""
         means = self._means
         asks = list(dict.fromkeys(ask for pending in batch for ask, _ in pending.waiters))
         span = means.observer.iam_call_started(len(batch), [ask.span for ask in asks], means.api.operation)
-        note = Note(asks[0].request_id if asks else "", span.traceparent)
+        note = Note(asks[0].request_id if asks else "", span.traceparent, fresh)
         started_s = time.perf_counter()
         code, reason = "", ""
         try:
@@ -215,7 +286,7 @@ class Call:
             self._means.freed()
 
     async def _ask_part(self, part: Sequence[Pending], failure: CallFailure) -> None:
-        if not self._worth_asking(failure):
+        if not await self._worth_asking(failure):
             self._fail(part, failure)
         elif not await self._ask(part, 1) and failure.counts:
             self._means.budget.try_retry()
@@ -224,10 +295,14 @@ class Call:
         """Whether one question may be the cause. The trial that IAM fails is over: it was the one call."""
         return failure.apart is not Apart.NO and not (self._trial and failure.counts)
 
-    def _worth_asking(self, failure: CallFailure) -> bool:
-        if failure.counts and not self._means.budget.available():
+    async def _worth_asking(self, failure: CallFailure) -> bool:
+        if failure.counts and not self._means.budget.available() and not await self._iam_works():
             return False
         return self._admitted()
+
+    async def _iam_works(self) -> bool:
+        """Then asking apart is no burden on a failing IAM, and nobody has to go without for another's question."""
+        return self._decided or await self._means.proof.works(self._ticket, self._began_s, self._until_s)
 
     def _admitted(self) -> bool:
         try:
@@ -238,13 +313,18 @@ class Call:
 
     def _open(self) -> list[Pending]:
         """The questions of the batch that have no answer and no failure yet: also those that nobody waits for now."""
-        failed = {pending.key for pending, _ in self._failed}
+        failed = {pending.key for pending, _ in (*self._failed, *self._errors)}
         return [pending for pending in self._batch if pending.known and pending.key not in failed]
 
     def _fail(self, batch: Sequence[Pending], failure: CallFailure) -> None:
         self._failed += [(pending, failure) for pending in batch]
         if failure.counts:
             self._failure = failure
+
+
+def _again(failure: CallFailure, size: int, attempt: int) -> bool:
+    """Whether another attempt may help: also once for a lone question that IAM may have failed for once only."""
+    return failure.retryable or (attempt == size == 1 and failure.counts and failure.apart is Apart.SINGLY)
 
 
 def _parts(batch: Sequence[Pending], apart: Apart) -> deque[Sequence[Pending]]:

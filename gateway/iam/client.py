@@ -1,10 +1,11 @@
 """The one client of IAM: questions in, decisions out, in as few calls as possible.
 
 Rules: what is asked within one turn of the event loop leaves together, as long as fewer than `max_concurrency` calls
-are in flight; else it waits, and leaves up to `max_size` at a time when a place is free. No timer adds latency. While
-the circuit refuses, every question is answered at once and no call is made. A caller who leaves takes only its own wait
-along: the call goes on for the others. It also goes on when a deadline ended the last wait, because what IAM does with
-it still says how IAM is; it is ended when everybody hung up.
+are in flight; else it waits, and leaves up to `max_size` at a time when a place is free. Subjects take turns, and the
+calls of one subject alone leave some places to the others. No timer adds latency. While the circuit refuses, every
+question is answered at once and no call is made. A caller who leaves takes only its own wait along: the call goes on
+for the others. It also goes on when a deadline ended the last wait, because what IAM does with it still says how IAM
+is; it is ended when everybody hung up.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from gateway.iam.api import Api
 from gateway.iam.asking import Ask, Key, Pending
 from gateway.iam.call import Call, Means
 from gateway.iam.failure import CallFailure, fault
+from gateway.iam.proof import Proof
 from gateway.iam.record import CallRecord
 from gateway.iam.waiting import Waiting
 from gateway.iam.wire import Note
@@ -33,6 +35,7 @@ from gateway.resilience.ticks import ticks_of
 from gateway.telemetry.observer import Observer, Span
 
 _LAST_INSTANT_S: Final = 0.005  # whoever enforces the deadline may cancel a hair before it ends
+_KEPT_FREE: Final = 4  # one subject's calls leave a quarter of the places, or one, to the others
 _TRIAL_MARGIN_S: Final = 1.0  # a trial ends by `timeout.total`; the breaker's limit is for one that is lost
 _PROBE: Final = Question(
     Subject("gateway", "gateway", "gateway:probe", '{"type":"gateway","id":"gateway"}'),
@@ -63,8 +66,14 @@ class Iam:
         self._observer = observer
         self._places = ConcurrencyLimit(settings.max_concurrency)
         self._record = CallRecord()
-        self._means = Means(api, settings, breaker, budget, self._places, self._record, observer, self._schedule)
+        self._proof = Proof(breaker, self.probe)
+        self._means = Means(
+            api, settings, breaker, budget, self._proof, self._places, self._record, observer, self._schedule
+        )
         self._waiting = Waiting(settings.max_queue)
+        self._most_of_one = max(1, settings.max_concurrency - max(1, settings.max_concurrency // _KEPT_FREE))
+        self._held: dict[str, int] = {}
+        self._barred: set[str] = set()
         self._pendings: dict[Key, Pending] = {}
         self._calls: dict[asyncio.Task[None], Call] = {}
         self._scheduled = False
@@ -101,7 +110,7 @@ class Iam:
         """Ask one harmless question, past queue and breaker. The failure's code, or an empty string."""
         try:
             async with asyncio.timeout(self._settings.timeout.total_s):
-                await self._api.ask([_PROBE], Note("", None))
+                await self._api.ask([_PROBE], Note("", None, fresh=True))
         except CallFailure as failure:
             return failure.code if failure.counts else ""
         except TimeoutError:
@@ -117,25 +126,34 @@ class Iam:
         tasks = [*self._calls]
         if self._prober is not None:
             tasks.append(self._prober)
-        self._waiting.take(len(self._waiting))
+        self._waiting.take_all()
         for pending in list(self._pendings.values()):
             pending.resolve(unknown(fault("iam_overloaded", "the client of IAM was closed")))
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, self._proof.aclose(), return_exceptions=True)
 
     def _put(self, ask: Ask, index: int, question: Question) -> None:
         key = question.key
         pending = self._pendings.get(key)
         if pending is None:
             free = (self._places.limit - self._places.in_use) * self._api.max_size
-            if self._waiting.full_for(key[0], free):
-                ask.answer(index, unknown(fault("iam_overloaded", "iam.max_queue")))
+            if self._waiting.full(free) and not self._make_room(key[0]):
+                ask.answer(index, unknown(_overloaded()))
                 return
             pending = Pending(question, key, self._pendings, ask)
             self._waiting.add(pending)
             self._schedule()
         pending.join(ask, index)
+
+    def _make_room(self, subject: str) -> bool:
+        """The queue is full: whether somebody else's question has to go."""
+        surplus = self._waiting.surplus(subject)
+        if surplus is None:
+            return False
+        self._waiting.drop(surplus)
+        surplus.resolve(unknown(_overloaded()))
+        return True
 
     def _expire(self, ask: Ask) -> None:
         for index in self._leave(ask, hung_up=False):
@@ -167,26 +185,38 @@ class Iam:
             refusal_s = self._breaker.refusal_s()
             if refusal_s > 0:
                 self._refuse_all(refusal_s)
-            elif self._places.try_acquire():
-                ticket = self._breaker.admit(self._settings.timeout.total_s + _TRIAL_MARGIN_S)
-                self._start(Call(self._means, self._waiting.take(self._api.max_size), ticket))
-            else:
+            elif not self._places.try_acquire():
+                break
+            elif not self._send():
+                self._places.release()
                 break
         self._show()
 
+    def _send(self) -> bool:
+        """Start the next call, in a place that is ours. False if only those wait who have calls enough."""
+        batch = self._waiting.take(self._api.max_size, self._barred)
+        if not batch:
+            return False
+        ticket = self._breaker.admit(self._settings.timeout.total_s + _TRIAL_MARGIN_S, batch[0].key[0])
+        self._start(Call(self._means, batch, ticket))
+        return True
+
     def _refuse_all(self, refusal_s: float) -> None:
-        for pending in self._waiting.take(len(self._waiting)):
+        for pending in self._waiting.take_all():
             pending.resolve(unknown(_circuit_open(refusal_s)))
 
     def _start(self, call: Call) -> None:
         task = asyncio.get_running_loop().create_task(call.run())
         call.task = task
         self._calls[task] = call
+        self._hold(call.subject, 1)
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._places.release()
-        self._calls.pop(task).close()
+        call = self._calls.pop(task)
+        call.close()
+        self._hold(call.subject, -1)
         if not task.cancelled() and (bug := task.exception()) is not None:
             self._observer.bug("iam", bug)
         if self._waiting:
@@ -194,11 +224,41 @@ class Iam:
         if self._breaker.state != CLOSED:
             self._probe_by_itself()
 
+    def _hold(self, subject: str, calls: int) -> None:
+        """One more or less call of one subject alone."""
+        if not subject:
+            return
+        held = self._held.get(subject, 0) + calls
+        if held:
+            self._held[subject] = held
+        else:
+            del self._held[subject]
+        if held >= self._most_of_one:
+            self._barred.add(subject)
+        elif self._barred:
+            self._barred.discard(subject)
+
     def _probe_by_itself(self) -> None:
         """From the first failure on there is a task that tries, where the policy says `probe`."""
         interval_s = self._settings.breaker.probe_s
         if interval_s is not None and self._prober is None:
-            self._prober = asyncio.get_running_loop().create_task(probe_loop(self._breaker, self.probe, interval_s))
+            self._prober = asyncio.get_running_loop().create_task(
+                probe_loop(self._breaker, self._probe_until_known, interval_s, believed=lambda: self._proof.believed)
+            )
+
+    async def _probe_until_known(self) -> str:
+        """While one probe is silent, the next goes out beside it: IAM may be back, and that one never answered."""
+        interval_s = self._settings.breaker.probe_s
+        asked: set[asyncio.Task[str]] = set()
+        try:
+            while True:
+                asked.add(asyncio.get_running_loop().create_task(self.probe()))
+                over, _ = await asyncio.wait(asked, timeout=interval_s, return_when=asyncio.FIRST_COMPLETED)
+                if over:
+                    return min(task.result() for task in over)
+        finally:
+            for task in asked:
+                task.cancel()
 
     def _show(self) -> None:
         if len(self._waiting) != self._shown:
@@ -208,6 +268,10 @@ class Iam:
 
 def _circuit_open(refusal_s: float) -> GatewayError:
     return fault("iam_circuit_open", "the circuit of IAM is open", refusal_s)
+
+
+def _overloaded() -> GatewayError:
+    return fault("iam_overloaded", "iam.max_queue")
 
 
 def _too_late() -> GatewayError:

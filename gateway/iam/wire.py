@@ -18,7 +18,7 @@ from gateway.errors import GatewayError
 from gateway.iam.failure import Apart, CallFailure, invalid, of_status
 from gateway.model.settings import IamSettings
 from gateway.resilience.retry import retry_after_s
-from gateway.upstream.transport import HARMLESS, cause_of
+from gateway.upstream.transport import FRESH, HARMLESS, cause_of
 
 MAX_REPLY: Final = 1024 * 1024
 _SMALL: Final = 16 * 1024
@@ -35,10 +35,14 @@ _FAILURES: Final = (
 
 
 class Note(NamedTuple):
-    """What goes along with a call: the first caller's request id, and the trace context of this call, if any."""
+    """What goes along with a call: the first caller's request id, and the trace context of this call, if any.
+
+    `fresh`: over a new connection.
+    """
 
     request_id: str
     traceparent: bytes | None
+    fresh: bool = False
 
 
 class Target(NamedTuple):
@@ -67,6 +71,7 @@ class Wire:
             "pool": limits.connect_s,
         }
         self._extensions = {"timeout": timeout, HARMLESS: True}
+        self._fresh = {**self._extensions, FRESH: True}
 
     @property
     def base(self) -> str:
@@ -113,9 +118,8 @@ class Wire:
             headers.append((b"x-request-id", note.request_id.encode()))
         if note.traceparent is not None:
             headers.append((b"traceparent", note.traceparent))
-        request = httpx.Request(
-            method, url, headers=headers, stream=httpx.ByteStream(content), extensions=self._extensions
-        )
+        extensions = self._fresh if note.fresh else self._extensions
+        request = httpx.Request(method, url, headers=headers, stream=httpx.ByteStream(content), extensions=extensions)
         request.read()  # from memory: the transport sees a body that it can send again
         try:
             response = await self._transport.handle_async_request(request)

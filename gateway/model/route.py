@@ -36,9 +36,10 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BreakerPolicy:
-    """When a circuit opens, and for how long. `failure_rate` is a fraction; None turns it (or `probe_s`) off.
+    """When a circuit opens, and for how long. `failure_rate` is a fraction; None turns it off.
 
-    `rate_is_set`: the configuration names a rate of its own.
+    `rate_is_set`: the configuration names a rate of its own. `probe_s`: how often the gateway tries by itself; 0 turns
+    it off, None leaves it to whoever can tell how the dependency is.
     """
 
     failure_threshold: int = 5

@@ -120,7 +120,7 @@ class IamSettings:
     token: str | None = field(default=None, repr=False)
     timeout: IamTimeouts = IamTimeouts()
     retry: RetryPolicy = RetryPolicy(attempts=2, backoff_s=0.05)
-    breaker: BreakerPolicy = BreakerPolicy(open_for_s=5.0, open_for_max_s=60.0)
+    breaker: BreakerPolicy = BreakerPolicy(open_for_s=5.0, open_for_max_s=60.0, probe_s=1.0)
     batch_max_size: int = 50
     max_concurrency: int = 8
     max_queue: int = 10_000

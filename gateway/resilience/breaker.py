@@ -18,6 +18,7 @@ make a call fail.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import time
@@ -72,6 +73,7 @@ class Breaker:
         self.forced: str | None = None
         self.generation = 0
         self.last_failure = ""
+        self.on_try: list[Callable[[], asyncio.Future[None]]] = []
         self._observer = observer
         self._clock = clock
         self._wall = wall
@@ -193,9 +195,10 @@ class Breaker:
                 self._storage.reset_counter()
             self._tally.success(now)
 
-    def failed(self, ticket: Ticket, code: str) -> Blame:
+    def failed(self, ticket: Ticket, code: str, blame: Blame | None) -> Blame:
         """Called by `Ticket.failure`. Whose failure it is: only the dependency's own counts as consecutive."""
-        blame = self.evidence.blame(ticket.answers)
+        if blame is None:
+            blame = self.evidence.blame(ticket.answers)
         if ticket is self._trial:
             self._trial_failed(code, blame)
         elif ticket.generation == self.generation:
@@ -208,7 +211,9 @@ class Breaker:
         if blame is Blame.DEPENDENCY:
             self.last_failure = code
             self._storage.increment_counter()
-        self._tally.failure(now, consecutive=blame is Blame.DEPENDENCY)
+        silence, threshold = self.evidence.silence, self.policy.failure_threshold
+        at_least = min(silence.calls, threshold) if silence.proves(threshold) else 0
+        self._tally.failure(now, consecutive=blame is Blame.DEPENDENCY, at_least=at_least)
         reason = self._reason_to_open(now)
         if reason and not self.forced:
             self.last_failure = code
@@ -263,6 +268,17 @@ class Breaker:
             self._open_until = self._clock()
         self.forced = None
 
+    def try_now(self) -> list[asyncio.Future[None]]:
+        """An operator wants the next trial now: that of whoever probes (done with the futures), else a request's."""
+        if not self.on_try:
+            self.end_open_time()
+        return [told() for told in self.on_try]
+
+    def end_open_time(self) -> None:
+        """The next request is the trial."""
+        if self.state == OPEN and not self.forced:
+            self._open_until = self._clock()
+
     def changed(self, before: str, after: str) -> None:
         """Called by the state machine on every change: forget what belongs to the state before, and tell."""
         if before == after:
@@ -273,6 +289,8 @@ class Breaker:
         if after == OPEN:
             self._opened_at = self._wall()
             self._open_until = self._clock() + self._open_time_s()
+        elif after == HALF_OPEN:
+            self.evidence.forget_silence()
         elif after == CLOSED:
             self._failed_trials = 0
             self._tally.clear()

@@ -2,12 +2,15 @@
 
 A failure belongs to a dependency only if the dependency answered nobody else while the failing request was open.
 Otherwise it belongs to that request alone. Breakers, degrade rules, set-asides and trials read this verdict.
+A dependency that answers nobody is at fault whatever else speaks for it: so many questions of at least three subjects
+failed, and not one was answered since the first of them (`silence`).
 Deliberately absent: what counts as an answer or a failure; that is for whoever knows the protocol.
 """
 
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from math import inf
 from typing import Final
 
@@ -31,10 +34,11 @@ class Evidence:
     else was answered meanwhile. `answered_s` is the time of the last answer, minus infinity before the first.
     """
 
-    __slots__ = ("_answered", "_failed", "_latest", "answered_s", "answers")
+    __slots__ = ("_answered", "_failed", "_latest", "_silence", "answered_s", "answers")
 
     def __init__(self) -> None:
         self.answers = 0
+        self._silence = Silence(0)
         self.answered_s = -inf
         self._latest = ""
         self._answered: dict[str, float] = {}
@@ -70,6 +74,23 @@ class Evidence:
         self._note_latest()
         return _since(self._answered, since_s) <= _since(self._failed, since_s)
 
+    def unanswered(self, subjects: Iterable[str]) -> Silence:
+        """One call failed with the questions of these subjects, one each: what is known since the last answer."""
+        silence = self.silence
+        silence.add(subjects)
+        return silence
+
+    @property
+    def silence(self) -> Silence:
+        """What failed since the last answer."""
+        if self._silence.since != self.answers:
+            self._silence = Silence(self.answers)
+        return self._silence
+
+    def forget_silence(self) -> None:
+        """A trial is to come: it is judged by itself."""
+        self._silence = Silence(self.answers)
+
     def _note_latest(self) -> None:
         if self.answered_s > -inf:
             _note(self._answered, self._latest, self.answered_s)
@@ -77,6 +98,30 @@ class Evidence:
     def forget_failures(self) -> None:
         """The circuit closed: count anew."""
         self._failed.clear()
+
+
+class Silence:
+    """The calls and questions that failed since answer number `since`, and whose they were."""
+
+    __slots__ = ("_subjects", "calls", "questions", "since")
+
+    def __init__(self, since: int) -> None:
+        self.since = since
+        self.calls = 0
+        self.questions = 0
+        self._subjects: set[str] = set()
+
+    def add(self, subjects: Iterable[str]) -> None:
+        """One more call failed."""
+        self.calls += 1
+        for subject in subjects:
+            self.questions += 1
+            if len(self._subjects) < WIDESPREAD:  # more are not needed to know that there are so many
+                self._subjects.add(subject)
+
+    def proves(self, questions: int) -> bool:
+        """Whether it is the dependency's own: so many questions failed, of at least three subjects."""
+        return self.questions >= questions and len(self._subjects) >= WIDESPREAD
 
 
 def _since(latest: dict[str, float], since_s: float) -> set[str]:

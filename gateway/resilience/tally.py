@@ -46,10 +46,13 @@ class Tally:
             self._add_answered(now)
         self._answered += 1
 
-    def failure(self, now: float, *, consecutive: bool = True) -> None:
-        """A call failed. `consecutive`: the dependency is to blame; the share of failed calls has it either way."""
+    def failure(self, now: float, *, consecutive: bool = True, at_least: int = 0) -> None:
+        """A call failed. `consecutive`: the dependency is to blame; the share of failed calls has it either way.
+
+        `at_least`: so many in a row are the dependency's own, as is known now.
+        """
         if consecutive:
-            self.consecutive += 1
+            self.consecutive = max(self.consecutive + 1, at_least)
         if self._window is not None:
             self._add_answered(now)
             self._window.add(now, calls=1, marked=1)

@@ -11,7 +11,7 @@ class _Issuer(Protocol):
     """What a ticket needs of the breaker that issued it."""
 
     def succeeded(self, ticket: Ticket) -> None: ...
-    def failed(self, ticket: Ticket, code: str) -> Blame: ...
+    def failed(self, ticket: Ticket, code: str, blame: Blame | None) -> Blame: ...
     def released(self, ticket: Ticket) -> None: ...
     def check(self, ticket: Ticket) -> None: ...
 
@@ -46,12 +46,15 @@ class Ticket:
             self._settled = True
             self._breaker.succeeded(self)
 
-    def failure(self, code: str) -> Blame:
-        """The request failed, with a code of the table. Returns whose failure it is; REQUEST if already settled."""
+    def failure(self, code: str, blame: Blame | None = None) -> Blame:
+        """The request failed, with a code of the table. Returns whose failure it is; REQUEST if already settled.
+
+        `blame`: the verdict of who knows more than who was answered; None judges by that alone.
+        """
         if self._settled:
             return Blame.REQUEST
         self._settled = True
-        return self._breaker.failed(self, code)
+        return self._breaker.failed(self, code, blame)
 
     def neutral(self) -> None:
         """Nothing was learnt: the caller left, or we could not ask."""

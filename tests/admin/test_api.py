@@ -24,7 +24,15 @@ PATIENCE_S = 20.0
 ALLOWED = {"authorization": "Bearer allow"}
 DOCUMENTS = ["/status", "/routes", "/breakers", "/config", "/health/systems"]
 GET = ["/", "/page.js", "/page.css", "/livez", "/readyz", "/metrics", "/status/stream", *DOCUMENTS]
-POST = ["/-/reload", "/-/drain", "/cache/purge", "/breakers/iam/open", "/breakers/iam/close", "/breakers/iam/auto"]
+POST = [
+    "/-/reload",
+    "/-/drain",
+    "/cache/purge",
+    "/breakers/iam/open",
+    "/breakers/iam/close",
+    "/breakers/iam/auto",
+    "/breakers/iam/try",
+]
 
 
 async def until(found: Callable[[], Awaitable[Any]]) -> Any:

@@ -142,8 +142,6 @@ FAULTS = [
     IamFault("500", status("500 Internal Server Error"), "iam_error"),
     IamFault("502", status("502 Bad Gateway"), "iam_error"),
     IamFault("503", status("503 Service Unavailable", "Retry-After: 7"), "iam_error", asks_for_s=7),
-    IamFault("every item an error", items(decision=False, context=_ERROR), "iam_error", counts=False),
-    IamFault("permits with errors", items(decision=True, context=_ERROR), "iam_error", counts=False),
     IamFault("FIN", plays(end="fin"), "iam_unreachable"),
     IamFault("RST", plays(end="rst"), "iam_unreachable"),
     IamFault("RST before the body was read", plays(end="rst", early=True), "iam_unreachable"),
@@ -179,6 +177,8 @@ FAULTS = [
         degrades=False,
     ),
     IamFault("422", status("422 Unprocessable Content"), "iam_rejected", counts=False, degrades=False),
+    IamFault("every item an error", items(decision=False, context=_ERROR), "iam_error", counts=False, degrades=False),
+    IamFault("permits with errors", items(decision=True, context=_ERROR), "iam_error", counts=False, degrades=False),
     IamFault(
         "one item an error among permits",
         last(decision=False, context=_ERROR),

@@ -28,7 +28,7 @@ server:
 iam:
   url: "IAM"
   timeout: {connect: 500ms, read: 500ms, total: 800ms}
-  circuit_breaker: {failure_threshold: 5, open_for: 20s}
+  circuit_breaker: {failure_threshold: 5, open_for: 20s, probe: off}
 identity: {header: {name: X-User}}
 upstreams: {inventory: {url: "UPSTREAM"}}
 routes:

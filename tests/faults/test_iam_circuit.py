@@ -41,7 +41,7 @@ routes:
   - {id: inventory, path: /inventory/*, upstream: inventory, authorize: ["read system:inventory"]}
 """
 BREAKERS = {
-    "counting": "{failure_threshold: 3, open_for: 1s, open_for_max: 3s}",
+    "counting": "{failure_threshold: 3, open_for: 1s, open_for_max: 3s, probe: off}",
     "rating": "{failure_threshold: 1000, failure_rate: 50%, min_calls: 10, window: 60s, open_for: 60s, probe: 200ms}",
 }
 HEADERS = {"Authorization": "Bearer alice"}
@@ -60,10 +60,14 @@ class Scene:
         return await self.gateway.ask("/inventory/7", headers=HEADERS)
 
     async def open_circuit(self) -> None:
+        """Three failures, and a second since the last answer."""
         self.iam.fault = DOWN
         for _ in range(3):
             assert (await self.ask()).code == "iam_unreachable"
-        assert (await self.gateway.breaker())["state"] == "open"
+        await until(self.refused)
+
+    async def refused(self) -> bool:
+        return (await self.ask()).code == "iam_circuit_open"
 
     async def until_trial_is_due(self) -> None:
         async def due() -> bool:

@@ -209,7 +209,7 @@ def answered(fault: IamFault, row: Row, outcome: Outcome) -> None:
 def counted(fault: IamFault, outcome: Outcome) -> None:
     """Who is denied is denied by their own answer, who is permitted is served at once and undegraded."""
     assert outcome.failures == (1 if fault.counts else 0)
-    assert 1 <= outcome.calls <= 6, "the call and its two questions apart, each once more where a connection was dead"
+    assert 1 <= outcome.calls <= 8, "the call, its two questions apart, the probe, each again for a dead connection"
     assert (outcome.denied.status, outcome.denied.code, outcome.denied.degraded) == (403, "iam_denied", None)
     assert (outcome.permitted.status, outcome.permitted.degraded) == (200, None)
     assert not outcome.cookies

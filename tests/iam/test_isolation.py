@@ -181,13 +181,16 @@ async def test_an_items_own_error_beside_decided_ones_is_isolated(bench):
     assert decisions[1].isolated
 
 
-async def test_when_every_item_has_an_error_it_is_iams_own(bench):
+async def test_an_items_own_error_is_isolated_also_when_there_is_nothing_else(bench):
     bench.transport.reply = lambda items: answer(
-        200, {"evaluations": [{"decision": False, "context": {"error": {"status": 500}}}] * 2}
+        200, {"evaluations": [{"decision": False, "context": {"error": {"status": 500}}}] * len(items)}
     )
-    decisions = await bench.decide(question("a"), question("b"))
-    assert codes(decisions) == ["iam_error"] * 2
-    assert not any(decision.isolated for decision in decisions)
+    for asked in ([question("a")], [question("a"), question("b")]):
+        decisions = await bench.decide(*asked)
+        assert codes(decisions) == ["iam_error"] * len(asked)
+        assert all(decision.isolated for decision in decisions)
+    assert bench.breaker.snapshot()["consecutive_failures"] == 0
+    assert bench.transport.probes == 0, "a well-formed reply proves that IAM works"
 
 
 async def test_a_question_that_is_no_unicode_text_is_rejected_alone(bench):

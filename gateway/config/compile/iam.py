@@ -57,7 +57,7 @@ def _breaker(keys: IamCircuitBreakerKeys) -> BreakerPolicy:
         rate_is_set="failure_rate" in keys.model_fields_set,
         window_s=keys.window,
         min_calls=keys.min_calls,
-        probe_s=keys.probe,
+        probe_s=keys.probe or None,
     )
 
 

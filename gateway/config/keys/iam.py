@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from gateway.config.keys.base import Keys, Maybe, group, key, optional
-from gateway.config.keys.types import Count, Duration, DurationOrZero, Flag, Secret, Share, Text, Word
+from gateway.config.keys.types import Count, Duration, DurationOrOff, DurationOrZero, Flag, Secret, Share, Text, Word
 from gateway.config.keys.upstreams import ClientTlsKeys
 
 
@@ -38,7 +38,7 @@ class IamCircuitBreakerKeys(Keys):
     )
     window: Duration = key("10s", "The time over which failure_rate is measured.")
     min_calls: Count = key(20, "Calls within `window` below which failure_rate does not count.")
-    probe: Maybe[Duration] = optional("How often the gateway tries an open circuit by itself. Off when left out.")
+    probe: DurationOrOff = key("1s", "How often the gateway tries an open circuit by itself; `off`: only callers do.")
 
 
 class BatchKeys(Keys):

@@ -10,6 +10,7 @@ from gateway.config.keys.base import Keys, Maybe, by_shape, key, optional
 from gateway.config.keys.types import (
     Count,
     Duration,
+    DurationOrOff,
     DurationOrZero,
     Flag,
     HeaderName,
@@ -58,7 +59,10 @@ class CircuitBreakerKeys(Keys):
     )
     window: Duration = key("10s", "The time over which failure_rate is measured.")
     min_calls: Count = key(20, "Calls within `window` below which failure_rate does not count.")
-    probe: Maybe[Duration] = optional("How often the gateway tries an open circuit by itself. Off when left out.")
+    probe: Maybe[DurationOrOff] = optional(
+        "How often the gateway tries an open circuit by itself, or `off`. When left out: as often as the upstream's "
+        "`health.path` is looked at, and off without one."
+    )
 
 
 class ResponseKeys(Keys):

@@ -127,6 +127,21 @@ DurationOrZero = TypeAliasType(
         _schema(_DURATION_TEXT, description="0s or more, with its unit: 0s, 250ms, 2s, 1m30s, 1h.", examples=["2s"]),
     ],
 )
+DurationOrOff = TypeAliasType(
+    "DurationOrOff",
+    Annotated[
+        float,
+        _unit(units.parse_duration, "bad-duration", zero=True),
+        BeforeValidator(lambda value: "0s" if value == "off" else value),
+        _schema(
+            _DURATION_TEXT,
+            {"const": "off"},
+            description="A duration with its unit, or `off`: 250ms, 2s, off.",
+            examples=["1s", "off"],
+        ),
+    ],
+)
+"""0 is off."""
 Size = TypeAliasType(
     "Size",
     Annotated[
