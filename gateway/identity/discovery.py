@@ -3,7 +3,7 @@
 Rules: `{issuer}/.well-known/openid-configuration` must name exactly the configured issuer (section 4.3), or whoever
 answers there could stand in for another; `jwks_uri` is https where the issuer is. The address of the keys is asked for
 again with every regular fetch and after a failure, not when a token's key is looked up: that costs one fetch, as with
-`jwks_url`.
+`jwks_url`. So it is good for a little less than the least time between two regular fetches.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from gateway.identity.jwks import fetch, shown
 from gateway.identity.keys import KeysUnusable, VerificationKeys, algorithms_of, parse
 
 WELL_KNOWN: Final = "/.well-known/openid-configuration"
-_GOOD_FOR_S: Final = 60.0
+_GOOD_FOR: Final = 0.85
+"""Of `jwks_refresh`; the key ring waits for 0.9 of it at least."""
 
 Clients = Callable[[str], httpx.AsyncClient]
 """The client for the origin of a URL."""
@@ -32,20 +33,27 @@ class DiscoverySource:
     initial: VerificationKeys | None = None
 
     def __init__(
-        self, issuer: str, algorithms: Sequence[str], clients: Clients, *, clock: Callable[[], float] = time.monotonic
+        self,
+        issuer: str,
+        algorithms: Sequence[str],
+        clients: Clients,
+        *,
+        refresh_s: float,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._issuer = issuer
         self._metadata_url = issuer.removesuffix("/") + WELL_KNOWN
         self.name = shown(self._metadata_url)
         self._algorithms = algorithms_of(algorithms)
         self._clients = clients
+        self._good_for_s = refresh_s * _GOOD_FOR
         self._clock = clock
         self._keys_url: str | None = None
         self._found_s = 0.0
 
     async def load(self) -> VerificationKeys:
         """See KeySource."""
-        if self._keys_url is None or self._clock() - self._found_s >= _GOOD_FOR_S:
+        if self._keys_url is None or self._clock() - self._found_s >= self._good_for_s:
             self._keys_url = await self._discovered()
             self._found_s = self._clock()
         url = self._keys_url

@@ -102,4 +102,4 @@ def _source(issuer: JwtIssuer, clients: Clients) -> KeySource:
         return FileSource(issuer.jwks_file, issuer.algorithms)
     if issuer.jwks_url is not None:
         return UrlSource(issuer.jwks_url, issuer.algorithms, clients(issuer.jwks_url))
-    return DiscoverySource(issuer.issuer, issuer.algorithms, clients)
+    return DiscoverySource(issuer.issuer, issuer.algorithms, clients, refresh_s=issuer.jwks_refresh_s)

@@ -84,8 +84,14 @@ class KeyRing:
 
     def update(self, refresh_s: float) -> None:
         """Fetch the keys so often from now on."""
+        if refresh_s == self._refresh_s:
+            return
         self._refresh_s = refresh_s
         self._next_fetch_s = min(self._next_fetch_s, self._clock() + refresh_s)
+        if self._refresher is not None:  # it sleeps by the time of before
+            self._refresher.cancel()
+            self._refresher = None
+            self.start()
 
     async def find(self, kid: str | None, algorithm: str) -> tuple[Key, ...]:
         """The keys to try now, perhaps none. Raises `identity_unavailable` while there never were any."""

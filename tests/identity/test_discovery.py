@@ -17,7 +17,7 @@ KEYS = "https://keys.example/certs"
 
 @pytest.fixture
 def source(http, monotonic):
-    return DiscoverySource(ISSUER, ("RS256",), lambda _: http, clock=monotonic)
+    return DiscoverySource(ISSUER, ("RS256",), lambda _: http, refresh_s=100, clock=monotonic)
 
 
 def metadata(httpx_mock, **changes) -> None:
@@ -38,7 +38,7 @@ async def test_a_look_up_asks_for_the_keys_alone_and_a_later_fetch_for_their_add
     await source.load()
     await source.load()
     assert [str(each.url) for each in httpx_mock.get_requests()] == [METADATA, KEYS, KEYS]
-    monotonic.now_s += 60
+    monotonic.now_s += 90
     metadata(httpx_mock, jwks_uri=KEYS + "/new")
     httpx_mock.add_response(url=KEYS + "/new", content=jwks(RSA))
     await source.load()
@@ -82,7 +82,7 @@ async def test_what_is_no_metadata_is_unusable(source, httpx_mock, answer):
 
 
 async def test_an_issuer_with_a_slash_at_its_end_has_one_in_its_metadata_too(http, httpx_mock, monotonic):
-    source = DiscoverySource("https://t.example/", ("RS256",), lambda _: http, clock=monotonic)
+    source = DiscoverySource("https://t.example/", ("RS256",), lambda _: http, refresh_s=100, clock=monotonic)
     content = {"issuer": "https://t.example/", "jwks_uri": KEYS}
     url = "https://t.example/.well-known/openid-configuration"
     httpx_mock.add_response(url=url, content=json.dumps(content).encode())

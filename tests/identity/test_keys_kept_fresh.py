@@ -147,6 +147,19 @@ async def test_keys_are_refreshed_in_the_background(ring, issuer, monotonic, sle
     assert len(await ring.find("rsa-2", "RS256")) == 1
 
 
+async def test_another_refresh_time_counts_from_now_on(ring, issuer, monotonic, sleeps):
+    ring.start()
+    await settle()
+    assert sleeps.asked_s == [600]
+    ring.update(600)
+    ring.update(60)
+    await settle()
+    assert sleeps.asked_s == [600, 60]
+    monotonic.now_s += 60
+    await sleeps.end()
+    assert issuer.asked == 2
+
+
 async def test_old_keys_are_kept_while_the_issuer_is_down(ring, issuer, monotonic, sleeps):
     ring.start()
     await settle()
