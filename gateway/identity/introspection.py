@@ -32,11 +32,13 @@ from gateway.model.settings import IntrospectionIdentity
 from gateway.model.subject import Subject
 from gateway.resilience.deadline import Deadline
 from gateway.upstream.auth import Credentials
+from gateway.upstream.transport import cause_of
 
 _log = logging.getLogger("gateway.identity")
 
 MAX_REMEMBERED_BYTES: Final = 64 * 1024 * 1024
 _TIMEOUT_S: Final = 5.0
+_TIMEOUTS: Final = httpx.Timeout(0.9 * _TIMEOUT_S)  # ends first, so that the cause is told
 _MAX_ANSWER_BYTES: Final = 64 * 1024
 _MAX_REFUSED: Final = 10_000
 _REFUSED_FOR_S: Final = 5.0
@@ -214,7 +216,7 @@ class _Endpoint:
         except GatewayError as error:
             raise _Unanswered(f"our credentials: {error.reason or error.code}") from None
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError) as error:
-            raise _Unanswered(type(error).__name__) from None
+            raise _Unanswered(cause_of(error)) from None
         if status != _OK:
             self._note(status)
             own = status in _OUR_CREDENTIALS or status >= _SERVER_ERROR or status == _TOO_MANY
@@ -233,7 +235,7 @@ class _Endpoint:
         form = {"token": token.decode("ascii"), "token_type_hint": "access_token"}
         body = bytearray()
         async with self._http.stream(
-            "POST", self._url, data=form, headers=headers, timeout=_TIMEOUT_S, follow_redirects=False
+            "POST", self._url, data=form, headers=headers, timeout=_TIMEOUTS, follow_redirects=False
         ) as response:
             if response.headers.get("content-encoding", "identity").lower() != "identity":
                 raise _Unanswered("answered with a content coding that was not asked for")

@@ -180,11 +180,14 @@ async def ask_the_operators_side(site: Site) -> list[str]:
     return [*said, open_metrics.text]
 
 
-@pytest.mark.parametrize("identity", ["jwt", "opaque"])
+@pytest.mark.parametrize("identity", ["jwt", "opaque", "elsewhere"])
 async def test_no_secret_is_anywhere(tmp_path: Path, receiver: Receiver, identity: str) -> None:
     issuer, mode = Issuer(), {"iam": "ok"}
     bearers = tokens(issuer)
-    settings = issuer.settings(tmp_path) if identity == "jwt" else "{opaque: {}}"
+    settings = "{opaque: {}}" if identity == "opaque" else issuer.settings(tmp_path)
+    if identity == "elsewhere":
+        places = "[header, {cookie: session}, {query: access_token}, websocket_protocol]"
+        settings = settings.removesuffix("}") + f", token: {places}}}"
 
     def write(iam: Server, upstream: Server) -> str:
         iam.answer, upstream.answer = answering(mode, bearers["mallory"]), upstream_answer
