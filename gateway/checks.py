@@ -4,7 +4,9 @@ A check's fragment is canonical JSON: keys sorted, no spaces, nothing escaped th
 and, with the subject's key, the identity of the question in cache and coalescing.
 
 Rules: the shape of a check is compiled once, so a value fills in exactly one JSON string and can never add a member,
-end a string or change a type; a check without placeholders is filled in once, at load. Deliberately absent: who asks
+end a string or change a type; a check without placeholders is filled in once, at load. Different values make different
+questions: of several in one text each ends where the template says, and a type that is filled in holds no `:`, because
+some protocols write `type:id`. Deliberately absent: who asks
 (the Subject), and what a placeholder stands for (`gateway.template.RequestValues`).
 """
 
@@ -15,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from json.encoder import encode_basestring
 from typing import Any, Final
 
+from gateway.errors import GatewayError
 from gateway.model.question import Check
 from gateway.model.route import CheckTemplate
 from gateway.template import Placeholder, Template, fill_tree
@@ -36,13 +39,16 @@ def make_check(action: Mapping[str, Any], resource: Mapping[str, Any], context: 
 class PreparedCheck:
     """One check of a route, compiled. `static` is the finished check where nothing has to be filled in."""
 
-    __slots__ = ("_pieces", "_template", "placeholders", "source", "static")
+    __slots__ = ("_composite", "_pieces", "_template", "_typed", "placeholders", "source", "static")
 
     def __init__(self, template: CheckTemplate) -> None:
         self.source = template.source
         self._template = template
         self._pieces = tuple(_merged(_fragment(template)))
         self.placeholders = frozenset(piece for piece in self._pieces if isinstance(piece, Placeholder))
+        self._composite = tuple(text for text in _templates(template) if len(text.placeholders) > 1)
+        type_ = template.resource.get("type")
+        self._typed = type_ if isinstance(type_, Template) and type_.placeholders else None
         self.static = None if self.placeholders else self._filled({})
 
     def fill(self, value: Value) -> Check:
@@ -51,12 +57,34 @@ class PreparedCheck:
 
     def _filled(self, values: Mapping[Placeholder, str]) -> Check:
         template, value = self._template, values.__getitem__
+        for text in self._composite:
+            text.fill_distinctly(value)
+        if self._typed is not None and ":" in self._typed.fill(value):
+            raise GatewayError("bad_request", "A value of the request cannot be the type of a resource.")
         return Check(
             fill_tree(template.action, value),
             fill_tree(template.resource, value),
             None if template.context is None else fill_tree(template.context, value),
             "".join(piece if isinstance(piece, str) else _inside_string(values[piece]) for piece in self._pieces),
         )
+
+
+def _templates(template: CheckTemplate) -> Iterator[Template]:
+    """Every text of a check."""
+    trees: list[Any] = [template.action, template.resource, template.context]
+    while trees:
+        tree = trees.pop()
+        if isinstance(tree, Template):
+            yield tree
+        elif isinstance(tree, Mapping):
+            trees += tree.values()
+        elif isinstance(tree, (list, tuple)):
+            trees += tree
+
+
+def runs_together(template: CheckTemplate) -> bool:
+    """Whether two values stand next to each other somewhere: no check can be filled in like that."""
+    return any(text.runs_together for text in _templates(template))
 
 
 def _inside_string(value: str) -> str:

@@ -2,12 +2,14 @@
 
 A value can therefore never change a check's shape, a path's segments or a JSON document. Rules (docs/configuration.md):
 a value that is missing, repeated or over 1 KiB is `bad_request`; values are percent-decoded once; where they fill in a
-path or query they are percent-encoded again. A header field is a value only if the upstream gets it like that.
+path or query they are percent-encoded again. In a question no two sets of values give the same text
+(`Template.fill_distinctly`). A header field is a value only if the upstream gets it like that.
 Deliberately absent: expressions, defaults, nesting.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,6 +24,8 @@ from gateway.model.subject import Subject, claim_of
 MAX_VALUE_BYTES: Final = 1024
 PLAIN: Final = ("method", "route.id", "route.path", "subject.id")
 NAMED: Final = ("path", "claim", "query", "header", "item")
+_FIXED: Final = frozenset({"route.id", "route.path"})
+"""What has the same value in every request that a template is filled in for."""
 _PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
 _DASHED: Final = bytes.maketrans(b"_.", b"--")
 _LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
@@ -68,6 +72,27 @@ class Template:
     def placeholders(self) -> tuple[Placeholder, ...]:
         """The placeholders in order."""
         return tuple(part for part in self.parts if isinstance(part, Placeholder))
+
+    @property
+    def runs_together(self) -> bool:
+        """Whether two values stand next to each other: where one ends and the other begins could not be told."""
+        kinds = [None if isinstance(part, str) else part.kind for part in self.parts]
+        return any(one and other and not {one, other} & _FIXED for one, other in itertools.pairwise(kinds))
+
+    def fill_distinctly(self, value: Callable[[Placeholder], str]) -> str:
+        """As `fill`, and other values would have given another text.
+
+        So that nobody can move the border between two values: each ends where what follows it in the template is
+        found first, or this is `bad_request`. The last value may hold anything.
+        """
+        filled = [part if isinstance(part, str) else value(part) for part in self.parts]
+        chosen = [at for at, part in enumerate(self.parts) if not isinstance(part, str) and part.kind not in _FIXED]
+        for at, following in itertools.pairwise(chosen):
+            between = "".join(filled[at + 1 : following])
+            if (filled[at] + between).find(between) != len(filled[at]):
+                detail = f"The value for {self.parts[at]} holds what stands between it and the next one."
+                raise GatewayError("bad_request", detail)
+        return "".join(filled)
 
     def fill(self, value: Callable[[Placeholder], str]) -> str:
         """The text with every placeholder replaced by its value as it is."""

@@ -37,6 +37,9 @@ folder of `routes.yaml`.
 **Placeholders** in checks and in the paths of aggregates: `{method}`, `{path.NAME}`, `{route.id}`, `{route.path}` (the
 template), `{subject.id}`, `{claim.NAME}`, `{query.NAME}`, `{header.NAME}`, and `{item.NAME}` in the check of a
 navigation. They are filled in after the check was parsed; a value that is missing, repeated or over 1 KiB is 400.
+Different values always make different questions. So two placeholders in one text need text between them, and a value
+that holds this text is 400: with `doc:{path.folder}:{path.name}` a folder holds no `:`. The last value may hold it, so
+put there what may. A type that is filled in holds no `:`.
 
 Every mistake is reported, all at once, as `FILE:LINE:COL: error[id]: message`; `gateway validate` shows them and, for
 a file without any, what every route does when IAM is down.

@@ -62,6 +62,7 @@ CHECKS = [
     ("authorize: [‸read]", "bad-check", '"<action> <type>:<id>", like "read system:inventory"'),
     ('authorize: ["read system:r", ‸"read system"]', "bad-check", "<action>"),
     ('authorize: [‸"read system:a b"]', "bad-check", "<action>"),
+    ('authorize: [‸"read a:{header.b}{header.c}"]', "bad-check", "put text between two placeholders"),
     ('authorize: [‸"read :a"]', "bad-check", "<action>"),
     ('authorize: [‸"read system:"]', "bad-check", "<action>"),
     ('authorize: [‸""]', "empty-value", "must not be empty"),

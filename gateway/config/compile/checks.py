@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from gateway.checks import runs_together
 from gateway.config.compile.world import World
 from gateway.config.keys.checks import CheckKeys
 from gateway.config.problems import Mark, near, quoted
@@ -52,6 +53,14 @@ class Scope:
 
 def compile_check(check: str | CheckKeys, mark: Mark, scope: Scope, world: World) -> CheckTemplate | None:
     """One check, or None with what is wrong noted at `mark`."""
+    template = _compiled(check, mark, scope, world)
+    if template is not None and runs_together(template):
+        message = f"{quoted(template.source)}: put text between two placeholders, or different values make one question"
+        world.problems.error(mark, "bad-check", message)
+    return template
+
+
+def _compiled(check: str | CheckKeys, mark: Mark, scope: Scope, world: World) -> CheckTemplate | None:
     if isinstance(check, str):
         return _from_text(str(check), mark, scope, world)
     fill = filling(mark, scope, world)
