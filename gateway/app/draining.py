@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Sequence
 from typing import Final
 
 from gateway.app.listeners import Server
@@ -37,26 +38,33 @@ def notice_s(settings: ServerSettings) -> float:
 
 
 async def drain(
-    gateway: Gateway, server: Server, serving: asyncio.Task[None], timeout_s: float, notice_s: float = 0.0
+    gateway: Gateway,
+    servers: Sequence[Server],
+    serving: Sequence[asyncio.Task[None]],
+    timeout_s: float,
+    notice_s: float = 0.0,
 ) -> int:
-    """End what `server` serves; `serving` is its task. How many requests were not over in time."""
+    """End what `servers` serve; `serving` are their tasks. How many requests were not over in time."""
     loop = asyncio.get_running_loop()
     gateway.begin_to_end()
-    server.close_after_responses()
+    for server in servers:
+        server.close_after_responses()
     await asyncio.sleep(notice_s)
     begun_s = loop.time()
     end_s, idle_end_s = begun_s + timeout_s, begun_s + min(IDLE_S, timeout_s / 2)
 
     def serves() -> bool:
         """Somebody is served, or may be about to ask."""
-        return gateway.in_flight > 0 or (bool(server.server_state.connections) and loop.time() < idle_end_s)
+        connected = any(server.server_state.connections for server in servers)
+        return gateway.in_flight > 0 or (connected and loop.time() < idle_end_s)
 
-    await server.stop_listening()
+    await asyncio.gather(*(server.stop_listening() for server in servers))
     while serves() and loop.time() < end_s:  # noqa: ASYNC110 - an event would cost every request
         await asyncio.sleep(_LOOK_S)
     broken_off = gateway.in_flight
-    server.end(within_s=max(0.0, end_s - loop.time()))
-    await asyncio.wait((serving,))
-    if server.server_state.tasks:
-        await asyncio.wait(server.server_state.tasks, timeout=ANSWER_S)
+    for server in servers:
+        server.end(within_s=max(0.0, end_s - loop.time()))
+    await asyncio.wait(serving)
+    if left := [task for server in servers for task in server.server_state.tasks]:
+        await asyncio.wait(left, timeout=ANSWER_S)
     return broken_off

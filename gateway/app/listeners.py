@@ -10,7 +10,8 @@ import socket
 import ssl
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Final
 
 from starlette.types import ASGIApp
@@ -42,6 +43,26 @@ ADMIN_CONNECTIONS: Final = 256
 
 class CannotServeError(Exception):
     """A listener cannot be had: one line for the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sockets:
+    """The sockets of one process. `decisions` is None where there is no decision listener."""
+
+    public: socket.socket
+    admin: socket.socket
+    decisions: socket.socket | None
+
+    @classmethod
+    def of(cls, settings: ServerSettings, take: Callable[[Address], socket.socket]) -> Sockets:
+        """`take` is how the addresses of requests are taken: `bind`, or `reserve` for workers."""
+        public, admin = take(settings.listen), bind(settings.admin)
+        return cls(public, admin, None if settings.decisions is None else take(settings.decisions))
+
+    def shown(self) -> tuple[str, ...]:
+        """The addresses, with the ports that the system chose where the file says 0."""
+        sockets = (self.public, self.admin, self.decisions)
+        return tuple(str(Address(*each.getsockname()[:2])) for each in sockets if each is not None)
 
 
 def bind(address: Address) -> socket.socket:

@@ -12,9 +12,8 @@ import dataclasses
 import logging
 import os
 import signal
-import socket
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -27,7 +26,7 @@ from gateway.app import garbage, open_files, words
 from gateway.app.certificates import Certificates
 from gateway.app.draining import drain, notice_s
 from gateway.app.last_good import load_for_worker
-from gateway.app.listeners import CannotServeError, Server, admin_config, bind, bind_unix, inherited, reserve
+from gateway.app.listeners import CannotServeError, Server, Sockets, admin_config, bind, bind_unix, inherited, reserve
 from gateway.app.running import Gateway
 from gateway.app.together import OWN_STATUS, SNAPSHOT
 from gateway.app.watch import reload_on_change
@@ -119,13 +118,12 @@ def serve(configuration: Configuration, overrides: Overrides, *, workers: int = 
     settings = configuration.server
     open_files.provide_for(settings.max_connections)
     if workers == 1:
-        public, admin = bind(settings.listen), bind(settings.admin)
-        _run(Process(configuration, overrides, public, admin).run())
+        _run(Process(configuration, overrides, Sockets.of(settings, bind)).run())
         return
-    public, admin = reserve(settings.listen), bind(settings.admin)
+    sockets = Sockets.of(settings, reserve)
     close_log = log_to_stderr(settings)
     try:
-        _run(Supervisor(configuration, overrides.arguments(configuration), public, admin, close_log).run(workers))
+        _run(Supervisor(configuration, overrides.arguments(configuration), sockets, close_log).run(workers))
     finally:
         close_log()
 
@@ -140,8 +138,9 @@ def serve_as_worker(file: Path, overrides: Overrides) -> None:
     _end_at_once_before_serving()
     place = Place.parse(os.environ[WORKER_VARIABLE])
     configuration, problems = load_for_worker(file, place.last_good, place.socket.parent)
-    sockets = inherited(place.listening), bind_unix(str(place.socket))
-    _run(Process(overrides.over(configuration), overrides, *sockets, place=place, problems=problems).run())
+    decisions = None if place.decisions is None else inherited(place.decisions)
+    sockets = Sockets(inherited(place.listening), bind_unix(str(place.socket)), decisions)
+    _run(Process(overrides.over(configuration), overrides, sockets, place=place, problems=problems).run())
 
 
 def _run(serving: Coroutine[Any, Any, None]) -> None:
@@ -171,16 +170,15 @@ class Process:
         self,
         configuration: Configuration,
         overrides: Overrides,
-        public: socket.socket,
-        admin: socket.socket,
+        sockets: Sockets,
         *,
         place: Place | None = None,
         problems: Sequence[str] = (),
     ) -> None:
         self._configuration = configuration
         self._overrides = overrides
-        self._sockets = (public, admin)
-        self._addresses = ("", "") if place else (_shown(public), _shown(admin))
+        self._sockets = sockets
+        self._addresses = () if place else sockets.shown()
         self._place = place
         self._problems = list(problems)
         self._signalled = False
@@ -193,18 +191,19 @@ class Process:
         gateway = Gateway(self._configuration, telemetry, self._overrides.over, recent)
         feed = Feed(gateway.status)
         self._take_signals(gateway, telemetry)
-        public, admin = self._servers(gateway, telemetry, feed)
-        tasks = [asyncio.create_task(public.run_on_socket()), asyncio.create_task(admin.run_on_socket())]
+        servers, admin = self._servers(gateway, telemetry), self._admin(gateway, telemetry, feed)
+        serving = [asyncio.create_task(server.run_on_socket()) for server in servers]
+        tasks = [*serving, asyncio.create_task(admin.run_on_socket())]
         watching = asyncio.create_task(reload_on_change(gateway))
         told = asyncio.create_task(gateway.draining.wait())
         garbage.settle()
-        gateway.listening = await _come_up((public, admin), (told, *tasks))
+        gateway.listening = await _come_up((*servers, admin), (told, *tasks))
         if gateway.listening:
             self._began(gateway)
         await asyncio.wait((told, *tasks), return_when=asyncio.FIRST_COMPLETED)
         gateway.draining.set()
         watching.cancel()
-        await self._drain(gateway, public, tasks[0])
+        await self._drain(gateway, servers, serving)
         feed.close()
         admin.should_exit = True
         await asyncio.gather(told, watching, *tasks, return_exceptions=True)
@@ -216,7 +215,7 @@ class Process:
         if self._place is None:
             for line in self._configuration.warnings:
                 _LOG.warning("%s", line)
-            _LOG.info("%s", words.serving(self._configuration, *self._addresses))
+            _LOG.info("%s", words.serving(self._configuration, self._addresses))
             return
         gateway.tells_of_reloads = self._place.number == 0
         gateway.when_changed = self._place.last_good.keep
@@ -227,32 +226,47 @@ class Process:
         for level, line in words.reloaded("failure", "a worker that starts", self._configuration, self._problems):
             _LOG.log(level, "[config] %s", line)
 
-    async def _drain(self, gateway: Gateway, public: Server, serving: asyncio.Task[None]) -> None:
+    async def _drain(self, gateway: Gateway, servers: Sequence[Server], serving: Sequence[asyncio.Task[None]]) -> None:
         settings = gateway.composition.configuration.server
         notice = notice_s(settings)
         if self._place is None:
             _LOG.info("%s", words.draining(self._why, notice, settings.drain_timeout_s))
-        broken_off = await drain(gateway, public, serving, settings.drain_timeout_s, notice)
+        broken_off = await drain(gateway, servers, serving, settings.drain_timeout_s, notice)
         if self._place is None:
             _LOG.log(logging.WARNING if broken_off else logging.INFO, "%s", words.stopped(broken_off))
         elif broken_off:
             _LOG.warning("a worker has %s", words.stopped(broken_off))
 
-    def _servers(self, gateway: Gateway, telemetry: Telemetry, feed: Feed) -> tuple[Server, Server]:
+    def _servers(self, gateway: Gateway, telemetry: Telemetry) -> list[Server]:
+        """The public listener's, and the decision listener's where there is one."""
         settings = self._configuration.server
         config = uvicorn_config(gateway.pipeline, settings, on_refusal=telemetry.refused, lifespan="off")
         config.listener.refusals.on_count = telemetry.observer.connection_refused
-        public = Server(config, self._sockets[0])
-        certificates = Certificates(public, settings.tls)
+        servers = [Server(config, self._sockets.public)]
+        listeners = [config.listener]
+        if self._sockets.decisions is not None:
+            # Plain HTTP, as the other proxy is beside it; what it asks of the public listener's TLS is its own.
+            config = uvicorn_config(
+                gateway.decisions, replace(settings, tls=None), on_refusal=telemetry.refused, lifespan="off"
+            )
+            config.listener.refusals.on_count = telemetry.observer.connection_refused
+            servers.append(Server(config, self._sockets.decisions))
+            listeners.append(config.listener)
+        certificates = Certificates(servers[0], settings.tls)
 
         async def reloaded(settings: ServerSettings) -> None:
-            config.listener.update(settings)
+            for listener in listeners:
+                listener.update(settings)
             await certificates.renew(settings.tls)
 
         gateway.when_reloaded = reloaded
+        return servers
+
+    def _admin(self, gateway: Gateway, telemetry: Telemetry, feed: Feed) -> Server:
         own = {SNAPSHOT: telemetry.snapshot, OWN_STATUS: gateway.own_status}
+        settings = self._configuration.server
         operators = worker_app(gateway, own) if self._place is not None else admin_app(gateway, settings, feed)
-        return public, Server(admin_config(operators, settings), self._sockets[1])
+        return Server(admin_config(operators, settings), self._sockets.admin)
 
     def _take_signals(self, gateway: Gateway, telemetry: Telemetry) -> None:
         loop = asyncio.get_running_loop()
@@ -289,12 +303,6 @@ class Process:
             gateway.draining.set()
 
         loop.add_reader(lifeline, alone)
-
-
-def _shown(listening: socket.socket) -> str:
-    """The address of a socket, with the port that the system chose where the file says 0."""
-    host, port = listening.getsockname()[:2]
-    return str(Address(host, port))
 
 
 async def _come_up(servers: Sequence[Server], or_any: Sequence[asyncio.Task[Any]]) -> bool:

@@ -22,6 +22,7 @@ from gateway.app.composition import Composition, compose
 from gateway.app.shared import Parts
 from gateway.app.status import Status
 from gateway.config import ConfigurationError, load, masked, weakened
+from gateway.decide.pipeline import DecisionPipeline
 from gateway.forwarded import RequestBuilder
 from gateway.model.settings import Configuration, ServerSettings
 from gateway.pipeline import Pipeline
@@ -32,7 +33,7 @@ _LOG: Final = logging.getLogger("gateway")
 
 _TRY_S: Final = 3.0
 """How long an operator waits for what a trial of the gateway's own says."""
-_AT_START: Final = ("listen", "admin", "admin_token", "admin_hosts", "access_log", "log")
+_AT_START: Final = ("listen", "admin", "decisions", "admin_token", "admin_hosts", "access_log", "log")
 """What of `server` a reload does not change."""
 BY_CHANGE: Final = "a change of its folder"
 """A reload that nobody asked for: what it found is told once, however often the folder changes."""
@@ -72,6 +73,7 @@ class Gateway:
         self.composition = compose(configuration, telemetry.observer, Parts())
         self.composition.parts.settle()
         self.pipeline = Pipeline(self.composition.site, telemetry.observer, RequestBuilder())
+        self.decisions = DecisionPipeline(self.composition.site, telemetry.observer)
         self.listening = False
         self.draining = asyncio.Event()
         self.reload_problems: tuple[str, ...] = ()
@@ -170,7 +172,7 @@ class Gateway:
             self._telemetry.observer.breaker_removed(name, before.breakers[name].kind)
         self._warn(before.configuration, configuration)
         self.composition = after
-        self.pipeline.site = after.site
+        self.pipeline.site = self.decisions.site = after.site
         self.loaded_at_s = time.time()
         self._retire(before)
         self.when_changed(configuration)
@@ -214,7 +216,7 @@ class Gateway:
 
     def begin_to_end(self) -> None:
         """Say `Connection: close` from now on, and tell every stream, also those of configurations before."""
-        self.pipeline.closing = True
+        self.pipeline.closing = self.decisions.closing = True
         for composition in (self.composition, *self._retired):
             composition.streams.drain()
 

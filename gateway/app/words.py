@@ -6,17 +6,20 @@ Rule: no secret; of a URL only what the configuration shows to operators too.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from gateway import __version__
 from gateway.model.settings import Configuration, IamApi
 
 
-def serving(configuration: Configuration, listen: str, admin: str, workers: int = 1) -> str:
-    """That it serves: version, file, both addresses, routes, IAM, warnings."""
+def serving(configuration: Configuration, addresses: Sequence[str], workers: int = 1) -> str:
+    """That it serves: version, file, addresses (public, admin, decisions if any), routes, IAM, warnings."""
+    listen, admin, *decisions = addresses
     scheme = "http" if configuration.server.tls is None else "https"
     parts = [
         f"gateway {__version__} serves {configuration.file} on {scheme}://{listen}",
         f"admin http://{admin}",
+        *(f"decisions http://{address}" for address in decisions),
         several(len(configuration.routes), "route"),
         f"IAM {_iam(configuration)}",
         several(len(configuration.warnings), "warning"),

@@ -14,11 +14,10 @@ import asyncio
 import logging
 import os
 import signal
-import socket
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -28,9 +27,9 @@ from gateway.admin.feed import Feed
 from gateway.app import words
 from gateway.app.draining import notice_s
 from gateway.app.last_good import LastGood
-from gateway.app.listeners import CannotServeError, Server, admin_config, another
+from gateway.app.listeners import CannotServeError, Server, Sockets, admin_config, another
 from gateway.app.together import Workers
-from gateway.model.settings import Address, Configuration
+from gateway.model.settings import Configuration
 
 _LOG: Final = logging.getLogger("gateway")
 WORKER_VARIABLE: Final = "GATEWAY_WORKER"
@@ -47,23 +46,27 @@ STEADY_S: Final = 30.0
 class Place:
     """A worker's place among the others: numbers of the files that it inherits, and its own admin socket.
 
-    `number` counts workers from 0; `lifeline` is a pipe that ends with the supervisor.
+    `number` counts workers from 0; `lifeline` is a pipe that ends with the supervisor. `decisions` is None where there
+    is no decision listener.
     """
 
     number: int
     listening: int
     lifeline: int
     last_good: LastGood
+    decisions: int | None
     socket: Path
 
     @classmethod
     def parse(cls, text: str) -> Place:
         """From what `str` gives."""
-        number, listening, lifeline, last_good, path = text.split(":", 4)
-        return cls(int(number), int(listening), int(lifeline), LastGood(int(last_good)), Path(path))
+        number, listening, lifeline, last_good, decisions, path = text.split(":", 5)
+        asked = int(decisions) if decisions else None
+        return cls(int(number), int(listening), int(lifeline), LastGood(int(last_good)), asked, Path(path))
 
     def __str__(self) -> str:
-        return f"{self.number}:{self.listening}:{self.lifeline}:{self.last_good.number}:{self.socket}"
+        asked = "" if self.decisions is None else self.decisions
+        return f"{self.number}:{self.listening}:{self.lifeline}:{self.last_good.number}:{asked}:{self.socket}"
 
 
 @dataclass(slots=True)
@@ -83,21 +86,19 @@ class Worker:
 
 
 class Supervisor:
-    """Runs `count` workers on the address that `public` keeps."""
+    """Runs `count` workers on the addresses that `sockets` keep."""
 
     def __init__(
         self,
         configuration: Configuration,
         arguments: Sequence[str],
-        public: socket.socket,
-        admin: socket.socket,
+        sockets: Sockets,
         close_log: Callable[[], None],
     ) -> None:
         self._close_log = close_log
         self._configuration = configuration
         self._arguments = tuple(arguments)
-        self._public = public
-        self._admin = admin
+        self._sockets = sockets
         self._workers: list[Worker] = []
         self._ending = asyncio.Event()
         self._signalled = False
@@ -114,7 +115,7 @@ class Supervisor:
             keeping = [asyncio.create_task(self._keep(worker)) for worker in self._workers]
             feed = Feed(self.operations.status)
             operators = admin_app(self.operations, self._configuration.server, feed)
-            server = Server(admin_config(operators, self._configuration.server), self._admin)
+            server = Server(admin_config(operators, self._configuration.server), self._sockets.admin)
             serving = asyncio.create_task(server.run_on_socket())
             try:
                 await self._wait_until_up()
@@ -131,8 +132,7 @@ class Supervisor:
         if self.operations.started:
             for line in self._configuration.warnings:
                 _LOG.warning("%s", line)
-            public, admin = (str(Address(*each.getsockname()[:2])) for each in (self._public, self._admin))
-            _LOG.info("%s", words.serving(self._configuration, public, admin, count))
+            _LOG.info("%s", words.serving(self._configuration, self._sockets.shown(), count))
 
     async def _end_workers(self, keeping: Sequence[asyncio.Task[None]]) -> None:
         """Let them drain, then make those end that do not."""
@@ -143,7 +143,9 @@ class Supervisor:
         self._signal_all(signal.SIGTERM)
         _, left = await asyncio.wait(keeping, timeout=notice + timeout_s + GRACE_S)
         self._signal_all(signal.SIGKILL)
-        self._public.close()
+        for kept in (self._sockets.public, self._sockets.decisions):
+            if kept is not None:
+                kept.close()
         if left:
             _LOG.warning("stopped: %s had to be killed", words.several(len(left), "worker"))
         else:
@@ -176,9 +178,12 @@ class Supervisor:
 
     async def _start(self, worker: Worker) -> None:
         worker.socket.unlink(missing_ok=True)
-        with another(self._public) as listening:
-            numbers = (listening.fileno(), self._pipe[0], self._last_good.number)
-            place = Place(worker.number, *numbers[:2], self._last_good, worker.socket)
+        with ExitStack() as held:
+            listening = held.enter_context(another(self._sockets.public)).fileno()
+            asked = self._sockets.decisions
+            decisions = None if asked is None else held.enter_context(another(asked)).fileno()
+            place = Place(worker.number, listening, self._pipe[0], self._last_good, decisions, worker.socket)
+            numbers = [listening, self._pipe[0], self._last_good.number, *([] if decisions is None else [decisions])]
             worker.process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",

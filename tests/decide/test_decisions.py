@@ -28,7 +28,7 @@ routes:
   - {id: hosted, path: /hosted, host: shop.example, methods: [GET], authorize: public}
   - {id: rest, path: /*, authorize: public, upstream: shop}
 """
-ALICE = Subject("identity", "alice\u00e9", "k", "{}")
+ALICE = Subject("identity", "alice\u00e9", "k", "{}", headers=((b"x-auth-email", b"alice@example"),))
 
 
 class Identifier:
@@ -90,6 +90,7 @@ def site(tmp_path):
         router=Router(configuration.routes),
         services=services,
         identifier=Identifier(),
+        tokens=None,
         authorizer=Authorizer(),
         limit=ConcurrencyLimit(10),
         streams=ConcurrencyLimit(10),
@@ -139,6 +140,7 @@ async def test_a_permit_is_200_with_who_it_is_for(site, door):
     status, fields, body = await ask(site, raw, headers, **more)
     assert (status, body) == (200, b"")
     assert fields[b"x-auth-subject"] == b"alice%C3%A9"
+    assert fields[b"x-auth-email"] == b"alice@example"
     assert fields[b"x-request-id"]
     assert site.authorizer.asked == [("POST", b"/orders/7?a=%31", "gateway.internal", False, "10.1.2.3")]
 
