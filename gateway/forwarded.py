@@ -22,6 +22,8 @@ from gateway.model.settings import Network, ServerSettings
 
 _SANE_ID: Final = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:/+=@~-]{0,127}")
 _REMEMBERED: Final = 4096
+_MAX_HOPS: Final = 64
+"""Entries of `X-Forwarded-For` that are looked at: callers write what stands before our proxies' own."""
 _SHORT: Final = 256
 _SCHEMES: Final = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 _WITH_PORT: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::[0-9]{1,5})?")
@@ -86,7 +88,8 @@ class Trust:
     def client(self, peer: str, chain: list[bytes]) -> str:
         """The address of the caller behind a trusted `peer` whose `X-Forwarded-For` fields are `chain`."""
         client = peer
-        for entry in reversed(b",".join(chain).split(b",")):
+        entries = b",".join(chain).rsplit(b",", _MAX_HOPS)
+        for entry in reversed(entries[-_MAX_HOPS:]):
             address = _address(entry)
             if address is None:
                 return client
