@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from typing import Any, Final
@@ -44,6 +44,8 @@ _MAX_REFUSED: Final = 10_000
 _REFUSED_FOR_S: Final = 5.0
 _MAX_CALLS: Final = 32
 _MAX_WAITING: Final = 1000
+_MAX_WAITING_EACH: Final = 250
+"""Tokens of one client that may wait to be asked about."""
 _FAILURES: Final = 3
 _QUIET_S: Final = 1.0
 _QUIET_MAX_S: Final = 10.0
@@ -88,6 +90,7 @@ class IntrospectionIdentifier:
         self._remembered = Remembered(MAX_REMEMBERED_BYTES, clock=clock, monotonic=monotonic)
         self._refused: OrderedDict[bytes, float] = OrderedDict()
         self._asking: dict[bytes, asyncio.Task[Answer | _Unanswered]] = {}
+        self._clients: Counter[str] = Counter()
         self._calls = asyncio.Semaphore(_MAX_CALLS)
         self._failures = 0
         self._quiet_until_s = 0.0
@@ -104,7 +107,7 @@ class IntrospectionIdentifier:
             raise self._challenge.invalid("The token is malformed.")
         if self._refused.get(digest, 0.0) > self._monotonic():
             raise self._inactive()
-        return self._judged(await self._answer(token, digest), digest)
+        return self._judged(await self._answer(token, digest, request.client), digest)
 
     def late(self) -> GatewayError:
         """See Identifier."""
@@ -117,19 +120,20 @@ class IntrospectionIdentifier:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _answer(self, token: bytes, digest: bytes) -> Answer:
+    async def _answer(self, token: bytes, digest: bytes, client: str) -> Answer:
         task = self._asking.get(digest)
         if task is None:
             self._refuse_while_quiet()
-            if len(self._asking) >= _MAX_WAITING:
-                raise self._unavailable(f"{_MAX_WAITING} tokens wait for introspection at {self._endpoint.name}")
-            task = self._asking[digest] = asyncio.create_task(self._ask(token, digest))
+            if len(self._asking) >= _MAX_WAITING or self._clients[client] >= _MAX_WAITING_EACH:
+                raise self._unavailable(f"too many tokens wait for introspection at {self._endpoint.name}")
+            self._clients[client] += 1
+            task = self._asking[digest] = asyncio.create_task(self._ask(token, digest, client))
         answer = await asyncio.shield(task)
         if isinstance(answer, _Unanswered):
             raise self._unavailable(f"introspection at {self._endpoint.name}: {answer}")
         return answer
 
-    async def _ask(self, token: bytes, digest: bytes) -> Answer | _Unanswered:
+    async def _ask(self, token: bytes, digest: bytes, client: str) -> Answer | _Unanswered:
         try:
             async with self._calls:
                 answer = await self._endpoint.ask(token)
@@ -139,6 +143,9 @@ class IntrospectionIdentifier:
             return error
         finally:
             del self._asking[digest]
+            self._clients[client] -= 1
+            if not self._clients[client]:
+                del self._clients[client]
         self._failures = 0
         return answer
 

@@ -7,7 +7,8 @@ Rules:
    failed nobody waits until the next one is due (1 s, doubling to 60 s).
 3. A signature that no known key made is looked up: at most two fetches, the second only where the first was begun
    before or brought other keys (an issuer's nodes may differ). If that does not verify the token, nothing is fetched
-   for such a reason for 10 s, so that forged tokens cannot hammer the issuer.
+   for such a reason for 10 s, so that forged tokens cannot hammer the issuer. At most 500 requests wait for a look-up,
+   so that forged tokens and an issuer that hangs cannot use up the places of everybody else.
 4. Keys are replaced as a whole by the regular fetch, or by a look-up that verified a token; never by a document
    without a usable key. A look-up that verified nothing only adds keys: a forged token cannot take a known key away.
 
@@ -37,6 +38,7 @@ _BACKOFF_S: Final = 1.0
 _BACKOFF_MAX_S: Final = 60.0
 _MAX_DOUBLINGS: Final = 10
 _MAX_FETCHES: Final = 2
+_MAX_WAITING: Final = 500
 
 
 class KeyRing:
@@ -65,6 +67,7 @@ class KeyRing:
         self._failure = "not asked yet"
         self._next_fetch_s = 0.0
         self._quiet_until_s = 0.0
+        self._waiting = 0
 
     def on_change(self, changed: Callable[[VerificationKeys], None]) -> None:
         """Call `changed` with the keys whenever other ones become valid."""
@@ -100,7 +103,30 @@ class KeyRing:
         return keys.find(kid, algorithm)
 
     async def look_up(self, verifies: Callable[[VerificationKeys], bool]) -> bool:
-        """Whether the source has keys by now that `verifies` is content with (rule 3); then they are the valid ones."""
+        """Whether the source has keys by now that `verifies` is content with (rule 3); then they are the valid ones.
+
+        Raises `identity_unavailable` where too many wait for that already.
+        """
+        if self._waiting >= _MAX_WAITING:
+            raise self._unavailable(f"{_MAX_WAITING} requests wait for keys from {self._source.name}")
+        self._waiting += 1
+        try:
+            return await self._looked_up(verifies)
+        finally:
+            self._waiting -= 1
+
+    def late(self) -> GatewayError:
+        """What to tell a caller whose deadline ended while it waited for keys."""
+        return self._unavailable(f"keys from {self._source.name} did not come within the deadline")
+
+    async def aclose(self) -> None:
+        """End background work."""
+        tasks = [task for task in (self._refresher, self._fetch) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _looked_up(self, verifies: Callable[[VerificationKeys], bool]) -> bool:
         for _ in range(_MAX_FETCHES):
             joined = self.fetching
             if not joined and self._clock() < self._quiet_until_s:
@@ -116,17 +142,6 @@ class KeyRing:
             self._replace(self._keys.and_new_ones_of(self._latest))
         self._quiet_until_s = self._clock() + _QUIET_S
         return False
-
-    def late(self) -> GatewayError:
-        """What to tell a caller whose deadline ended while it waited for keys."""
-        return self._unavailable(f"keys from {self._source.name} did not come within the deadline")
-
-    async def aclose(self) -> None:
-        """End background work."""
-        tasks = [task for task in (self._refresher, self._fetch) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _first_keys(self) -> VerificationKeys:
         wait_s = self._next_fetch_s - self._clock()

@@ -164,6 +164,22 @@ async def test_concurrent_requests_share_a_question_and_a_leaver_ends_it_for_nob
     assert "introspection at https://as.example/introspect did not answer" in identifier.late().reason
 
 
+async def test_one_client_leaves_room_for_the_others(make, endpoint):
+    identifier = make()
+    endpoint.gate.clear()
+    asking = [asyncio.create_task(identifier.identify(bearer(b"token-%d" % number))) for number in range(300)]
+    await asyncio.sleep(0.01)
+    other = bearer(b"other")
+    other.client = "10.0.0.7"
+    asked = asyncio.create_task(identifier.identify(other))
+    endpoint.gate.set()
+    assert (await asked).id == "alice"
+    answers = await asyncio.gather(*asking, return_exceptions=True)
+    refused = [answer for answer in answers if isinstance(answer, GatewayError)]
+    assert (len(refused), {error.code for error in refused}) == (50, {"identity_unavailable"})
+    assert not identifier._clients
+
+
 async def test_an_endpoint_that_is_down_is_unavailable_at_once_and_found_again(make, endpoint, monotonic):
     identifier = make()
     await identifier.identify(bearer(b"known"))

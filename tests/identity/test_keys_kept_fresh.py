@@ -238,6 +238,19 @@ async def test_a_new_key_under_the_same_id_is_looked_up_once(make):
     await close(identifier)
 
 
+async def test_forged_tokens_and_an_issuer_that_hangs_hold_a_limited_number_of_places(ring, issuer):
+    await ring.find("rsa-1", "RS256")
+    issuer.gate.clear()
+    waiting = [asyncio.create_task(ring.look_up(lambda keys: False)) for _ in range(600)]
+    await settle()
+    refused = [task for task in waiting if task.done()]
+    assert len(refused) == 100
+    assert {task.exception().code for task in refused} == {"identity_unavailable"}
+    issuer.gate.set()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    assert await ring.look_up(lambda keys: False) is False
+
+
 async def test_whoever_waits_beyond_the_deadline_is_told_of_the_keys(ring, issuer):
     issuer.gate.clear()
     waiting = asyncio.create_task(ring.find("rsa-1", "RS256"))
