@@ -44,7 +44,7 @@ class Edge(Protocol):
         """
 
 
-def _uncounted() -> None:
+def _uncounted(_share_key: str) -> None:
     """Nobody counts this exchange."""
 
 
@@ -52,7 +52,7 @@ class Exchange:
     """One request and its response. `extra` are header fields that every response of this exchange gets.
 
     `become_stream`: what a long-lived answer calls before it starts, to be counted as a stream (`max_streams`) and no
-    longer as a request; raises GatewayError `overloaded`.
+    longer as a request, with the caller's `Permit.share_key`; raises GatewayError `overloaded`.
     """
 
     __slots__ = (
@@ -79,7 +79,7 @@ class Exchange:
         self.receive = receive
         self._send = send
         self._websocket = request.websocket
-        self.become_stream: Callable[[], None] = _uncounted
+        self.become_stream: Callable[[str], None] = _uncounted
         self.extra: list[Header] = []
         self.started = False
         self.finished = False

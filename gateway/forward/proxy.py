@@ -113,7 +113,7 @@ class ProxyEndpoint:
         await relay(answer, exchange, headers, keep, self._max_kept)
 
     async def _pass_stream_on(self, answer: Answer, permit: Permit, exchange: Exchange, headers: Headers) -> None:
-        exchange.become_stream()
+        exchange.become_stream(permit.share_key)
         answer.allow_silence(self._route.stream_idle_timeout_s)
         ended = await self._streams.serve(permit, relay(answer, exchange, headers, None, 0))
         if ended is None:

@@ -79,7 +79,7 @@ class WebSocketEndpoint:
     async def __call__(self, permit: Permit, exchange: Exchange, deadline: Deadline) -> None:
         """Open the permitted WebSocket and carry it until it ends. Raises GatewayError while it is not accepted."""
         degraded = mark_degraded_permit(permit, exchange)
-        exchange.become_stream()
+        exchange.become_stream(permit.share_key)
         outgoing = self._outgoing(permit, degraded)
         answer = await self._upstream.exchange(
             outgoing, deadline=deadline, span=exchange.span, replayable=True, record=exchange.record

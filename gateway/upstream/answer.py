@@ -41,7 +41,7 @@ class Answer(Protocol):
         """What is left of the body if all of it is here already, else None."""
 
     def allow_silence(self, seconds: float) -> None:
-        """From now on this body may be silent for `seconds`."""
+        """This is a stream: it may be silent for `seconds`, and takes up no place of `max_connections`."""
 
     async def read(self, limit: int) -> bytes:
         """The whole body; `upstream_protocol_error` if it is larger than `limit` bytes."""

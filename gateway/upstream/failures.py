@@ -114,6 +114,11 @@ def overloaded(reason: str) -> GatewayError:
     )
 
 
+def unread() -> GatewayError:
+    """The caller leaves too many answers unread while others wait for the connections."""
+    return GatewayError("overloaded", reason="the answer was not read while others waited for a connection")
+
+
 def closed(*, sent: bool) -> GatewayError:
     """The upstream was taken out of service (shutdown, reload)."""
     return GatewayError("draining", "The gateway is shutting down.", sent=sent, reason="upstream closed")

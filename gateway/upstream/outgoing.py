@@ -63,6 +63,11 @@ class Outgoing:
     share_key: str = ""
 
     @property
+    def streamed(self) -> bool:
+        """Whether its body is still arriving from the caller."""
+        return self.body is not None and not isinstance(self.body, bytes)
+
+    @property
     def replayable(self) -> bool:
         """Whether sending it a second time is possible and harmless (RFC 9110 section 9.2.2)."""
         return (self.harmless or self.method in IDEMPOTENT) and (self.body is None or isinstance(self.body, bytes))

@@ -2,7 +2,8 @@
 
 Rules:
 1. The connection that came back last is used first (LIFO), so that those not needed grow old and are closed.
-2. At most `max_connections` are open or being opened; at most `max_pending` requests wait for a place, oldest first.
+2. At most `max_connections` are open or being opened; at most `max_pending` requests wait for a place. Callers take
+   turns (`turns`), and one caller has no more than its share (`shares`). A stream takes up no place.
 3. Connecting is done by a task of the pool, not of the request: a request that leaves loses nothing, the connection
    goes to the next one or is kept. Every request that waits either has a connection being made for it or stands in the
    queue for a place, and whenever a place is free the first of the queue gets it.
@@ -33,11 +34,14 @@ from gateway.upstream import failures
 from gateway.upstream.connect import Connector, Origin
 from gateway.upstream.outgoing import Outgoing, binds_connection, head_of
 from gateway.upstream.reply import Reply
+from gateway.upstream.shares import Shares
+from gateway.upstream.turns import Turns
 from gateway.upstream.wire import Connection
 
 UNKEPT_S: Final = 60.0
 """How long an origin that sent what nobody asked for has no kept connections."""
 _JITTER: Final = 0.1
+_RELIEF_S: Final = 0.25
 
 _log = logging.getLogger("gateway.upstream")
 
@@ -46,13 +50,16 @@ _FIRST_S: Final = 0.002
 
 
 class _Waiter:
-    """A request that waits for a connection; `new`: for one that was never used."""
+    """A request that waits for a connection; `new`: for one that was never used. `holds`: it counts in its share."""
 
-    __slots__ = ("connect_s", "future", "new")
+    __slots__ = ("connect_s", "future", "holds", "new", "sending", "share_key")
 
-    def __init__(self, connect_s: float, *, new: bool) -> None:
+    def __init__(self, outgoing: Outgoing, connect_s: float, *, new: bool) -> None:
         self.connect_s = connect_s
         self.new = new
+        self.share_key = outgoing.share_key
+        self.sending = outgoing.streamed
+        self.holds = False
         self.future: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
 
 
@@ -82,7 +89,10 @@ class Pool:
         self._closing: set[Connection] = set()
         self._dials: set[asyncio.Task[None]] = set()
         self._dialing: dict[_Waiter, None] = {}
-        self._queue: dict[_Waiter, None] = {}
+        self._queue: Turns[_Waiter] = Turns()
+        self._shares = Shares(max_connections)
+        self._streams: set[Connection] = set()
+        self._reliever: asyncio.TimerHandle | None = None
         self._closed = False
         self._emptied: asyncio.Future[None] | None = None
         self.connecting = 0
@@ -109,12 +119,17 @@ class Pool:
     @property
     def pending(self) -> int:
         """Requests that wait for a place."""
-        return len(self._queue)
+        return self._queue.count
+
+    @property
+    def streams(self) -> int:
+        """Connections with answers that may last for ever."""
+        return len(self._streams)
 
     @property
     def load(self) -> int:
         """Requests that have or wait for a connection: what balancing compares."""
-        return len(self._open) - len(self._idle) + len(self._dialing) + len(self._queue)
+        return len(self._open) - len(self._idle) + len(self._streams) + len(self._dialing) + self._queue.count
 
     def update(self, *, max_connections: int, max_pending: int, idle_timeout_s: float, max_age_s: float) -> None:
         """Go on under other limits. Connections that are too many now are closed as they grow idle and old."""
@@ -127,7 +142,7 @@ class Pool:
     async def exchange(self, outgoing: Outgoing, timeouts: Timeouts, deadline: Deadline) -> Reply:
         """See `Upstream.exchange`; ConnectFailed when no connection could be made."""
         head = head_of(outgoing)
-        connection = None if outgoing.fresh else self._take()
+        connection = None if outgoing.fresh else self._take_for(outgoing)
         if connection is None:
             connection = await self._wait_for_one(outgoing, timeouts, deadline)
         connection.bound = binds_connection(head)
@@ -137,19 +152,21 @@ class Pool:
         except failures.ConnectionLost as lost:
             if not kept or (lost.sent and not outgoing.replayable):
                 raise
-        connection = await self._obtain(timeouts, deadline, new=True)
+        connection = await self._obtain(outgoing, timeouts, deadline, new=True)
         return await connection.exchange(head, outgoing, timeouts, deadline)
 
     async def aclose(self) -> None:
         """Close every connection, also those in use; requests that wait are refused."""
         self._closed = True
-        for waiter in [*self._queue, *self._dialing]:
+        if self._reliever is not None:
+            self._reliever.cancel()
+        for waiter in [*self._queue.everyone(), *self._dialing]:
             self._refuse(waiter, failures.closed(sent=False))
         dials = [*self._dials]
         for dial in dials:
             dial.cancel()
         await asyncio.gather(*dials, return_exceptions=True)
-        for connection in [*self._open]:
+        for connection in [*self._open, *self._streams]:
             connection.abort(failures.closed(sent=True))
         if self._closing:
             self._emptied = asyncio.get_running_loop().create_future()
@@ -160,7 +177,9 @@ class Pool:
     def on_free(self, connection: Connection) -> None:
         """An exchange is over: the connection goes to who waits, or rests."""
         now_s = connection.answered_s
-        if now_s >= connection.retire_at_s or now_s < self._unkept_until_s:
+        if connection.share_key:
+            self._shares.release(connection)
+        if now_s >= connection.retire_at_s or now_s < self._unkept_until_s or connection in self._streams:
             connection.abort()
         elif self._queue or self._dialing or self._closed:
             self._give(connection)
@@ -170,10 +189,36 @@ class Pool:
     def on_lost(self, connection: Connection) -> None:
         """A connection will take no more requests: its place is free."""
         self._open.discard(connection)
+        self._streams.discard(connection)
         self._closing.add(connection)
         if connection in self._idle:
             self._idle.remove(connection)
+        if connection.share_key:
+            self._shares.release(connection)
         self._fill()
+
+    def on_sent(self, connection: Connection) -> None:
+        """Its caller may send another one."""
+        self._shares.sent(connection)
+        self._fill()
+
+    def on_unread(self, connection: Connection) -> None:
+        """See Owner."""
+        self._shares.unread(connection)
+
+    def on_read(self, connection: Connection) -> None:
+        """See Owner."""
+        self._shares.read(connection)
+        self._fill()
+
+    def on_stream(self, connection: Connection) -> None:
+        """It gives its place to the next request; the limit of streams is the server's."""
+        if connection in self._open:
+            self._open.discard(connection)
+            self._streams.add(connection)
+            if connection.share_key:
+                self._shares.release(connection)
+            self._fill()
 
     def on_closed(self, connection: Connection) -> None:
         """Its socket is closed."""
@@ -204,9 +249,22 @@ class Pool:
     # --- getting a connection -----------------------------------------------------------------------------------------
 
     async def _wait_for_one(self, outgoing: Outgoing, timeouts: Timeouts, deadline: Deadline) -> Connection:
-        connection = await self._obtain(timeouts, deadline, new=outgoing.fresh)
+        connection = await self._obtain(outgoing, timeouts, deadline, new=outgoing.fresh)
         if connection.requests and not connection.usable():  # something came since it was given to us
-            connection = await self._obtain(timeouts, deadline, new=True)
+            connection = await self._obtain(outgoing, timeouts, deadline, new=True)
+        return connection
+
+    def _take_for(self, outgoing: Outgoing) -> Connection | None:
+        key = outgoing.share_key
+        if not key:
+            return self._take()
+        sending = outgoing.streamed
+        if not self._idle or not self._shares.may(key, sending=sending):
+            return None
+        connection = self._take()
+        if connection is not None:
+            connection.share_key, connection.sending = key, sending
+            self._shares.take(key, sending=sending)
         return connection
 
     def _take(self) -> Connection | None:
@@ -221,9 +279,11 @@ class Pool:
         self._idle.append(connection)
         connection.watch.start(min(self._idle_timeout_s, connection.retire_at_s - time.monotonic()))
 
-    async def _obtain(self, timeouts: Timeouts, deadline: Deadline, *, new: bool = False) -> Connection:
+    async def _obtain(
+        self, outgoing: Outgoing, timeouts: Timeouts, deadline: Deadline, *, new: bool = False
+    ) -> Connection:
         """Wait for a connection; a `new` one was never used, even if one of those kept has to go for it."""
-        waiter = self._wait(timeouts.connect_s, new=new)
+        waiter = self._wait(outgoing, timeouts.connect_s, new=new)
         end = self._expire_at(waiter, deadline)
         try:
             return await waiter.future
@@ -234,19 +294,44 @@ class Pool:
             if end is not None:
                 end.cancel()
 
-    def _wait(self, connect_s: float, *, new: bool) -> _Waiter:
+    def _wait(self, outgoing: Outgoing, connect_s: float, *, new: bool) -> _Waiter:
         if self._closed:
             raise failures.closed(sent=False)
         if new and self._full and self._idle:
             self._idle[0].abort()
-        waiter = _Waiter(connect_s, new=new)
-        if not self._full:
+        waiter = _Waiter(outgoing, connect_s, new=new)
+        if not self._full and self._may(waiter):
             self._dial(waiter)
-        elif len(self._queue) < self._max_pending:
-            self._queue[waiter] = None
         else:
-            raise failures.overloaded(f"{self._max_pending} requests wait for a connection")
+            self._enqueue(waiter)
         return waiter
+
+    def _enqueue(self, waiter: _Waiter) -> None:
+        if self._queue.count >= self._max_pending:
+            too_many = failures.overloaded(f"{self._max_pending} requests wait for a connection")
+            loser = self._queue.loser(waiter.share_key) if self._queue else None
+            if loser is None:
+                raise too_many
+            self._refuse(loser, too_many)
+        self._queue.add(waiter)
+        if self._reliever is None:
+            self._reliever = asyncio.get_running_loop().call_later(_RELIEF_S, self._relieve)
+
+    def _relieve(self) -> None:
+        """While requests wait: break off what other callers leave unread beyond their share."""
+        self._reliever = None
+        if not self._queue or self._closed:
+            return
+        if self._full:
+            for connection in self._shares.excess():
+                if any(key != connection.share_key for key in self._queue):
+                    connection.abort(failures.unread())
+        self._fill()
+        if self._queue:
+            self._reliever = asyncio.get_running_loop().call_later(_RELIEF_S, self._relieve)
+
+    def _may(self, waiter: _Waiter) -> bool:
+        return self._shares.may(waiter.share_key, sending=waiter.sending)
 
     def _expire_at(self, waiter: _Waiter, deadline: Deadline) -> asyncio.TimerHandle | None:
         if deadline.at_s == inf:
@@ -255,22 +340,32 @@ class Pool:
 
     def _leave(self, waiter: _Waiter) -> None:
         """A request gives up waiting; what it was given meanwhile goes on to the next."""
-        self._queue.pop(waiter, None)
-        self._dialing.pop(waiter, None)
+        self._forget(waiter)
         future = waiter.future
         if future.done() and not future.cancelled() and future.exception() is None:
             connection = future.result()
             if not connection.lost:
+                if connection.share_key:
+                    self._shares.release(connection)
                 self._give(connection)
 
-    def _refuse(self, waiter: _Waiter, error: Exception) -> None:
-        self._queue.pop(waiter, None)
+    def _forget(self, waiter: _Waiter) -> None:
+        """It waits no longer, and got nothing."""
+        self._queue.drop(waiter)
         self._dialing.pop(waiter, None)
+        if waiter.holds:
+            waiter.holds = False
+            self._shares.give_back(waiter.share_key, sending=waiter.sending)
+            if self._queue:
+                asyncio.get_running_loop().call_soon(self._fill)
+
+    def _refuse(self, waiter: _Waiter, error: Exception) -> None:
+        self._forget(waiter)
         if not waiter.future.done():
             waiter.future.set_exception(error)
 
     def _refuse_late(self, waiter: _Waiter) -> None:
-        queued = waiter in self._queue
+        queued = waiter not in self._dialing
         self._refuse(waiter, failures.queued_too_long() if queued else failures.deadline_exceeded(sent=False))
 
     @property
@@ -279,8 +374,8 @@ class Pool:
 
     def _first_waiter(self, *, used: bool) -> _Waiter | None:
         """Who gets a connection: the queue first, as the others have one on its way."""
-        if self._queue:
-            return next(iter(self._queue))
+        if self._queue and (waiter := self._queue.first(self._may, self._shares.modest)) is not None:
+            return waiter
         return next((waiter for waiter in self._dialing if not (used and waiter.new)), None)
 
     def _give(self, connection: Connection, waiter: _Waiter | None = None) -> None:
@@ -288,29 +383,57 @@ class Pool:
         used = connection.requests > 0
         waiter = waiter or self._first_waiter(used=used)
         while waiter is not None and waiter.future.done():  # cancelled in this turn of the loop: it has not left yet
-            self._queue.pop(waiter, None)
-            self._dialing.pop(waiter, None)
+            self._forget(waiter)
             waiter = self._first_waiter(used=used)
         if self._closed or (used and waiter is not None and waiter.new):
             connection.abort()  # its place is free then, for the new one that the first of the queue needs
         elif waiter is None:
             self._rest(connection)
         else:
-            self._queue.pop(waiter, None)
             self._dialing.pop(waiter, None)
-            waiter.future.set_result(connection)
+            self._hand_over(connection, waiter)
+
+    def _hand_over(self, connection: Connection, waiter: _Waiter) -> None:
+        self._queue.taken(waiter)
+        if waiter.share_key:
+            if not waiter.holds:
+                self._shares.take(waiter.share_key, sending=waiter.sending)
+            waiter.holds = False
+            connection.share_key, connection.sending = waiter.share_key, waiter.sending
+        waiter.future.set_result(connection)
 
     def _fill(self) -> None:
-        """Use free places for those who stand in the queue."""
-        while self._queue and not self._full and not self._closed:
-            waiter = next(iter(self._queue))
-            del self._queue[waiter]
-            self._dial(waiter)
+        """Use free places, and connections at rest, for those who stand in the queue."""
+        while self._queue and not self._closed and (self._idle or not self._full):
+            waiter = self._queue.first(self._may, self._shares.modest)
+            if waiter is None:
+                return
+            if waiter.future.done():  # cancelled in this turn of the loop: it has not left yet
+                self._forget(waiter)
+            elif self._idle and not waiter.new:
+                self._hand_over_kept(waiter)
+            elif not self._full:
+                self._queue.taken(waiter)
+                self._dial(waiter)
+            else:
+                self._idle[0].abort()
+
+    def _hand_over_kept(self, waiter: _Waiter) -> None:
+        connection = self._take()
+        if connection is None:
+            return
+        if waiter.future.done() or waiter in self._dialing:  # served while connections were looked at
+            self._give(connection)
+        else:
+            self._hand_over(connection, waiter)
 
     # --- making connections -------------------------------------------------------------------------------------------
 
     def _dial(self, waiter: _Waiter) -> None:
         self._dialing[waiter] = None
+        if waiter.share_key:
+            waiter.holds = True
+            self._shares.take(waiter.share_key, sending=waiter.sending)
         self.connecting += 1
         dial = asyncio.get_running_loop().create_task(self._connect(waiter))
         self._dials.add(dial)

@@ -99,9 +99,9 @@ class Reply:
         return self._complete
 
     def allow_silence(self, seconds: float) -> None:
-        """From now on this body may be silent for `seconds` (event streams)."""
+        """This is a stream: it may be silent for `seconds`, and its connection counts for no limit of the pool."""
         if self._connection is not None:
-            self._connection.read_s = seconds
+            self._connection.become_stream(seconds)
 
     async def aclose(self) -> None:
         """Give up what was not read. A connection whose response is not complete is closed. May be called again."""

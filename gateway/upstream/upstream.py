@@ -187,6 +187,7 @@ class Upstream:
             "idle": pool.idle,
             "connecting": pool.connecting,
             "pending": pool.pending,
+            "streams": pool.streams,
             "ill": member.ill,
             "last_error": pool.last_error,
             "set_aside_s": max(0.0, member.aside_until_s - self._clock()),

@@ -64,12 +64,25 @@ class Owner(Protocol):
     def on_unasked(self, connection: Connection) -> None:
         """The upstream sent what nobody asked for."""
 
+    def on_sent(self, connection: Connection) -> None:
+        """A request body that was still arriving has been sent."""
+
+    def on_unread(self, connection: Connection) -> None:
+        """The caller takes no more of its answer for now."""
+
+    def on_read(self, connection: Connection) -> None:
+        """It takes it again."""
+
+    def on_stream(self, connection: Connection) -> None:
+        """Its answer is a stream, which may last for ever."""
+
 
 class Connection(asyncio.Protocol):
     """See the module. `requests` counts those begun; a `kept` connection has had one before.
 
     In monotonic seconds: `began_s` is when the last exchange began, `answered_s` when the upstream was last heard to be
     well, `retire_at_s` from when on it takes no further exchange. `peer` is the address at the other end.
+    `share_key` is whose it is at present, `sending` whether the body of that request is still arriving (see `shares`).
     """
 
     __slots__ = (
@@ -95,6 +108,8 @@ class Connection(asyncio.Protocol):
         "read_s",
         "requests",
         "retire_at_s",
+        "sending",
+        "share_key",
         "watch",
     )
 
@@ -104,6 +119,8 @@ class Connection(asyncio.Protocol):
         self.requests = 0
         self.lost = False
         self.bound = False
+        self.share_key = ""
+        self.sending = False
         self.read_s = inf
         self.began_s = self.answered_s = time.monotonic()
         self.retire_at_s = inf
@@ -206,6 +223,8 @@ class Connection(asyncio.Protocol):
             self.give_up(reply, error)
         else:
             self._pump = None
+            if self._reply is reply and self.sending:
+                self._owner.on_sent(self)
             if self._reply is reply and not self._parser.head_done:
                 self._on_request_sent()
 
@@ -243,6 +262,13 @@ class Connection(asyncio.Protocol):
         if self._reading_paused:
             self._reading_paused = False
             self._transport.resume_reading()
+            if self.share_key:
+                self._owner.on_read(self)
+
+    def become_stream(self, silence_s: float) -> None:
+        """The answer may last for ever, and be silent for so long."""
+        self.read_s = silence_s
+        self._owner.on_stream(self)
 
     def give_up(self, reply: Reply, error: Exception | None = None) -> None:
         """End the exchange of `reply`, and the connection with it; nothing if that exchange is over already."""
@@ -347,6 +373,8 @@ class Connection(asyncio.Protocol):
         if reply.buffered > HIGH_WATER and not self._reading_paused:
             self._reading_paused = True
             self._transport.pause_reading()
+            if self.share_key:
+                self._owner.on_unread(self)
 
     def _complete(self, reply: Reply) -> None:
         parser = self._parser

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.hazard, pytest.mark.asyncio(loop_scope="module")]
 
 ROUTES = """
 version: 1
-server: {{listen: "127.0.0.1:{port}", admin: "127.0.0.1:{admin}", max_streams: 6, max_concurrency: 6}}
+server: {{listen: "127.0.0.1:{port}", admin: "127.0.0.1:{admin}", max_streams: 24, max_concurrency: 6}}
 iam:
   url: "{iam}"
   timeout: {{connect: 500ms, read: 500ms, total: 800ms}}
@@ -174,7 +174,7 @@ async def test_an_open_stream_outlives_iam_and_new_ones_begin_when_it_is_back(sc
 
 
 async def test_streams_have_places_of_their_own(scene: Scene) -> None:
-    """More than max_streams are refused; they take none of the places of ordinary requests."""
+    """More than a quarter of max_streams are refused to one caller; they take no place of ordinary requests."""
     async with asyncio.TaskGroup() as group:
         leave = asyncio.Event()
         ready = [asyncio.Event() for _ in range(6)]

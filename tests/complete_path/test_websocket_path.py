@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.hazard, pytest.mark.asyncio(loop_scope="module")]
 
 ROUTES = """
 version: 1
-server: {{listen: "127.0.0.1:{port}", admin: "127.0.0.1:{admin}", max_streams: 12}}
+server: {{listen: "127.0.0.1:{port}", admin: "127.0.0.1:{admin}", max_streams: 48}}
 iam:
   url: "{iam}"
   timeout: {{connect: 500ms, read: 500ms, total: 800ms}}
@@ -263,7 +263,9 @@ async def test_an_open_stream_outlives_iam_and_new_ones_open_when_it_is_back(sce
         assert await asyncio.wait_for(old.recv(), PATIENCE_S) == "and still"
 
 
-async def test_more_streams_than_max_streams_are_refused_and_a_place_freed_is_a_place(scene: Scene) -> None:
+async def test_more_than_its_quarter_of_max_streams_is_refused_to_a_caller_and_a_place_freed_is_a_place(
+    scene: Scene,
+) -> None:
     opened = [await scene.open("/small/room") for _ in range(12)]
     status, problem, headers = await scene.refusal("/small/room")
     assert (status, problem["code"]) == (503, "overloaded")

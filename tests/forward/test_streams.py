@@ -179,7 +179,7 @@ async def test_an_event_stream_takes_a_streams_place_before_it_starts(bench: Any
         await talk.send(HEAD + EVENT)
         await talk.reader.read()
 
-    def full() -> None:
+    def full(_: str) -> None:
         raise GatewayError("overloaded")
 
     async with upstream_of(stream) as upstream:

@@ -306,7 +306,7 @@ async def test_an_upstream_that_is_not_there_is_unreachable(refused_port: int) -
 
 
 async def test_no_place_among_the_streams_refuses_before_the_upstream_is_asked(refused_port: int) -> None:
-    def full() -> None:
+    def full(_: str) -> None:
         raise GatewayError("overloaded")
 
     async with endpoint(refused_port) as call:
