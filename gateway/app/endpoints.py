@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 from gateway.app.certificates import client_material
 from gateway.app.clients import control_client, origin_of
 from gateway.app.health import probe_of
+from gateway.app.kept import Places
 from gateway.app.probing import Prober
 from gateway.app.shared import Parts
 from gateway.authorize import Authorizer
@@ -22,6 +24,7 @@ from gateway.forward.navigation import NavigationEndpoint
 from gateway.forward.parts import PartCaller
 from gateway.forward.permissions import PermissionsEndpoint
 from gateway.forward.proxy import ProxyEndpoint
+from gateway.forward.redirects import Redirects
 from gateway.forward.streams import Streams
 from gateway.forward.websocket import WebSocketEndpoint, max_message
 from gateway.headers import HeaderRules
@@ -39,7 +42,7 @@ from gateway.model.route import (
     UpstreamFailureRule,
     bulk_of,
 )
-from gateway.model.settings import Configuration, OAuth2ClientCredentials
+from gateway.model.settings import BasicAuth, BearerAuth, Configuration, OAuth2ClientCredentials, UpstreamAuth
 from gateway.pipeline import Endpoint
 from gateway.resilience.breaker import Breaker
 from gateway.resilience.budget import RetryBudget
@@ -153,6 +156,8 @@ class Endpoints:
             copies=self.copies,
             streams=self.streams,
             observer=self.observer,
+            redirects=self._redirects(action),
+            place=self._place(action.upstream),
         )
         dialer = WebSocketDialer(upstream, max_message(route))
         websocket = WebSocketEndpoint(
@@ -198,7 +203,23 @@ class Endpoints:
         return AggregateEndpoint(route, gatherer, self.observer)
 
     def _last_good(self, name: str, upstream: str, rule: UpstreamFailureRule | None) -> LastGood:
-        return LastGood(self.copies, place_of(name, upstream, self.upstreams[upstream].authority), rule)
+        own = self.configuration.upstreams[upstream].auth is not None
+        return LastGood(self.copies, place_of(name, upstream, self._place(upstream)), rule, own=own)
+
+    def _redirects(self, action: ProxyAction) -> Redirects | None:
+        if not action.rewrite_redirects:
+            return None
+        authorities = [origin.authority for origin in self.upstreams[action.upstream].origins]
+        prefix = (action.strip_prefix or b"").rstrip(b"/")
+        return Redirects(authorities, prefix, preserves_host=action.preserve_host)
+
+    def _place(self, upstream: str) -> str:
+        """What copies of this upstream's answers depend on: its addresses, and the gateway's own credentials there."""
+        settings = self.configuration.upstreams[upstream]
+        places: Places = self.parts.take(("places", upstream), None, Places)
+        place = self.parts.take(("place", upstream), settings.urls, lambda: places.of(settings.urls))
+        self.parts.when_settled(lambda: places.serve(settings.urls, place))
+        return f"{place} {_credentials_mark(settings.auth)}"
 
     def _credentials(self, upstream: str) -> Credentials | None:
         auth = self.configuration.upstreams[upstream].auth
@@ -218,3 +239,17 @@ class Endpoints:
             lambda: build_credentials(auth, http=http),
             lambda credentials: credentials.aclose,
         )
+
+
+def _credentials_mark(auth: UpstreamAuth | None) -> str:
+    """A hash of the gateway's own credentials at an upstream; where they are fetched, of whose they are."""
+    match auth:
+        case None:
+            return ""
+        case BearerAuth():
+            told = auth.token
+        case BasicAuth():
+            told = f"{auth.username}:{auth.password}"
+        case OAuth2ClientCredentials():
+            told = repr(auth)  # without its secret
+    return sha256(told.encode("utf-8", "surrogatepass")).hexdigest()

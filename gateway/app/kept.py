@@ -7,6 +7,8 @@ the new list share one: adding an address, or taking one of several away, change
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gateway.model.settings import Configuration, IamApi, IamSettings
@@ -46,6 +48,24 @@ def same_decider(old: Decider, new: Decider) -> bool:
 def share_one(old: frozenset[str], new: frozenset[str]) -> bool:
     """Whether both lists of addresses have one in common, or both have none."""
     return old == new or bool(old & new)
+
+
+class Places:
+    """What one upstream's answers are kept under: a name for its addresses that lists which share one have in common.
+
+    A list that comes back, as when a change is taken back, has the name that it had.
+    """
+
+    def __init__(self) -> None:
+        self._names: dict[str, str] = {}
+
+    def of(self, urls: Sequence[str]) -> str:
+        """The name of these addresses."""
+        return next((self._names[url] for url in urls if url in self._names), "") or secrets.token_hex(8)
+
+    def serve(self, urls: Sequence[str], name: str) -> None:
+        """These addresses serve under this name now."""
+        self._names.update(dict.fromkeys(urls, name))
 
 
 def _paths(iam: IamSettings) -> tuple[str | None, ...]:

@@ -2,12 +2,15 @@
 
 What is kept: complete answers with status 200 to GET, at most `MAX_COPY` bytes each and `MAX_TOTAL` in all; never with
 `Set-Cookie`, never `no-store` (said by either side), never with `Vary: *`. A key names where the question went, who
-asked it, at which host and target; `Vary` tells the answers to one key apart, by hashes of what was sent, since that
-may be a token. Nothing is ever shared between subjects, so `private` may be kept. One subject holds at most a twentieth
-of everything, so that nobody evicts everybody.
+asked it, at which host and target, and with which credentials (`sent_with`); `Vary` tells the answers to one key apart,
+by hashes of what was sent, since that may be a token. Nothing is ever shared between subjects, so `private` may be
+kept. One subject holds at most a twentieth of everything, so that nobody evicts everybody.
+What makes a copy young again: a 304 about it, whoever asked for that (RFC 9111 section 4.3.4).
 What ends a copy: a newer answer to the same question, whether that may be kept or not; 401, 403, 404 and 410, after
 which the old answer is nobody's business any more; a successful unsafe request to the same target (RFC 9111 section
-4.4); the least recently used go first when there is no room.
+4.4); the least recently used go first when there is no room. These end the copies of all credentials of the subject.
+Bytes are those that a copy takes up in this process, not those of its body. What a request costs does not depend on
+how much is kept.
 Whether a copy may be served is not decided here: the caller does that, after a fresh permit.
 """
 
@@ -18,6 +21,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from sys import getsizeof
 from typing import Final, NamedTuple
 
 from gateway.model.request import Headers, Request
@@ -28,7 +32,12 @@ SUBJECT_SHARE: Final = 20
 EVICTING: Final = frozenset({401, 403, 404, 410})
 
 _MAX_VARIANTS: Final = 8
-_OVERHEAD: Final = 512  # what a copy costs beside its bytes
+_OVERHEAD: Final = 1024  # what a copy costs beside its fields, key and body: its objects, its places in three tables
+_CREDENTIALS: Final = frozenset({b"authorization", b"cookie"})
+_IDENTITY: Final = b"x-auth-"
+_NOT_FRESHENED: Final = frozenset(
+    {b"content-length", b"content-encoding", b"content-type", b"content-range", b"set-cookie", b"transfer-encoding"}
+) | frozenset({b"connection", b"keep-alive", b"trailer", b"upgrade", b"proxy-authenticate", b"te"})
 _SAFE: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE"})
 _MAX_AGE: Final = 2**31 - 1  # RFC 9111 section 1.2.2
 
@@ -38,12 +47,28 @@ Variant = tuple[tuple[bytes, bytes], ...]
 
 
 class CopyKey(NamedTuple):
-    """One question. `place` is the route (or `route.part`) with its upstream; `subject` is `Subject.key`, no token."""
+    """One question. `place` is the route (or `route.part`) with its upstream; `subject` is `Subject.key`, no token.
+
+    `sent`: what else the upstream could tell callers apart by, see `sent_with`.
+    """
 
     place: str
     subject: str
     host: str
     target: bytes
+    sent: bytes = b""
+
+
+def sent_with(headers: Headers, *, own: bool) -> bytes:
+    """SHA-256 of the credentials in what is sent: `Authorization`, `Cookie`, and who the gateway says it is.
+
+    `own`: the upstream is sent the gateway's own credentials in place of the caller's.
+    """
+    told = hashlib.sha256()
+    for name, value in headers:
+        if name.startswith(_IDENTITY) or (not own and name in _CREDENTIALS):
+            told.update(b"%d:%b%d:%b" % (len(name), name, len(value), value))
+    return told.digest()
 
 
 def kept_under(target: bytes, request: Request) -> bytes:
@@ -59,18 +84,20 @@ class Copy:
     status: int
     headers: Headers
     body: bytes
+    sent: bytes
     vary: Variant
     stored_s: float
     initial_age_s: int
     size: int
 
 
-def place_of(name: str, upstream: str, authority: bytes, prefix: bytes = b"") -> str:
+def place_of(name: str, upstream: str, place: str, prefix: bytes = b"") -> str:
     """Where the questions of a route or part go, `prefix` being what is taken off their targets.
 
-    At another system the same target means something else, and copies outlive a reload.
+    `place` tells the addresses of the upstream apart: at another system the same target means something else, and
+    copies outlive a reload.
     """
-    return f"{name} {upstream} {authority.decode('ascii')} {prefix.decode('ascii')}"
+    return f"{name} {upstream} {place} {prefix.decode('ascii')}"
 
 
 def field_values(headers: Headers, name: bytes) -> list[bytes]:
@@ -100,7 +127,7 @@ class Copies:
         self._share = max_total // SUBJECT_SHARE
         self._clock = clock
         self._answers: OrderedDict[CopyKey, list[Copy]] = OrderedDict()
-        self._subjects: dict[str, OrderedDict[CopyKey, int]] = {}
+        self._subjects: dict[str, _Share] = {}
         self._total = 0
 
     def __repr__(self) -> str:
@@ -109,35 +136,58 @@ class Copies:
     def keep(self, key: CopyKey, request_headers: Headers, headers: Headers, body: bytes) -> None:
         """Keep a complete 200 that is `storable`, in place of the older answer to the same question."""
         vary = _variant(headers, request_headers)
-        size = len(body) + sum(len(name) + len(value) for name, value in headers) + len(key.target) + _OVERHEAD
+        size = _measured(key, headers, body, vary)
         if len(body) > self.max_copy or size > self._share:
             self.evict(key)
             return
-        copies = [old for old in self._answers.get(key, ()) if not _same_variant(old, vary)][-_MAX_VARIANTS + 1 :]
-        copies.append(Copy(200, headers, body, vary, self._clock(), _initial_age(headers), size))
-        while sum(copy.size for copy in copies) > self._share:
-            copies.pop(0)
-        self._replace(key, copies)
-        self._make_room(key.subject)
+        copy = Copy(200, headers, body, key.sent, vary, self._clock(), _initial_age(headers), size)
+        others = [old for old in self._answers.get(_asked(key), ()) if not _same_variant(old, copy)]
+        self._put(key, [*others[-_MAX_VARIANTS + 1 :], copy])
 
     def find(self, key: CopyKey, request_headers: Headers, max_stale_s: float) -> Copy | None:
         """The copy for this question that is younger than `max_stale_s`, or None."""
-        for copy in reversed(self._answers.get(key, ())):
-            if self.age_s(copy) < max_stale_s and _matches(copy, request_headers):
-                self._answers.move_to_end(key)
-                self._subjects[key.subject].move_to_end(key)
+        asked = _asked(key)
+        for copy in reversed(self._answers.get(asked, ())):
+            if copy.sent == key.sent and self.age_s(copy) < max_stale_s and _matches(copy, request_headers):
+                self._answers.move_to_end(asked)
+                self._subjects[key.subject].keys.move_to_end(asked)
                 return copy
         return None
 
+    def freshen(self, key: CopyKey, request_headers: Headers, headers: Headers) -> None:
+        """A 304 came: the copy that it is about is as young as it is, and has its fields (RFC 9111 section 4.3.4)."""
+        copies = self._answers.get(_asked(key), ())
+        for old in copies:
+            if old.sent == key.sent and _matches(old, request_headers) and _is_about(old, request_headers, headers):
+                break
+        else:
+            return
+        fields = _freshened(old.headers, headers)
+        if not storable(request_headers, old.status, fields):
+            self.evict(key)
+            return
+        vary = _variant(fields, request_headers)
+        size = _measured(key, fields, old.body, vary)
+        new = Copy(old.status, fields, old.body, old.sent, vary, self._clock(), _initial_age(headers), size)
+        self._put(key, [*(copy for copy in copies if copy is not old), new])
+
     def learn(self, key: CopyKey, method: bytes, status: int) -> None:
         """An answer that is not kept: forget what it makes untrue."""
-        if key in self._answers and (status in EVICTING or (method not in _SAFE and status < 400)):  # noqa: PLR2004
+        if status in EVICTING or (method not in _SAFE and status < 400):  # noqa: PLR2004 - not an error
             self.evict(key)
 
     def evict(self, key: CopyKey) -> None:
-        """Forget every answer to this question."""
-        if key in self._answers:
+        """Forget every answer to this question, whatever it was sent with."""
+        if _asked(key) in self._answers:
+            self._replace(_asked(key), [])
+
+    def evict_subject(self, subject: str) -> int:
+        """Forget everything of the subject with this key. How many questions that was."""
+        share = self._subjects.get(subject)
+        keys = list(share.keys) if share else []
+        for key in keys:
             self._replace(key, [])
+        return len(keys)
 
     def clear(self) -> None:
         """Forget everything."""
@@ -146,31 +196,53 @@ class Copies:
         self._total = 0
 
     def age_s(self, copy: Copy) -> float:
-        """Seconds since the copy was made."""
+        """Seconds since the copy was made, or was made young again."""
         return self._clock() - copy.stored_s
 
     def snapshot(self) -> dict[str, int]:
         """What a status page shows. Sizes in bytes."""
         return {"questions": len(self._answers), "bytes": self._total, "max_bytes": self._max_total}
 
-    def _replace(self, key: CopyKey, copies: list[Copy]) -> None:
-        """The answers to `key` are now `copies`; nothing is left behind for none."""
-        own = self._subjects.setdefault(key.subject, OrderedDict())
-        self._total += sum(copy.size for copy in copies) - own.pop(key, 0)
-        self._answers.pop(key, None)
-        if copies:
-            self._answers[key] = copies
-            own[key] = sum(copy.size for copy in copies)
-        elif not own:
-            del self._subjects[key.subject]
-
-    def _make_room(self, subject: str) -> None:
-        """Evict the subject's oldest over its share, then anybody's oldest over the total."""
-        own = self._subjects[subject]
-        while sum(own.values()) > self._share:
-            self.evict(next(iter(own)))
+    def _put(self, key: CopyKey, copies: list[Copy]) -> None:
+        """These are the answers to `key` now, the oldest first, as far as the subject's share goes."""
+        size = sum(copy.size for copy in copies)
+        while size > self._share:
+            size -= copies.pop(0).size
+        self._replace(_asked(key), copies)
+        share = self._subjects[key.subject]
+        while share.size > self._share:
+            self._replace(next(iter(share.keys)), [])
         while self._total > self._max_total:
-            self.evict(next(iter(self._answers)))
+            self._replace(next(iter(self._answers)), [])
+
+    def _replace(self, asked: CopyKey, copies: list[Copy]) -> None:
+        """The answers to a question are now `copies`; nothing is left behind for none."""
+        share = self._subjects.setdefault(asked.subject, _Share())
+        size = sum(copy.size for copy in copies)
+        more = size - share.keys.pop(asked, 0)
+        self._total += more
+        share.size += more
+        self._answers.pop(asked, None)
+        if copies:
+            self._answers[asked] = copies
+            share.keys[asked] = size
+        elif not share.keys:
+            del self._subjects[asked.subject]
+
+
+class _Share:
+    """What one subject holds: the bytes of each question, the least recently used first, and of all."""
+
+    __slots__ = ("keys", "size")
+
+    def __init__(self) -> None:
+        self.keys: OrderedDict[CopyKey, int] = OrderedDict()
+        self.size = 0
+
+
+def _asked(key: CopyKey) -> CopyKey:
+    """The question without what it was sent with: the answers to all of these stand together."""
+    return key._replace(sent=b"") if key.sent else key
 
 
 def served_headers(copy: Copy, age_s: float) -> Headers:
@@ -194,9 +266,39 @@ def _sent(request_headers: Headers, name: bytes) -> bytes:
     return hashlib.sha256(b"\n".join([b"", *field_values(request_headers, name)])).digest()
 
 
-def _same_variant(old: Copy, vary: Variant) -> bool:
-    """Whether a newer answer with `vary` takes the place of `old`."""
-    return old.vary == vary or [name for name, _ in old.vary] != [name for name, _ in vary]
+def _same_variant(old: Copy, new: Copy) -> bool:
+    """Whether a newer answer takes the place of `old`."""
+    if old.sent != new.sent:
+        return False
+    return old.vary == new.vary or [name for name, _ in old.vary] != [name for name, _ in new.vary]
+
+
+def _is_about(copy: Copy, request_headers: Headers, headers: Headers) -> bool:
+    """Whether a 304 with these fields, to a request with those, says that this copy is still what it was.
+
+    By its entity tag; by what the caller asked about, if it says none; else by the date. Tags are compared weakly: the
+    copy is another representation only if the upstream says so.
+    """
+    for name, asked in ((b"etag", b"if-none-match"), (b"last-modified", b"if-modified-since")):
+        own = field_values(copy.headers, name)
+        said = field_values(headers, name) or field_values(request_headers, asked)
+        if own and said:
+            return len(said) == 1 and said[0].removeprefix(b"W/") == own[0].removeprefix(b"W/")
+    return False
+
+
+def _freshened(old: Headers, new: Headers) -> Headers:
+    """The fields of a copy after a 304: those that it names are replaced, except what describes the body."""
+    fields = [field for field in new if field[0] not in _NOT_FRESHENED]
+    names = {name for name, _ in fields}
+    return [*(field for field in old if field[0] not in names and field[0] != b"age"), *fields]
+
+
+def _measured(key: CopyKey, headers: Headers, body: bytes, vary: Variant) -> int:
+    """The bytes that a copy takes up: every object of its own, with the parts that the interpreter adds."""
+    fields = sum(getsizeof(name) + getsizeof(value) + getsizeof((name, value)) for name, value in (*headers, *vary))
+    texts = sum(getsizeof(text) for text in key)
+    return _OVERHEAD + getsizeof(body) + getsizeof(headers) + fields + texts
 
 
 def _tokens(values: Iterable[bytes]) -> set[bytes]:

@@ -20,7 +20,6 @@ OWN: Final = b"access-control-"
 """What the names of all header fields of this protocol begin with."""
 
 _ANY: Final = "*"
-_EXPOSED: Final[Header] = (b"access-control-expose-headers", b"Retry-After, X-Request-ID, X-Gateway-Degraded")
 _VARY: Final[Header] = (b"vary", b"Origin")
 _PREFLIGHT_VARY: Final[Header] = (b"vary", b"Origin, Access-Control-Request-Method, Access-Control-Request-Headers")
 _FIELD_NAMES: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z, \t-]{1,4096}")
@@ -49,7 +48,7 @@ def response_headers(cors: Cors, request: Request) -> Headers:
     origin = _allowed(cors, request)
     if origin is None:
         return [_VARY]
-    return [_VARY, *_permission(cors, origin), _EXPOSED]
+    return [_VARY, *_permission(cors, origin), (b"access-control-expose-headers", cors.exposed)]
 
 
 def _allowed(cors: Cors, request: Request) -> bytes | None:

@@ -6,7 +6,7 @@ whole. Host and target are in the key, so one question's answer is never another
 
 from __future__ import annotations
 
-from gateway.forward.copies import Copies, Copy, CopyKey, kept_under, storable
+from gateway.forward.copies import Copies, Copy, CopyKey, kept_under, sent_with, storable
 from gateway.model.permit import Permit
 from gateway.model.route import UpstreamFailureMode, UpstreamFailureRule
 from gateway.upstream.answer import Answer
@@ -14,11 +14,15 @@ from gateway.upstream.outgoing import Outgoing
 
 
 class LastGood:
-    """Copies of one place's answers to GET. `place` names where the question goes, `upstream` included."""
+    """Copies of one place's answers to GET. `place` names where the question goes, `upstream` included.
 
-    __slots__ = ("_copies", "_max_stale_s", "_place")
+    `own`: the upstream is sent the gateway's own credentials.
+    """
 
-    def __init__(self, copies: Copies, place: str, rule: UpstreamFailureRule | None) -> None:
+    __slots__ = ("_copies", "_max_stale_s", "_own", "_place")
+
+    def __init__(self, copies: Copies, place: str, rule: UpstreamFailureRule | None, *, own: bool = False) -> None:
+        self._own = own
         self._copies = copies
         self._place = place
         keeps = rule is not None and rule.mode is UpstreamFailureMode.STALE
@@ -30,7 +34,8 @@ class LastGood:
             return None
         if outgoing.method != b"GET":
             return None
-        return CopyKey(self._place, permit.subject.key, host, kept_under(outgoing.target, permit.request))
+        sent = sent_with(outgoing.headers, own=self._own)
+        return CopyKey(self._place, permit.subject.key, host, kept_under(outgoing.target, permit.request), sent)
 
     def learn(self, key: CopyKey | None, outgoing: Outgoing, answer: Answer, body: bytes | None = None) -> None:
         """Hear an answer: a body that was good is kept, what it makes untrue is forgotten."""

@@ -9,20 +9,24 @@ Learning is the other half: good answers to GET are kept, and what makes them un
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from gateway.errors import GatewayError, Source
 from gateway.exchange import Exchange
-from gateway.forward.copies import Copies, CopyKey, kept_under, served_headers, storable
+from gateway.forward.copies import Copies, CopyKey, kept_under, sent_with, served_headers, storable
 from gateway.forward.marks import DEGRADED, respond_with, upstream_mark
 from gateway.forward.relay import Keep
-from gateway.headers import client_response_headers
 from gateway.model.permit import Permit
 from gateway.model.request import Headers
 from gateway.model.route import Route, UpstreamFailureMode, UpstreamFailureRule
+from gateway.model.subject import Subject
 from gateway.telemetry.observer import Observer
 
 OUTAGES: Final = frozenset({502, 503, 504})
+_NOT_MODIFIED: Final = 304
+Shown = Callable[[int, Headers, Exchange], Headers]
+"""Status and fields of an upstream's answer, live or kept → the fields that the caller gets."""
 
 
 def is_outage(error: GatewayError) -> bool:
@@ -31,25 +35,35 @@ def is_outage(error: GatewayError) -> bool:
 
 
 class OutageRules:
-    """The rules of one route. `place` is where its questions go: see `place_of`."""
+    """The rules of one route. `place` is where its questions go: see `place_of`.
 
-    def __init__(self, route: Route, place: str, copies: Copies, observer: Observer, *, via: bytes) -> None:
+    `shown` gives the fields of an answer as the caller gets them. `own`: the upstream is sent the gateway's own
+    credentials.
+    """
+
+    def __init__(
+        self, route: Route, place: str, copies: Copies, observer: Observer, *, shown: Shown, own: bool
+    ) -> None:
         self._route = route
+        self._shown = shown
+        self._own = own
         self._place = place
         self._copies = copies
-        self._via = via
         self._observer = observer
         rules = route.on_upstream_failure
         self._rules = {method: rule for method, rule in rules.items() if rule.mode is not UpstreamFailureMode.ERROR}
         self._keeps = any(rule.mode is UpstreamFailureMode.STALE for rule in self._rules.values())
 
-    async def stand_in(self, permit: Permit, exchange: Exchange, code: str) -> bool:
-        """Answer in the upstream's place, if the rule for this method can. `code` is why, for the log."""
+    async def stand_in(self, permit: Permit, exchange: Exchange, code: str, sent: Headers) -> bool:
+        """Answer in the upstream's place, if the rule for this method can. `code` is why, for the log.
+
+        `sent`: the fields that the upstream was sent, or would have been.
+        """
         rule = self._rules.get(permit.request.method)
         if rule is None:
             return False
         if rule.mode is UpstreamFailureMode.STALE:
-            return await self._serve_copy(permit, exchange, rule, code)
+            return await self._serve_copy(permit, exchange, rule, code, sent)
         if rule.response is None:
             return False
         self._tell(exchange, "fallback", code)
@@ -57,44 +71,41 @@ class OutageRules:
         await respond_with(exchange, rule.response)
         return True
 
-    def keeper(self, permit: Permit, status: int, headers: Headers) -> Keep | None:
-        """What to do with the body of this answer, None to do nothing. Hears what the answer makes untrue."""
-        if not self._keeps:
+    def keeper(self, permit: Permit, status: int, headers: Headers, sent: Headers) -> Keep | None:
+        """What to do with the body of this answer, None to do nothing. Hears what the answer says of older ones."""
+        if not self._keeps or permit.subject is None:
             return None
-        key = self._key(permit)
-        if key is None:
+        key, method = self._key(permit, permit.subject, sent), permit.request.method
+        if method == "GET" and status == _NOT_MODIFIED:
+            self._copies.freshen(key, sent, headers)
             return None
-        request = permit.request
-        if request.method != "GET" or status != 200:  # noqa: PLR2004 - the one answer that is kept
-            self._copies.learn(key, request.method.encode("ascii"), status)
+        if method != "GET" or status != 200:  # noqa: PLR2004 - the one answer that is kept
+            self._copies.learn(key, method.encode("ascii"), status)
             return None
-        if not storable(request.headers, status, headers):
+        if not storable(sent, status, headers):
             self._copies.evict(key)
             return None
-        return lambda body: self._copies.keep(key, request.headers, headers, body)
+        return lambda body: self._copies.keep(key, sent, headers, body)
 
-    async def _serve_copy(self, permit: Permit, exchange: Exchange, rule: UpstreamFailureRule, code: str) -> bool:
-        key = self._key(permit)
-        if key is None or permit.degraded is not None or permit.request.method not in ("GET", "HEAD"):
+    async def _serve_copy(
+        self, permit: Permit, exchange: Exchange, rule: UpstreamFailureRule, code: str, sent: Headers
+    ) -> bool:
+        """Nobody's answers are nobody's to keep: a route without a subject has no copies."""
+        if permit.subject is None or permit.degraded is not None or permit.request.method not in ("GET", "HEAD"):
             return False
-        copy = self._copies.find(key, permit.request.headers, rule.max_stale_s)
+        copy = self._copies.find(self._key(permit, permit.subject, sent), sent, rule.max_stale_s)
         if copy is None:
             return False
         age_s = self._copies.age_s(copy)
         self._tell(exchange, "stale", code)
         exchange.extra.append((DEGRADED, upstream_mark("stale", age_s)))
-        headers = served_headers(copy, age_s)
-        request_id = permit.request.request_id
-        shown = client_response_headers(headers, via=self._via, request_id=request_id)
-        await exchange.respond(copy.status, shown, copy.body)
+        await exchange.respond(copy.status, self._shown(copy.status, served_headers(copy, age_s), exchange), copy.body)
         return True
 
-    def _key(self, permit: Permit) -> CopyKey | None:
-        """Nobody's answers are nobody's to keep: a route without a subject has no copies."""
+    def _key(self, permit: Permit, subject: Subject, sent: Headers) -> CopyKey:
         request = permit.request
-        if permit.subject is None:
-            return None
-        return CopyKey(self._place, permit.subject.key, request.host, kept_under(request.target.raw, request))
+        target = kept_under(request.target.raw, request)
+        return CopyKey(self._place, subject.key, request.host, target, sent_with(sent, own=self._own))
 
     def _tell(self, exchange: Exchange, mode: str, code: str) -> None:
         exchange.record.degraded = mode

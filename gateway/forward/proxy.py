@@ -18,6 +18,7 @@ from gateway.forward.copies import Copies, place_of
 from gateway.forward.marks import mark_degraded_permit
 from gateway.forward.outage import OUTAGES, OutageRules, is_outage
 from gateway.forward.outgoing import OutgoingHead
+from gateway.forward.redirects import Redirects
 from gateway.forward.relay import break_off, end_well, relay
 from gateway.forward.shown import shown_headers
 from gateway.forward.streams import Streams
@@ -34,7 +35,10 @@ from gateway.upstream.outgoing import IDEMPOTENT, Outgoing
 
 
 class ProxyEndpoint:
-    """Forwards to one upstream. `authority` is the `Host` to send, `rules` those of the configuration."""
+    """Forwards to one upstream. `authority` is the `Host` to send, `rules` those of the configuration.
+
+    `redirects` None: what the upstream says of where its things are is passed on. `place`: see `place_of`.
+    """
 
     def __init__(
         self,
@@ -47,6 +51,8 @@ class ProxyEndpoint:
         copies: Copies,
         streams: Streams,
         observer: Observer,
+        redirects: Redirects | None = None,
+        place: str = "",
     ) -> None:
         self._route = route
         self._upstream = upstream
@@ -54,8 +60,9 @@ class ProxyEndpoint:
         self._via = rules.via
         self._streams = streams
         self._max_kept = copies.max_copy
-        place = place_of(route.id, action.upstream, authority, action.strip_prefix or b"")
-        self._outage = OutageRules(route, place, copies, observer, via=rules.via)
+        self._redirects = redirects
+        place = place_of(route.id, action.upstream, place, action.strip_prefix or b"")
+        self._outage = OutageRules(route, place, copies, observer, shown=self._shown, own=upstream.auth is not None)
         retry = upstream.resilience.retry
         self._hold = retry.max_body
         self._holds_all = upstream.auth is not None
@@ -64,26 +71,28 @@ class ProxyEndpoint:
     async def __call__(self, permit: Permit, exchange: Exchange, deadline: Deadline) -> None:
         """Forward the permitted request and answer with its response. Raises GatewayError while nothing was sent."""
         degraded = mark_degraded_permit(permit, exchange)
+        headers = self._head.headers(permit, degraded, exchange.span.traceparent)
         try:
-            answer = await self._ask(permit, exchange, deadline, degraded)
+            answer = await self._ask(permit, exchange, deadline, headers)
         except GatewayError as error:
-            if is_outage(error) and await self._outage.stand_in(permit, exchange, error.code):
+            if is_outage(error) and await self._outage.stand_in(permit, exchange, error.code, headers):
                 return
             raise
         deadline.stop()
         try:
-            if answer.status in OUTAGES and await self._outage.stand_in(permit, exchange, f"http_{answer.status}"):
+            if answer.status in OUTAGES and await self._outage.stand_in(
+                permit, exchange, f"http_{answer.status}", headers
+            ):
                 return
-            await self._pass_on(answer, permit, exchange)
+            await self._pass_on(answer, permit, exchange, headers)
         finally:
             if not (answer.arrived and exchange.finished):
                 await answer.aclose()
 
-    async def _ask(self, permit: Permit, exchange: Exchange, deadline: Deadline, degraded: bytes | None) -> Answer:
+    async def _ask(self, permit: Permit, exchange: Exchange, deadline: Deadline, headers: Headers) -> Answer:
         request = permit.request
         method = request.method.encode("ascii")
         hold = self._hold if self._holds_all or (self._holds_idempotent and method in IDEMPOTENT) else 0
-        headers = self._head.headers(permit, degraded, exchange.span.traceparent)
         if hold:
             self._upstream.refuse_if_open()
         body = await upload(exchange, deadline, max_body=self._route.max_body, hold=hold)
@@ -104,13 +113,18 @@ class ProxyEndpoint:
             record=exchange.record,
         )
 
-    async def _pass_on(self, answer: Answer, permit: Permit, exchange: Exchange) -> None:
-        headers = shown_headers(answer.status, answer.headers, exchange, route=self._route, via=self._via)
+    async def _pass_on(self, answer: Answer, permit: Permit, exchange: Exchange, sent: Headers) -> None:
+        headers = self._shown(answer.status, answer.headers, exchange)
         if not answer.arrived and self._upstream.streams.matches(answer.headers):
             await self._pass_stream_on(answer, permit, exchange, headers)
             return
-        keep = self._outage.keeper(permit, answer.status, answer.headers)
+        keep = self._outage.keeper(permit, answer.status, answer.headers, sent)
         await relay(answer, exchange, headers, keep, self._max_kept)
+
+    def _shown(self, status: int, headers: Headers, exchange: Exchange) -> Headers:
+        """The fields of an answer, live or kept, as the caller gets them."""
+        shown = shown_headers(status, headers, exchange, route=self._route, via=self._via)
+        return self._redirects.rewritten(shown, exchange.request.host) if self._redirects else shown
 
     async def _pass_stream_on(self, answer: Answer, permit: Permit, exchange: Exchange, headers: Headers) -> None:
         exchange.become_stream(permit.share_key)

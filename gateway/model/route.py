@@ -101,6 +101,10 @@ STREAM_CONTENT_TYPES: Final = (
 """Media types of answers that go on for as long as there is something to tell. `*` at the end: whatever follows."""
 
 
+ALWAYS_EXPOSED: Final = ("Retry-After", "X-Request-ID", "X-Gateway-Degraded")
+"""What scripts of other origins may always read of an answer, so that they can tell an outage from a refusal."""
+
+
 class UpstreamFailureMode(enum.StrEnum):
     """What a route does when its upstream fails."""
 
@@ -138,11 +142,15 @@ class UpstreamFailureRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cors:
-    """The Fetch standard's CORS protocol, answered by the gateway. `origins` exact, lower-case, or `*` alone."""
+    """The Fetch standard's CORS protocol, answered by the gateway. `origins` exact, lower-case, or `*` alone.
+
+    `exposed`: the value of `Access-Control-Expose-Headers`.
+    """
 
     origins: frozenset[str]
     max_age_s: float = 600.0
     credentials: bool = False
+    exposed: bytes = ", ".join(ALWAYS_EXPOSED).encode("ascii")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,11 +165,15 @@ class Resilience:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProxyAction:
-    """Forward to `upstream`. `strip_prefix`: literal path bytes to remove, e.g. `b"/inventory"`."""
+    """Forward to `upstream`. `strip_prefix`: literal path bytes to remove, e.g. `b"/inventory"`.
+
+    `rewrite_redirects`: show the caller where the upstream's own places are by the gateway's paths.
+    """
 
     upstream: str
     strip_prefix: bytes | None = None
     preserve_host: bool = False
+    rewrite_redirects: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

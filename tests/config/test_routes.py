@@ -112,6 +112,12 @@ def test_forwarding_keys(load_text) -> None:
     assert (only.host, only.recheck_s, only.stream_idle_timeout_s, only.server_timing) == ("app.example", 30, 300, True)
 
 
+def test_what_scripts_may_read_is_added_to_what_they_always_may(load_text) -> None:
+    (only,) = load_text(route("cors: {origins: ['*'], expose: [X-Total, retry-after, X-Total]}")).routes
+    assert only.cors is not None
+    assert only.cors.exposed == b"Retry-After, X-Request-ID, X-Gateway-Degraded, x-total"
+
+
 def test_what_is_a_stream_is_said_by_media_type(load_text) -> None:
     assert load_text(whole()).routes[0].stream_content_types == STREAM_CONTENT_TYPES
     (only,) = load_text(route("stream_content_types: [Application/JSON-Seq, video/*]")).routes

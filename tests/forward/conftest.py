@@ -15,6 +15,7 @@ import pytest
 from gateway.exchange import Exchange
 from gateway.forward.copies import Copies
 from gateway.forward.proxy import ProxyEndpoint
+from gateway.forward.redirects import Redirects
 from gateway.forward.streams import Streams
 from gateway.headers import HeaderRules
 from gateway.model.permit import Permit
@@ -316,6 +317,9 @@ async def bench() -> AsyncIterator[Callable[..., Bench]]:
             copies=copies,
             streams=streams,
             observer=spy,
+            redirects=Redirects((upstream.authority,), action.strip_prefix or b"", preserves_host=action.preserve_host)
+            if action.rewrite_redirects
+            else None,
         )
         return Bench(route, upstream, endpoint, breaker, copies, streams, spy)
 

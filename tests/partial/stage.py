@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +50,11 @@ class Stage:
     client: httpx.AsyncClient
     admin: httpx.AsyncClient
     denied: set[str]
+    tokens: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def who(self, name: str = "alice") -> dict[str, str]:
-        """The credentials of one person."""
-        return self.issuer.bearer(name)
+        """The credentials of one person: the same token each time, since copies are kept by what was sent."""
+        return self.tokens.setdefault(name, self.issuer.bearer(name))
 
     async def get(self, path: str, name: str = "alice", **headers: str) -> httpx.Response:
         return await self.client.get(path, headers={**self.who(name), **headers})

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.app.composition import Composition, compose
-from gateway.app.kept import decider_of, same_decider
+from gateway.app.kept import Places, decider_of, same_decider
 from gateway.app.shared import Parts
 from gateway.config import load
 from gateway.model.settings import Configuration, IamApi
@@ -227,3 +227,14 @@ def test_embedded_policies_decide_by_what_they_say(tmp_path: Path) -> None:
     base, changed = (replace(each, iam=replace(each.iam, api=IamApi.EMBEDDED)) for each in (base, changed))
     assert not same_decider(decider_of(base), decider_of(changed))
     assert same_decider(decider_of(base), decider_of(replace(base, hash="other")))
+
+
+def test_copies_are_kept_under_a_name_that_addresses_share() -> None:
+    places = Places()
+    first = places.of(["a", "b"])
+    places.serve(["a", "b"], first)
+    assert places.of(["b", "c"]) == first
+    other = places.of(["c"])
+    assert other != first
+    places.serve(["c"], other)
+    assert (places.of(["a"]), places.of(["c"])) == (first, other)

@@ -35,7 +35,14 @@ _ANSWERED: Final[Mapping[str, frozenset[str]]] = {
     "permissions": _POSTING,
     "health": READING,
 }
-_ONLY_FORWARDING: Final = ("strip_prefix", "preserve_host", "recheck", "stream_idle_timeout")
+_ONLY_FORWARDING: Final = (
+    "strip_prefix",
+    "preserve_host",
+    "rewrite_redirects",
+    "recheck",
+    "stream_idle_timeout",
+    "stream_content_types",
+)
 _ONLY_ANSWERING: Final = ("server_timing",)
 _ONLY_WITH_UPSTREAM: Final = ("timeout", "retry", "circuit_breaker", "failure_statuses", "on_upstream_failure")
 
@@ -119,7 +126,12 @@ def _proxy(section: Section[RouteKeys], segments: tuple[Segment, ...] | None, wo
     if keys.strip_prefix is not None and segments is not None:
         mark = section.at("strip_prefix")
         prefix = world.attempt(mark, "bad-prefix", lambda text: parse_prefix(text, segments), keys.strip_prefix)
-    return ProxyAction(upstream=keys.upstream, strip_prefix=prefix, preserve_host=keys.preserve_host)
+    return ProxyAction(
+        upstream=keys.upstream,
+        strip_prefix=prefix,
+        preserve_host=keys.preserve_host,
+        rewrite_redirects=keys.rewrite_redirects,
+    )
 
 
 def _navigation(

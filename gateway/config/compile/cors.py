@@ -8,8 +8,9 @@ from typing import Final
 from gateway.config.compile.world import World
 from gateway.config.keys.routes import CorsKeys, RouteKeys
 from gateway.config.validate import Section
-from gateway.model.route import Cors
+from gateway.model.route import ALWAYS_EXPOSED, Cors
 
+_KNOWN: Final = frozenset(name.lower() for name in ALWAYS_EXPOSED)
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://(?:\[[0-9a-f:]+\]|[a-z0-9_.-]+)(?::[0-9]{1,5})?\Z")
 
 
@@ -26,4 +27,5 @@ def compile_cors(section: Section[RouteKeys], keys: CorsKeys, world: World) -> C
     if keys.credentials and "*" in origins:
         message = "credentials can't be allowed to every origin: name them"
         world.problems.error(section.at("cors", "credentials"), "cors-credentials", message)
-    return Cors(origins=origins, max_age_s=keys.max_age, credentials=keys.credentials)
+    exposed = ", ".join(dict.fromkeys((*ALWAYS_EXPOSED, *(name for name in keys.expose if name not in _KNOWN))))
+    return Cors(origins=origins, max_age_s=keys.max_age, credentials=keys.credentials, exposed=exposed.encode("ascii"))

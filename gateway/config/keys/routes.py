@@ -12,7 +12,18 @@ from gateway.config.keys.iam import IamKeys
 from gateway.config.keys.identity import IdentityKeys
 from gateway.config.keys.resilience import CallKeys, Methods, PolicyKeys
 from gateway.config.keys.server import ServerKeys
-from gateway.config.keys.types import Count, Duration, DurationOrZero, Flag, Json, MediaType, Name, Text, Word
+from gateway.config.keys.types import (
+    Count,
+    Duration,
+    DurationOrZero,
+    Flag,
+    HeaderName,
+    Json,
+    MediaType,
+    Name,
+    Text,
+    Word,
+)
 from gateway.config.keys.upstreams import UpstreamKeys
 from gateway.config.problems import quoted
 from gateway.model.route import STREAM_CONTENT_TYPES
@@ -24,6 +35,9 @@ class CorsKeys(Keys):
     origins: Annotated[list[Text], Field(min_length=1)] = required("Origins like https://app.example, or `*` alone.")
     max_age: DurationOrZero = key("10m", "How long a browser may remember a preflight.")
     credentials: Flag = key(False, "Whether credentials may be sent; not with `*`.")
+    expose: list[HeaderName] = listing(
+        "Response fields that scripts may read, beside Retry-After, X-Request-ID and X-Gateway-Degraded."
+    )
 
 
 class PartKeys(CallKeys):
@@ -119,6 +133,11 @@ class RouteKeys(PolicyKeys):
     health: Maybe[HealthKeys] = optional("The health of all systems: `health: {}`.")
     strip_prefix: Maybe[Text] = optional("A literal beginning of the path that is removed before forwarding.")
     preserve_host: Flag = key(False, "Send the caller's Host instead of the upstream's own.")
+    rewrite_redirects: Flag = key(
+        True,
+        "Show `Location`, `Content-Location` and the `Path` of cookies as paths of the gateway where they name the "
+        "upstream's own origin, with what `strip_prefix` removed (nginx: `proxy_redirect default`).",
+    )
     policy: Name = key("fail-closed", "A resilience policy: one of policies/, or a built-in one.")
     max_concurrency: Maybe[Count] = optional("Requests in flight on this route. When left out: half of the server's.")
     cors: Maybe[CorsKeys] = optional("Answer cross-origin requests here. When left out OPTIONS is a request like any.")
