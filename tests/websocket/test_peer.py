@@ -155,7 +155,7 @@ async def test_a_side_that_sends_much_has_one_slice_a_turn_and_is_not_read_meanw
     side.says(*[MESSAGE] * 1000)
     assert not side.transport.reading
     taken = 0
-    for _ in range(4):
+    for _ in range(1000 // SLICE_FRAMES + 1):
         assert side.turns() <= 1
         pieces = await side.take()
         assert len(pieces) <= SLICE_FRAMES
@@ -209,15 +209,17 @@ async def test_who_pings_faster_than_is_answered_is_slowed_down() -> None:
 async def test_a_flood_of_control_frames_is_closed_with_1008(opcode: int) -> None:
     side = Side()
     side.says(*[(FIN | opcode, b"")] * (MAX_CONTROLS + MAX_LATE + 1))
+    side.turns()
     assert side.close_code() == 1008
     assert await side.take() == End(1008, "too many control frames", broke=True)
-    assert len(side.heard()) == 1
+    assert len(side.heard()) <= MAX_CONTROLS + 1
 
 
 async def test_a_hundred_a_second_are_no_flood() -> None:
     side = Side()
     for _ in range(10):
         side.says(*[(FIN | PONG, b"")] * MAX_CONTROLS)
+        side.turns()
         side.loop.sleep(1)
     assert side.heard() == []
 
@@ -231,6 +233,7 @@ async def test_pings_that_waited_with_their_sender_are_no_flood() -> None:
         await side.take()
         side.turns()
     side.says(*[(FIN | PING, b"")] * 240)
+    side.turns()
     assert CLOSE not in {first & 15 for first, _ in side.heard()}
 
 
