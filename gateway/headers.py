@@ -59,6 +59,11 @@ _SPOOFABLE_PREFIXES: Final = (
 # Made anew for the upstream, or meant for this listener alone.
 _OURS: Final = frozenset({b"host", b"content-length", b"expect", b"http2-settings", b"x-request-id"})
 _OUR_PREFIXES: Final = (b"proxy-", b"sec-websocket-")
+_MADE_ANEW: Final = (
+    b"x-auth-",
+    b"x-gateway-",
+    *(b"x-forwarded-" + part for part in (b"for", b"proto", b"host", b"port", b"prefix")),
+)
 _TRACE: Final = frozenset({b"traceparent", b"tracestate", b"baggage"})
 _DASHED: Final = bytes.maketrans(b"_.", b"--")
 _NOTHING: Final[frozenset[bytes]] = frozenset()
@@ -79,19 +84,22 @@ _LONGEST: Final = 64
 class HeaderRules:
     """What happens to a request field by name, for one configuration: made once, remembers each name's verdict."""
 
-    __slots__ = ("_exact", "_identity", "_identity_read_as", "_prefixes", "verdicts", "via", "via_1_0")
+    __slots__ = ("_exact", "_identity_read_as", "_passes", "_prefixes", "verdicts", "via", "via_1_0")
 
     def __init__(self, settings: ServerSettings, identity: bytes | None = None) -> None:
         """`server.strip_request_headers` adds names; one that ends in `*` is a prefix.
 
         `identity`: the field, in lower case, in which a trusted proxy names the subject (`identity.header.name`).
         """
-        self._identity = identity
         self._identity_read_as = None if identity is None else identity.translate(_DASHED)
         extra = {name.lower().translate(_DASHED) for name in settings.strip_request_headers}
         prefixes = tuple(name[:-1] for name in extra if name.endswith(b"*"))
         self._exact = HOP_BY_HOP | _SPOOFABLE | _OURS | {name for name in extra if not name.endswith(b"*")}
         self._prefixes = _SPOOFABLE_PREFIXES + _OUR_PREFIXES + prefixes
+        # Removed from everybody else, also where its name is one that is removed anyway. What is written anew is not.
+        anew = HOP_BY_HOP | _OURS | (self._exact - _SPOOFABLE)
+        passes = identity not in anew and not (identity or b"").startswith(_OUR_PREFIXES + _MADE_ANEW + prefixes)
+        self._passes = identity if passes else None
         self.verdicts: dict[bytes, int] = {}
         self.via = b"1.1 " + settings.name.encode("ascii")
         self.via_1_0 = b"1.0 " + settings.name.encode("ascii")
@@ -107,14 +115,14 @@ class HeaderRules:
         if name == b"connection":
             return _CONNECTION
         read_as = name.translate(_DASHED)
+        if name == self._passes:
+            return _IF_IDENTITY
         if read_as in self._exact:
             return _DROP
         if name in _OUTER_FORMS:
             return _OUTER
         if read_as in _TRACE:
             return _IF_TRUSTED if read_as == name else _DROP
-        if read_as == self._identity_read_as and name == self._identity and not read_as.startswith(self._prefixes):
-            return _IF_IDENTITY
         return _DROP if read_as == self._identity_read_as or read_as.startswith(self._prefixes) else _PASS
 
 

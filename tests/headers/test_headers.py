@@ -124,6 +124,23 @@ def test_the_field_of_the_identity_is_removed_in_all_spellings_but_where_it_is_t
     assert kept == [configured]
 
 
+@pytest.mark.parametrize("configured", [b"x-user", b"x-forwarded-user", b"remote-user", b"x-remote-user"])
+def test_a_trusted_proxys_identity_stays_under_a_name_that_is_removed_from_others(configured: bytes) -> None:
+    rules = HeaderRules(ServerSettings(), configured)
+    subject = Subject(type="identity", id="alice", key="alice", document="{}")
+    field = (configured, b"alice")
+    assert field in sent(field, rules=rules, trusted=True, subject=subject)
+    for facts in ({}, {"subject": subject}, {"trusted": True}):
+        assert field not in sent(field, rules=rules, **facts)
+
+
+@pytest.mark.parametrize("configured", [b"x-auth-subject", b"x-gateway-user", b"x-forwarded-for", b"x-tenant-user"])
+def test_what_the_gateway_writes_or_is_told_to_remove_is_removed_from_a_trusted_proxy_too(configured: bytes) -> None:
+    rules = HeaderRules(ServerSettings(strip_request_headers=frozenset({b"x-tenant-*"})), configured)
+    subject = Subject(type="identity", id="alice", key="alice", document="{}")
+    assert (configured, b"eve") not in sent((configured, b"eve"), rules=rules, trusted=True, subject=subject)
+
+
 def test_what_only_a_trusted_proxy_knows_is_kept_and_its_prefix_goes_first() -> None:
     port, outer = (b"x-forwarded-port", b"8443"), (b"x-forwarded-prefix", b"/outer")
     assert {port, outer} <= set(sent(port, outer, trusted=True))
