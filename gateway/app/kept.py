@@ -72,6 +72,6 @@ def _paths(iam: IamSettings) -> tuple[str | None, ...]:
     match iam.api:
         case IamApi.OPA:
             return (iam.opa_path,)
-        case IamApi.JSON:
+        case IamApi.JSON | IamApi.AUTHZEN:
             return (iam.batch_path, iam.single_path)
     return ()

@@ -22,7 +22,7 @@ async def caught(settings: IamSettings, questions: Sequence[Question]) -> list[h
 
     async def catch(request: httpx.Request) -> httpx.Response:
         sent.setdefault(await request.aread(), request)  # retries are the same request again
-        raise httpx.ConnectError("caught")
+        raise httpx.PoolTimeout("caught")  # our own limit: nobody is asked anything else because of it
 
     await _decide(dataclasses.replace(settings, discovery=False), questions, httpx.MockTransport(catch))
     return list(sent.values())

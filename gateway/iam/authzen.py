@@ -25,14 +25,13 @@ _VOID: Final = Decision(Outcome.DENY, unauthenticated=True)
 
 
 class Evaluations:
-    """Many questions in one call."""
+    """Many questions in one call, at `path` or `target`."""
 
-    operation = f"POST {EVALUATIONS}"
-
-    def __init__(self, wire: Wire, max_size: int, target: Target | None = None) -> None:
+    def __init__(self, wire: Wire, max_size: int, path: str = EVALUATIONS, target: Target | None = None) -> None:
         self.max_size = max_size
+        self.operation = f"POST {path}"
         self._wire = wire
-        self._target = target or wire.target(EVALUATIONS)
+        self._target = target or wire.target(path)
 
     async def ask(self, questions: Sequence[Question], note: Note) -> list[Decision]:
         """One decision for each question, in order. Raises CallFailure."""
@@ -48,11 +47,11 @@ class Evaluation:
     """One question a call, for decision points without a batch endpoint."""
 
     max_size = 1
-    operation = f"POST {EVALUATION}"
 
-    def __init__(self, wire: Wire, target: Target | None = None) -> None:
+    def __init__(self, wire: Wire, path: str = EVALUATION, target: Target | None = None) -> None:
+        self.operation = f"POST {path}"
         self._wire = wire
-        self._target = target or wire.target(EVALUATION)
+        self._target = target or wire.target(path)
 
     async def ask(self, questions: Sequence[Question], note: Note) -> list[Decision]:
         """One decision for the one question. Raises CallFailure."""

@@ -8,11 +8,12 @@ from collections.abc import Callable
 import httpx
 
 from gateway.iam.api import Api
-from gateway.iam.authzen import Evaluations
+from gateway.iam.authzen import EVALUATION, EVALUATIONS, Evaluation, Evaluations
 from gateway.iam.client import Iam
 from gateway.iam.discovery import DiscoveredAuthzen
+from gateway.iam.fitting import BatchOrSingle
 from gateway.iam.opa import Opa
-from gateway.iam.plain import PlainBatch, PlainSingle
+from gateway.iam.plain import CHECK, CHECKS, PlainBatch, PlainSingle
 from gateway.iam.wire import Wire
 from gateway.model.settings import IamApi, IamSettings
 from gateway.resilience.breaker import Breaker
@@ -30,16 +31,21 @@ def build_iam(
     wall: Callable[[], float] = time.time,
 ) -> Iam:
     """IAM over `http`, which stays its owner's. `breaker` follows the policy of `settings` already."""
-    api = _api(settings, Wire(http, settings, wall=wall))
-    return Iam(api, settings, breaker=breaker, observer=observer, budget=RetryBudget(clock=clock))
+    api = _api(settings, Wire(http, settings, wall=wall), clock)
+    return Iam(api, settings, breaker=breaker, observer=observer, budget=RetryBudget(clock=clock), clock=clock)
 
 
-def _api(settings: IamSettings, wire: Wire) -> Api:
-    size = settings.batch_max_size
+def _api(settings: IamSettings, wire: Wire, clock: Callable[[], float]) -> Api:
+    size, batch_path, single_path = settings.batch_max_size, settings.batch_path, settings.single_path
     if settings.api is IamApi.JSON:
-        if settings.batch_path is None:
-            return PlainSingle(wire, settings.single_path)
-        return PlainBatch(wire, settings.batch_path, size)
+        if batch_path is None:
+            return PlainSingle(wire, single_path or CHECK)
+        return PlainBatch(wire, batch_path or CHECKS, size)
     if settings.api is IamApi.OPA:
         return Opa(wire, settings.opa_path, size)
-    return DiscoveredAuthzen(wire, size) if settings.discovery else Evaluations(wire, size)
+    if settings.discovery:
+        return DiscoveredAuthzen(wire, size, clock=clock)
+    single = Evaluation(wire, single_path or EVALUATION)
+    if batch_path is None:
+        return single
+    return BatchOrSingle(Evaluations(wire, size, batch_path or EVALUATIONS), single, clock=clock)

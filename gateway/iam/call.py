@@ -24,6 +24,7 @@ from typing import Final
 from gateway.iam.api import Api
 from gateway.iam.asking import Pending
 from gateway.iam.failure import Apart, CallFailure, fault
+from gateway.iam.fitting import BatchLimit
 from gateway.iam.proof import Proof
 from gateway.iam.record import CallRecord
 from gateway.iam.wire import Note
@@ -50,6 +51,7 @@ class Means:
     breaker: Breaker
     budget: RetryBudget
     proof: Proof
+    limit: BatchLimit
     places: ConcurrencyLimit
     record: CallRecord
     observer: Observer
@@ -264,32 +266,38 @@ class Call:
 
     async def _ask_apart(self, batch: Sequence[Pending], failure: CallFailure) -> None:
         """Ask the parts of a failed batch; side by side, as far as places are free, once IAM is known to answer."""
-        parts = _parts(batch, failure.apart)
+        apart = _Parts(failure, _parts(batch, failure.apart))
         async with asyncio.TaskGroup() as group:
-            while parts:
+            while apart.left:
                 if self._decided or not failure.counts:
-                    self._invite(group, parts, failure)
-                await self._ask_part(parts.popleft(), failure)
+                    self._invite(group, apart)
+                await self._ask_part(apart)
+        if failure.too_many and apart.all_answered:
+            self._means.limit.refused(len(batch))
 
-    def _invite(self, group: asyncio.TaskGroup, parts: deque[Sequence[Pending]], failure: CallFailure) -> None:
-        for _ in range(len(parts) - 1):
+    def _invite(self, group: asyncio.TaskGroup, apart: _Parts) -> None:
+        for _ in range(len(apart.left) - 1):
             if not self._means.places.try_acquire():
                 return
-            group.create_task(self._help(parts, failure))
+            group.create_task(self._help(apart))
 
-    async def _help(self, parts: deque[Sequence[Pending]], failure: CallFailure) -> None:
+    async def _help(self, apart: _Parts) -> None:
         try:
-            while parts:
-                await self._ask_part(parts.popleft(), failure)
+            while apart.left:
+                await self._ask_part(apart)
         finally:
             self._means.places.release()
             self._means.freed()
 
-    async def _ask_part(self, part: Sequence[Pending], failure: CallFailure) -> None:
+    async def _ask_part(self, apart: _Parts) -> None:
+        part, failure = apart.left.popleft(), apart.failure
         if not await self._worth_asking(failure):
             self._fail(part, failure)
-        elif not await self._ask(part, 1) and failure.counts:
+        elif await self._ask(part, 1):
+            return
+        elif failure.counts:
             self._means.budget.try_retry()
+        apart.all_answered = False
 
     def _may_be_one_of_them(self, failure: CallFailure) -> bool:
         """Whether one question may be the cause. The trial that IAM fails is over: it was the one call."""
@@ -320,6 +328,17 @@ class Call:
         self._failed += [(pending, failure) for pending in batch]
         if failure.counts:
             self._failure = failure
+
+
+class _Parts:
+    """A failed batch that is asked apart: what is left to ask, and whether everything so far was answered."""
+
+    __slots__ = ("all_answered", "failure", "left")
+
+    def __init__(self, failure: CallFailure, parts: deque[Sequence[Pending]]) -> None:
+        self.failure = failure
+        self.left = parts
+        self.all_answered = True
 
 
 def _again(failure: CallFailure, size: int, attempt: int) -> bool:

@@ -11,7 +11,8 @@ is; it is ended when everybody hung up.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from gateway.errors import GatewayError
@@ -19,6 +20,7 @@ from gateway.iam.api import Api
 from gateway.iam.asking import Ask, Key, Pending
 from gateway.iam.call import Call, Means
 from gateway.iam.failure import CallFailure, fault
+from gateway.iam.fitting import BatchLimit
 from gateway.iam.proof import Proof
 from gateway.iam.record import CallRecord
 from gateway.iam.waiting import Waiting
@@ -59,6 +61,7 @@ class Iam:
         breaker: Breaker,
         observer: Observer,
         budget: RetryBudget,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._api = api
         self._settings = settings
@@ -67,8 +70,18 @@ class Iam:
         self._places = ConcurrencyLimit(settings.max_concurrency)
         self._record = CallRecord()
         self._proof = Proof(breaker, self.probe)
+        self._limit = BatchLimit(clock)
         self._means = Means(
-            api, settings, breaker, budget, self._proof, self._places, self._record, observer, self._schedule
+            api,
+            settings,
+            breaker,
+            budget,
+            self._proof,
+            self._limit,
+            self._places,
+            self._record,
+            observer,
+            self._schedule,
         )
         self._waiting = Waiting(settings.max_queue)
         self._most_of_one = max(1, settings.max_concurrency - max(1, settings.max_concurrency // _KEPT_FREE))
@@ -194,7 +207,7 @@ class Iam:
 
     def _send(self) -> bool:
         """Start the next call, in a place that is ours. False if only those wait who have calls enough."""
-        batch = self._waiting.take(self._api.max_size, self._barred)
+        batch = self._waiting.take(self._limit.of(self._api.max_size), self._barred)
         if not batch:
             return False
         ticket = self._breaker.admit(self._settings.timeout.total_s + _TRIAL_MARGIN_S, batch[0].key[0])

@@ -18,6 +18,7 @@ _REFUSED: Final = frozenset({401, 403})
 _BUSY: Final = frozenset({408, 429})
 _GONE: Final = frozenset({404, 405, 410})
 _TOO_LARGE: Final = 413
+_TOO_MANY: Final = frozenset({400, 413, 422})
 _NOT_COUNTED: Final = frozenset({"iam_rejected", "iam_overloaded", "internal_error"})
 _DETAILS: Final = {
     "iam_rejected": "The authorization service refused the question, so nothing was forwarded.",
@@ -38,7 +39,7 @@ class Apart(enum.Enum):
 class CallFailure(Exception):
     """One call failed. `reason` is for logs; `retry_after_s` is IAM's own `Retry-After`.
 
-    `gone`: there is nothing where it was asked (404, 405, 410).
+    `gone`: there is nothing where it was asked (404, 405, 410). `too_many`: it may have been too many questions.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class CallFailure(Exception):
         apart: Apart = Apart.NO,
         retry_after_s: float | None = None,
         gone: bool = False,
+        too_many: bool = False,
     ) -> None:
         super().__init__(code, reason)
         self.code = code
@@ -58,6 +60,7 @@ class CallFailure(Exception):
         self.apart = apart
         self.retry_after_s = retry_after_s
         self.gone = gone
+        self.too_many = too_many
 
     @property
     def counts(self) -> bool:
@@ -77,7 +80,7 @@ def of_status(status: int, retry_after_s: float | None, retried: frozenset[int])
         return CallFailure("iam_auth_error", reason)
     if status in _REJECTED:
         apart = Apart.HALVES if status == _TOO_LARGE else Apart.SINGLY
-        return CallFailure("iam_rejected", reason, apart=apart)
+        return CallFailure("iam_rejected", reason, apart=apart, too_many=status in _TOO_MANY)
     if status in _BUSY:
         return CallFailure("iam_error", reason, retry_after_s=retry_after_s)
     if status >= 500:  # noqa: PLR2004 - RFC 9110 section 15.6

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from gateway.iam.failure import invalid
 from gateway.iam.strict_json import parsed
 from gateway.iam.wire import Note, Wire
 from gateway.model.question import ALLOW, DENY, Decision, Question
+
+CHECKS: Final = "/iam/authorize/batch"
+CHECK: Final = "/iam/authorize"
 
 
 class PlainBatch:

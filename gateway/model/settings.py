@@ -127,8 +127,9 @@ class IamSettings:
     cache: CacheSettings = CacheSettings()
     tls: ClientTls = ClientTls()
     discovery: bool = False
-    batch_path: str | None = "/iam/authorize/batch"
-    single_path: str = "/iam/authorize"
+    batch_path: str | None = ""
+    """Empty: the protocol's own; None: there is none. The same of `single_path`."""
+    single_path: str = ""
     opa_path: str = ""
 
 

@@ -99,11 +99,12 @@ class Transport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request):
         self.requests.append(request)
-        evaluations = json.loads(request.content or b"{}").get("evaluations", [])
+        asked = json.loads(request.content or b"{}")
+        evaluations = asked.get("evaluations", [])
         batch = [item["subject"]["id"] + ":" + item["resource"]["id"] for item in evaluations]
         if batch == PROBE:
             self.probes += 1
-        else:
+        elif "evaluations" in asked:
             self.batches.append(batch)
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)

@@ -82,11 +82,30 @@ async def test_a_slash_at_the_end_is_the_same_decision_point(bench):
 
 async def test_an_endpoint_that_is_gone_is_discovered_anew(bench):
     await bench.decide(question())
-    bench.served["access_evaluations_endpoint"] = URL + "/v1/gone"
+    bench.served |= {"access_evaluations_endpoint": URL + "/v1/gone", "access_evaluation_endpoint": URL + "/v1/gone"}
     bench.iam._api._api = None
     assert codes(await bench.decide(question())) == ["iam_invalid_response"]
-    bench.served["access_evaluations_endpoint"] = URL + "/v1/many"
+    bench.served |= CONFIGURATION
     assert codes(await bench.decide(question())) == ["allow"]
+
+
+async def test_the_well_known_part_stands_between_host_and_path(make_bench):
+    """Authorization API 1.0, section 9."""
+    bench = make_bench(discovery=True, url=URL + "/tenant1")
+    paths = []
+
+    async def serve(request):
+        paths.append(request.url.path)
+        base = URL + "/tenant1"
+        if request.method == "GET":
+            return httpx.Response(
+                200, json={"policy_decision_point": base, "access_evaluation_endpoint": base + "/access/v1/evaluation"}
+            )
+        return httpx.Response(200, json={"decision": True})
+
+    bench.transport.handle_async_request = serve
+    assert codes(await bench.decide(question())) == ["allow"]
+    assert paths == ["/.well-known/authzen-configuration/tenant1", "/tenant1/access/v1/evaluation"]
 
 
 async def test_failed_discovery_is_a_failed_call_and_tried_again(bench):

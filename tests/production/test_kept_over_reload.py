@@ -35,6 +35,8 @@ routes:
 STORE = {"breaker one", "breaker both.A", "origin store https://a.example", "origin store https://b.example"}
 DROPS: dict[str, set[str]] = {
     "iam.api": {"permits"},
+    "iam.batch_path": {"permits"},
+    "iam.single_path": {"permits"},
     "iam.url": {"permits", "breaker iam", "origin iam https://iam.examplex"},
     "iam.tls.server_name": {"origin iam https://iam.example"},
     "iam.tls.verify": {"origin iam https://iam.example"},

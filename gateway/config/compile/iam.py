@@ -13,8 +13,13 @@ from gateway.config.validate import Section
 from gateway.model.route import BreakerPolicy, RetryPolicy
 from gateway.model.settings import CacheSettings, IamApi, IamSettings, IamTimeouts
 
-_ONLY_FOR: Final = {"discovery": "authzen", "batch_path": "json", "single_path": "json", "path": "opa"}
-_SAME_NAME: Final = ("max_concurrency", "max_queue", "token", "discovery", "batch_path", "single_path")
+_ONLY_FOR: Final = {
+    "discovery": ("authzen",),
+    "batch_path": ("authzen", "json"),
+    "single_path": ("authzen", "json"),
+    "path": ("opa",),
+}
+_SAME_NAME: Final = ("max_concurrency", "max_queue", "token", "discovery")
 
 
 def compile_iam(section: Section[IamKeys], world: World) -> IamSettings:
@@ -39,6 +44,8 @@ def compile_iam(section: Section[IamKeys], world: World) -> IamSettings:
             max_entries=cache.max_entries,
         ),
         tls=compile_tls(section, keys.tls, world, https=url is None or url.scheme == "https"),
+        batch_path=keys.batch_path if section.has("batch_path") else "",
+        single_path=keys.single_path or "",
         opa_path=(keys.path or "").strip("/"),
         **{name: getattr(keys, name) for name in _SAME_NAME},
     )
@@ -87,8 +94,8 @@ def _check_paths(section: Section[IamKeys], world: World) -> None:
     if not section.sound("api"):
         return
     for name, only in _ONLY_FOR.items():
-        if section.has(name) and api != only:
-            message = f"{name} has no effect: it goes with api: {only}, not {api}"
+        if section.has(name) and api not in only:
+            message = f"{name} has no effect: it goes with api: {' or '.join(only)}, not {api}"
             world.problems.warning(section.key(name), "unused-key", message)
     if api == "opa" and not section.has("path"):
         message = 'the key "path" is missing: api: opa asks for /v1/data/{path}'

@@ -77,8 +77,11 @@ class IamKeys(Keys):
     cache: CacheKeys = group(CacheKeys, "Remembering decisions.")
     tls: ClientTlsKeys = group(ClientTlsKeys, "TLS, for an https:// url.")
     discovery: Flag = key(False, "authzen: use /.well-known/authzen-configuration.")
-    batch_path: Text | None = key(
-        "/iam/authorize/batch", "json: where many checks are asked; null asks them one by one."
+    batch_path: Text | None = optional(
+        "authzen, json: where many checks are asked; null asks them one by one. When left out: /access/v1/evaluations, "
+        "json: /iam/authorize/batch."
     )
-    single_path: Text = key("/iam/authorize", "json: where one check is asked.")
+    single_path: Maybe[Text] = optional(
+        "authzen, json: where one check is asked. When left out: /access/v1/evaluation, json: /iam/authorize."
+    )
     path: Maybe[Text] = optional("opa: the document asked for, as in /v1/data/{path}. Required with `api: opa`.")
