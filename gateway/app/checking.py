@@ -16,7 +16,7 @@ from gateway.app.health import ask_origin
 from gateway.forward.health import ailment
 from gateway.model.settings import HealthCheck
 from gateway.upstream import Upstream
-from gateway.upstream.upstream import Member
+from gateway.upstream.origins import Member
 
 _LOG: Final = logging.getLogger("gateway")
 
@@ -41,6 +41,8 @@ class Checker:
 
     async def _look_at(self, member: Member) -> None:
         wrong = await ailment(partial(ask_origin, member, self._check), self._check.timeout_s)
+        if not wrong and member.suspect:
+            member.looks_well()
         if member.ill != bool(wrong):
             member.ill = bool(wrong)
             level, change = (logging.WARNING, f"passed over ({wrong})") if wrong else (logging.INFO, "used again")

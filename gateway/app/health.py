@@ -16,7 +16,7 @@ from gateway.model.settings import Configuration, HealthCheck
 from gateway.resilience.breaker import Breaker
 from gateway.resilience.deadline import Deadline
 from gateway.upstream import Outgoing, Upstream
-from gateway.upstream.upstream import Member
+from gateway.upstream.origins import Member
 
 OWN_SHARE = 0.9
 """Of a check's time, for limits inside it: what ends by itself can still say what it waited for."""

@@ -5,12 +5,16 @@ failure with a code, never an exception. An answer in which `found_at` leads now
 system gets nothing of the caller's but what the route's templates name, and who asks: no credentials, no cookies, no
 header fields. Its answer is JSON of at most `MAX_PART` bytes; what is not JSON, or longer, is a failure of that system
 alone. A part only asks, whatever its method (a query by POST), so it is retried like an idempotent request.
+A system that says when to come back (429 or 503 with `Retry-After`) is asked again then, as often as the deadline
+allows; if it does not allow it, that is a failure at once.
 Where the part keeps last good answers, an outage serves one, with its age, under a permit that IAM gave now.
 """
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,10 +39,13 @@ from gateway.resilience.retry import retry_after_s
 from gateway.telemetry.observer import Span
 from gateway.template import RequestValues, fill_tree
 from gateway.upstream.answer import Answer
+from gateway.upstream.failures import HeldBack
 from gateway.upstream.outgoing import Outgoing
 
 MAX_PART: Final = 1024 * 1024
 _NOT_FOUND: Final = 404
+_COME_BACK: Final = frozenset({429, 503})
+_SPREAD: Final = 0.2
 _DISCARDED: Final = 64 * 1024  # of a body that nobody wants, so that its connection can be used again
 
 
@@ -131,16 +138,36 @@ class PartCaller:
         key = self._last_good.key(permit, outgoing)
         try:
             with deadline.enforced():
-                answer = await self._upstream.exchange(
-                    outgoing, deadline=deadline, span=span, replayable=True, record=record
-                )
-                result = await self._read(answer, outgoing, key)
+                while True:
+                    outcome = await self._once(outgoing, key, deadline=deadline, span=span, record=record)
+                    if isinstance(outcome, PartAnswer):
+                        return outcome
+                    record.retries += 1
+                    await asyncio.sleep(outcome)
         except DeadlineExceeded:
             return self._last_good_or(Failure("deadline_exceeded"), key, outgoing)
         except GatewayError as error:
             failure = failure_of(error)
             return self._last_good_or(failure, key, outgoing) if is_outage(error) else self._failed(failure)
-        return result
+
+    async def _once(
+        self, outgoing: Outgoing, key: CopyKey | None, *, deadline: Deadline, span: Span, record: AccessRecord
+    ) -> PartAnswer | float:
+        """The answer, or how many seconds to wait before asking again, as the system wants it."""
+        try:
+            answer = await self._upstream.exchange(
+                outgoing, deadline=deadline, span=span, replayable=True, record=record
+            )
+        except HeldBack as held:
+            wait_s = _within(deadline, held.retry_after_s)
+            if wait_s is None:
+                raise
+            return wait_s
+        wait_s = _within(deadline, self._retry_after_s(answer)) if answer.status in _COME_BACK else None
+        if wait_s is None:
+            return await self._read(answer, outgoing, key)
+        await _discard(answer)
+        return wait_s
 
     async def _read(self, answer: Answer, outgoing: Outgoing, key: CopyKey | None) -> PartAnswer:
         status = answer.status
@@ -153,9 +180,11 @@ class PartCaller:
         await _discard(answer)
         if status == _NOT_FOUND:
             return PartAnswer(self.part.name)
-        wait_s = retry_after_s(_field(answer.headers, b"retry-after"), self._wall())
-        failure = Failure.after("upstream_error", wait_s, status=status)
+        failure = Failure.after("upstream_error", self._retry_after_s(answer), status=status)
         return self._last_good_or(failure, key, outgoing) if status in OUTAGES else self._failed(failure)
+
+    def _retry_after_s(self, answer: Answer) -> float | None:
+        return retry_after_s(_field(answer.headers, b"retry-after"), self._wall())
 
     def _last_good_or(self, failure: Failure, key: CopyKey | None, outgoing: Outgoing) -> PartAnswer:
         """The last good answer in place of the failure, where there is one."""
@@ -189,6 +218,14 @@ def unanswered(name: str, fault: GatewayError | None) -> PartAnswer:
 def failure_of(error: GatewayError) -> Failure:
     """A refusal as the reason of a failure."""
     return Failure.after(error.code, error.retry_after_s if error.kind.retry_after else None, reason=error.reason)
+
+
+def _within(deadline: Deadline, wait_s: float | None) -> float | None:
+    """How long to wait for what can be had within the deadline: up to a fifth more, so that not all come at once."""
+    left_s = deadline.remaining_s()
+    if not wait_s or wait_s >= left_s:
+        return None
+    return min(wait_s * (1 + _SPREAD * random.random()), (wait_s + left_s) / 2)  # noqa: S311 - no secret
 
 
 def _parsed(body: bytes) -> Any:

@@ -94,7 +94,7 @@ class ProxyEndpoint:
         method = request.method.encode("ascii")
         hold = self._hold if self._holds_all or (self._holds_idempotent and method in IDEMPOTENT) else 0
         if hold:
-            self._upstream.refuse_if_open()
+            self._upstream.refuse_if_open(permit.share_key)
         body = await upload(exchange, deadline, max_body=self._route.max_body, hold=hold)
         outgoing = Outgoing(
             method,

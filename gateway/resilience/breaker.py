@@ -8,12 +8,12 @@ Rules: **admit** asks before the attempt and gives a Ticket; the attempt runs wi
 ticket is settled afterwards, once. A failure during which somebody else was answered is that request's own (Evidence).
 A closed circuit opens after `failure_threshold` consecutive failures of the dependency's own, but not while it answered
 somebody within the last second; or when `failure_rate` of at least `min_calls` calls failed in the window, and not for
-one or two subjects alone. It stays open for `open_for_s`, then one trial is
-admitted; its success closes the circuit, its failure opens it again for twice as long, up to `open_for_max_s`. A trial
-that was cancelled frees its place; one that is not settled within its own time limit has failed. Whatever was admitted
-before a change of state does not count after it. Being set aside by a peer's `Retry-After` rejects without being a
-state. An operator's force is obeyed until `auto`. Time is monotonic; nothing here waits, and nothing that listens can
-make a call fail.
+one or two subjects alone. It stays open for `open_for_s`, then one trial is admitted; its success closes the circuit,
+its failure opens it again for twice as long, up to `open_for_max_s`. A trial that was cancelled frees its place; one
+that is not settled within its own time limit has failed; whose it may be is said in `trial`. Whatever was admitted
+before a change of state does not count after it. Being held back by a peer's `Retry-After`, all or a single subject
+(`held`), rejects without being a state. An operator's force is obeyed until `auto`. Time is monotonic; nothing here
+waits, and nothing that listens can make a call fail.
 """
 
 from __future__ import annotations
@@ -29,8 +29,10 @@ import pybreaker
 
 from gateway.model.route import BreakerPolicy
 from gateway.resilience.evidence import Blame, Evidence
+from gateway.resilience.held import HeldBack
 from gateway.resilience.tally import Tally
 from gateway.resilience.ticket import CircuitOpen, Ticket
+from gateway.resilience.trial import Trial
 from gateway.telemetry.observer import Observer
 
 __all__ = ["CLOSED", "HALF_OPEN", "OPEN", "Breaker", "CircuitOpen", "Ticket"]
@@ -44,7 +46,6 @@ _JITTER = 0.1
 _TRIAL_RETRY_AFTER_S = 1.0
 _TRIAL_LIMIT_S = 60.0
 _TIMER_GRACE_S = 0.005  # a retry that slept until `Retry-After` may wake a hair early
-_NO_GENERATION = -1  # a trial counts as the trial or not at all
 _LOG = logging.getLogger(__name__)
 
 
@@ -83,10 +84,10 @@ class Breaker:
         self._reason = ""
         self.evidence = Evidence()
         self._tally = Tally(policy)
-        self._trial: Ticket | None = None
-        self._trial_until = 0.0
+        self._trial = Trial()
+        self._held = HeldBack()
         self._open_until = 0.0
-        self._aside_until = 0.0
+        self._open_for_s = 0.0
         self._opened_at: float | None = None
         self._failed_trials = 0
         self._trial_limit_s = trial_limit_s
@@ -103,15 +104,21 @@ class Breaker:
 
     # Before an attempt
 
-    def admit(self, trial_limit_s: float | None = None, subject: str = "") -> Ticket:
+    def admit(self, trial_limit_s: float | None = None, subject: str = "", *, whole: bool = True) -> Ticket:
         """Ask before a request. Raises CircuitOpen; while half-open exactly one ticket is out: the trial.
 
         `trial_limit_s`: how long the trial may take if this becomes it; the breaker's own limit by default.
-        `subject`: on whose behalf, so that one subject's failures are told from everybody's.
+        `subject`: on whose behalf, so that one subject's failures are told from everybody's. `whole`: the request's
+        body is here (or there is none); if not, say so with `Ticket.arrived` once it is.
         """
-        if self.state == CLOSED and not self._aside_until:
+        if self.state == CLOSED and not self._held.until_s:
             return Ticket(self, self.generation, self.evidence.answers, subject)
-        return self._admit(self._clock(), trial_limit_s, subject)
+        now = self._clock()
+        refusal_s, held_back = self._refusal_s(now, subject, whole=whole)
+        if refusal_s > 0:
+            self._trial.refused(subject)
+            raise CircuitOpen(refusal_s, "" if self.forced else self.last_failure, held_back=held_back)
+        return self._admit(now, trial_limit_s, subject, whole=whole)
 
     def probe(self) -> Ticket | None:
         """A trial of the gateway's own while the circuit is open, before its time is over.
@@ -120,67 +127,75 @@ class Breaker:
         """
         if self.state == CLOSED or self.forced or self._trial_out(self._clock()):
             return None
-        return self._try(self._clock(), None, "")
+        return self._try(self._clock(), None, "", whole=True)
 
     def check(self, ticket: Ticket) -> None:
         """Called by `Ticket.still_open`."""
-        aside_s = self._aside_s(self._clock())
-        if aside_s > _TIMER_GRACE_S or (self.state != CLOSED and ticket is not self._trial):
-            raise CircuitOpen(max(self.remaining_s(), _TRIAL_RETRY_AFTER_S), self.last_failure)
+        held_s = self._held_s(self._clock(), ticket.subject)
+        if held_s > _TIMER_GRACE_S or (self.state != CLOSED and ticket is not self._trial.ticket):
+            wait_s = max(self.remaining_s(ticket.subject), _TRIAL_RETRY_AFTER_S)
+            raise CircuitOpen(wait_s, self.last_failure, held_back=self.state == CLOSED)
 
-    def remaining_s(self) -> float:
-        """Seconds until the open circuit lets a trial through (or is no longer set aside), 0 otherwise."""
-        if self.state == CLOSED and not self._aside_until:
+    def remaining_s(self, subject: str = "") -> float:
+        """Seconds until the open circuit lets a trial through (or nobody is held back any more), 0 otherwise."""
+        if self.state == CLOSED and not self._held.until_s:
             return 0.0
         now = self._clock()
-        return max(self._open_s(now), self._aside_s(now))
+        return max(self._open_s(now), self._held_s(now, subject))
 
     def set_aside(self, seconds: float) -> None:
-        """A peer's `Retry-After`: reject until then. Not a state, and not shortened by a later, smaller one."""
+        """A peer's `Retry-After` for all: reject until then. Not a state, and not shortened by a later, smaller one."""
         if seconds > 0:
-            self._aside_until = max(self._aside_until, self._clock() + seconds)
+            self._held.everybody(self._clock() + seconds)
 
-    def refusal_s(self) -> float:
+    def hold_back(self, subject: str, seconds: float) -> None:
+        """A peer's `Retry-After` for one subject; for all if it says so to three of them within a second."""
+        if seconds > 0:
+            now = self._clock()
+            self._held.subject(subject, now + seconds, now)
+
+    def refusal_s(self, subject: str = "") -> float:
         """Seconds after which asking again can help; 0 if `admit` would give a ticket now. Takes nothing."""
-        if self.state == CLOSED and not self._aside_until:
+        if self.state == CLOSED and not self._held.until_s:
             return 0.0
-        now = self._clock()
-        waiting_s = max(self._open_s(now), self._aside_s(now))
-        if waiting_s > 0 or not self._trial_out(now):
-            return waiting_s
-        return self._open_s(now) or _TRIAL_RETRY_AFTER_S
+        return self._refusal_s(self._clock(), subject, whole=True)[0]
 
-    def _admit(self, now: float, trial_limit_s: float | None, subject: str) -> Ticket:
-        refusal_s = self.refusal_s()
-        if refusal_s > 0:
-            raise CircuitOpen(refusal_s, "" if self.forced else self.last_failure)
-        self._aside_until = 0.0
+    def _refusal_s(self, now: float, subject: str, *, whole: bool) -> tuple[float, bool]:
+        """Seconds of refusal, and whether it is for being held back."""
+        held_s, open_s = self._held_s(now, subject), self._open_s(now)
+        if open_s <= 0 and self.state != CLOSED and not self.forced:
+            if self._trial_out(now) and not self._trial.gives_way(now, whole=whole):
+                open_s = self._open_s(now) or _TRIAL_RETRY_AFTER_S
+            else:  # an overdue trial has failed just now
+                open_s = self._open_s(now) or self._trial.yield_s(subject, now - self._open_until, self._open_for_s)
+        return max(held_s, open_s), held_s >= open_s
+
+    def _admit(self, now: float, trial_limit_s: float | None, subject: str, *, whole: bool) -> Ticket:
         if self.state == CLOSED:
             return Ticket(self, self.generation, self.evidence.answers, subject)
         if self.state == OPEN:
             self._change(self._machine.half_open, "open time is over, one trial")
-        return self._try(now, trial_limit_s, subject)
+        return self._try(now, trial_limit_s, subject, whole=whole)
 
-    def _try(self, now: float, limit_s: float | None, subject: str) -> Ticket:
-        self._trial = Ticket(self, _NO_GENERATION, self.evidence.answers, subject)
-        self._trial_until = now + (self._trial_limit_s if limit_s is None else limit_s)
-        return self._trial
+    def _try(self, now: float, limit_s: float | None, subject: str, *, whole: bool) -> Ticket:
+        ticket = Ticket(self, self.generation, self.evidence.answers, subject)
+        self._trial.begin(ticket, now, self._trial_limit_s if limit_s is None else limit_s, whole=whole)
+        return ticket
 
     def _trial_out(self, now: float) -> bool:
         """Whether the place of the trial is taken; a trial that outlived its limit fails here and frees it."""
-        trial = self._trial
-        if trial is not None and now >= self._trial_until:
+        trial = self._trial.ticket
+        if trial is not None and self._trial.overdue(now):
             trial.failure(f"{self.kind}_timeout")
-            return self.state == OPEN and self._open_s(now) > 0
-        return trial is not None
+        return self._trial.ticket is not None
 
     def _open_s(self, now: float) -> float:
         if self.state != OPEN:
             return 0.0
         return self.policy.open_for_s if self.forced else max(0.0, self._open_until - now)
 
-    def _aside_s(self, now: float) -> float:
-        return 0.0 if self.forced == CLOSED else max(0.0, self._aside_until - now)
+    def _held_s(self, now: float, subject: str) -> float:
+        return 0.0 if self.forced == CLOSED else self._held.wait_s(subject, now)
 
     # After an attempt: called by Ticket
 
@@ -188,20 +203,22 @@ class Breaker:
         """Called by `Ticket.success`."""
         now = self._clock()
         self.evidence.answered(ticket.subject, now)
-        if ticket is self._trial:
-            self._change(self._machine.close, "trial succeeded")
-        elif ticket.generation == self.generation:
+        if ticket.generation != self.generation:
+            return
+        if self.state == CLOSED:
             if self._tally.consecutive:
                 self._storage.reset_counter()
             self._tally.success(now)
+        elif not self.forced:  # the trial, or a request that was it until it gave way
+            self._change(self._machine.close, "trial succeeded")
 
     def failed(self, ticket: Ticket, code: str, blame: Blame | None) -> Blame:
         """Called by `Ticket.failure`. Whose failure it is: only the dependency's own counts as consecutive."""
         if blame is None:
             blame = self.evidence.blame(ticket.answers)
-        if ticket is self._trial:
-            self._trial_failed(code, blame)
-        elif ticket.generation == self.generation:
+        if ticket is self._trial.ticket:
+            self._trial_failed(ticket, code, blame)
+        elif self.state == CLOSED and ticket.generation == self.generation:
             self._count(ticket, code, blame)
         return blame
 
@@ -236,16 +253,20 @@ class Breaker:
 
     def released(self, ticket: Ticket) -> None:
         """Called by `Ticket.neutral`."""
-        if ticket is self._trial:
-            self._trial = None
+        if ticket is self._trial.ticket:
+            self._trial.end()
 
-    def _trial_failed(self, code: str, blame: Blame) -> None:
-        self._trial = None
+    def arrived(self, ticket: Ticket) -> None:
+        """Called by `Ticket.arrived`."""
+        self._trial.arrived(ticket, self._clock())
+
+    def _trial_failed(self, ticket: Ticket, code: str, blame: Blame) -> None:
+        self._trial.end()
         if blame is Blame.REQUEST:  # somebody else was answered: the next request is the trial
             return
         self.last_failure = code
         if self.state == HALF_OPEN:
-            self._failed_trials += 1
+            self._failed_trials += self._trial.failed(ticket.subject)
             self._change(self._machine.open, f"trial failed: {code}")
 
     # Changes of state
@@ -253,13 +274,13 @@ class Breaker:
     def force_open(self) -> None:
         """An operator opens the circuit, until `force_close` or `auto`."""
         self.forced = OPEN
-        self._trial = None
+        self._trial.end()
         self._change(self._machine.open, "forced by operator")
 
     def force_close(self) -> None:
         """An operator closes the circuit: whatever fails, it stays closed until `force_open` or `auto`."""
         self.forced = CLOSED
-        self._aside_until = 0.0
+        self._held.release_everybody()
         self._change(self._machine.close, "forced by operator")
 
     def auto(self) -> None:
@@ -285,14 +306,16 @@ class Breaker:
             return
         self.state = after
         self.generation += 1
-        self._trial = None
+        self._trial.end()
         if after == OPEN:
             self._opened_at = self._wall()
-            self._open_until = self._clock() + self._open_time_s()
+            self._open_for_s = self._open_time_s()
+            self._open_until = self._clock() + self._open_for_s
         elif after == HALF_OPEN:
             self.evidence.forget_silence()
         elif after == CLOSED:
             self._failed_trials = 0
+            self._trial.forget()
             self._tally.clear()
             self.evidence.forget_failures()
         self._tell(before, after)
@@ -307,11 +330,12 @@ class Breaker:
             "state": self.state,
             "forced": self.forced,
             "remaining_s": round(self._open_s(now), 3),
-            "set_aside_s": round(self._aside_s(now), 3),
+            "set_aside_s": round(self._held_s(now, ""), 3),
+            "held_back": self._held.subjects(now),
             "consecutive_failures": self._tally.consecutive,
             "last_failure": self.last_failure,
             "opened_at_s": None if self.state == CLOSED else self._opened_at,
-            "trial": self._trial is not None,
+            "trial": self._trial.ticket is not None,
             "generation": self.generation,
         }
 

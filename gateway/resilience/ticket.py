@@ -13,16 +13,21 @@ class _Issuer(Protocol):
     def succeeded(self, ticket: Ticket) -> None: ...
     def failed(self, ticket: Ticket, code: str, blame: Blame | None) -> Blame: ...
     def released(self, ticket: Ticket) -> None: ...
+    def arrived(self, ticket: Ticket) -> None: ...
     def check(self, ticket: Ticket) -> None: ...
 
 
 class CircuitOpen(Exception):
-    """Not admitted. `retry_after_s`: until asking again can help. `cause_code`: the last failure's, `""` if forced."""
+    """Not admitted. `retry_after_s`: until asking again can help. `cause_code`: the last failure's, `""` if forced.
 
-    def __init__(self, retry_after_s: float, cause_code: str) -> None:
+    `held_back`: not because anything failed, but because the peer said when to come back.
+    """
+
+    def __init__(self, retry_after_s: float, cause_code: str, *, held_back: bool = False) -> None:
         super().__init__(retry_after_s, cause_code)
         self.retry_after_s = retry_after_s
         self.cause_code = cause_code
+        self.held_back = held_back
 
 
 class Ticket:
@@ -61,6 +66,10 @@ class Ticket:
         if not self._settled:
             self._settled = True
             self._breaker.released(self)
+
+    def arrived(self) -> None:
+        """The body of this request, admitted without it, is here now."""
+        self._breaker.arrived(self)
 
     def still_open(self) -> None:
         """Ask before each further attempt: CircuitOpen if the circuit opened since and this is not its trial."""

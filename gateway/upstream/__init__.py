@@ -1,16 +1,17 @@
 """The way to other systems: one thin HTTP/1.1 client for the data path and, through httpx, for control calls.
 
-Map: `outgoing` (a request as bytes) → `upstream` (which origin) → `pool` (which connection) → `wire` (one connection)
-→ `parse` (bytes to a response) → `reply` (what the caller reads). `connect` makes connections, `failures` names what
-went wrong, `transport` is the same wire for httpx.
+Map: `outgoing` (a request as bytes) → `upstream` (which of its `origins`) → `pool` (which connection) → `wire` (one
+connection) → `parse` (bytes to a response) → `reply` (what the caller reads). `connect` makes connections, `failures`
+names what went wrong, `transport` is the same wire for httpx.
 
 Deliberately absent: retries, breakers, authentication (see `guarded`), redirects, cookies, proxies, content codings,
 HTTP/2. Nothing here reads the environment.
 """
 
+from gateway.upstream.origins import Member
 from gateway.upstream.outgoing import Outgoing
 from gateway.upstream.reply import Reply
 from gateway.upstream.transport import UpstreamTransport
-from gateway.upstream.upstream import Member, Upstream, dialer_of
+from gateway.upstream.upstream import Upstream, dialer_of
 
 __all__ = ["Member", "Outgoing", "Reply", "Upstream", "UpstreamTransport", "dialer_of"]

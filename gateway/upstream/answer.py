@@ -6,13 +6,12 @@ whoever does not read to the end calls `aclose`, also when cancelled.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Final, Protocol
 
-from gateway.errors import GatewayError, Source
+from gateway.errors import GatewayError
 from gateway.model.request import Headers
 from gateway.model.route import STREAM_CONTENT_TYPES
-from gateway.resilience.ticket import Ticket
 
 
 class Answer(Protocol):
@@ -80,14 +79,28 @@ EVENT_STREAM: Final = StreamTypes(("text/event-stream",))
 """The one kind of stream that may end anywhere: its client comes back and names the last event that it has."""
 
 
+class Verdict(Protocol):
+    """What is made of a request whose answer has begun. Called once at least; only the first counts."""
+
+    def well(self) -> None:
+        """The body came whole."""
+
+    def broken(self, error: GatewayError, unread_s: float) -> None:
+        """The body broke off; for `unread_s` seconds it was the caller who did not read."""
+
+    def given_up(self) -> None:
+        """Nobody waits for the rest."""
+
+
 class Judged:
-    """An answer whose body decides how the request is counted."""
+    """An answer whose body decides how the request is counted. `clock` is monotonic seconds."""
 
-    __slots__ = ("_answer", "_ticket", "headers", "status")
+    __slots__ = ("_answer", "_clock", "_verdict", "headers", "status")
 
-    def __init__(self, answer: Answer, ticket: Ticket) -> None:
+    def __init__(self, answer: Answer, verdict: Verdict, clock: Callable[[], float]) -> None:
         self._answer = answer
-        self._ticket = ticket
+        self._verdict = verdict
+        self._clock = clock
         self.status = answer.status
         self.headers = answer.headers
 
@@ -105,7 +118,7 @@ class Judged:
         """See Answer."""
         body = self._answer.whole()
         if body is not None:
-            self._ticket.success()
+            self._verdict.well()
         return body
 
     def allow_silence(self, seconds: float) -> None:
@@ -114,32 +127,28 @@ class Judged:
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """See Answer."""
+        unread_s = 0.0
         try:
             async for chunk in self._answer:
+                given_s = self._clock()
                 yield chunk
+                unread_s += self._clock() - given_s
         except GatewayError as error:
-            self._broken(error)
+            self._verdict.broken(error, unread_s)
             raise
-        self._ticket.success()
+        self._verdict.well()
 
     async def read(self, limit: int) -> bytes:
         """See Answer."""
         try:
             body = await self._answer.read(limit)
         except GatewayError as error:
-            self._broken(error)
+            self._verdict.broken(error, 0.0)
             raise
-        self._ticket.success()
+        self._verdict.well()
         return body
 
     async def aclose(self) -> None:
         """See Answer. Closed before its end, it has told nothing."""
-        self._ticket.neutral()
+        self._verdict.given_up()
         await self._answer.aclose()
-
-    def _broken(self, error: GatewayError) -> None:
-        """Count what ended the body; a request body that its client did not finish says nothing of the upstream."""
-        if error.kind.source is Source.UPSTREAM:
-            self._ticket.failure(error.code)
-        else:
-            self._ticket.neutral()

@@ -58,6 +58,15 @@ class QueuedTooLong(GatewayError):
     """The deadline ended while the request stood in our queue for a connection: the upstream never heard of it."""
 
 
+class HeldBack(GatewayError):
+    """Not asked, because the upstream said when to come back: waiting so long is all that it takes."""
+
+
+def held_back(retry_after_s: float) -> GatewayError:
+    """The upstream's own `Retry-After`, of a 429 or 503, is not over."""
+    return HeldBack("upstream_circuit_open", retry_after_s=retry_after_s, sent=False, reason="asked to come back later")
+
+
 def name_failed(host: str, error: OSError) -> GatewayError:
     """The name could not be resolved."""
     if isinstance(error, TimeoutError):

@@ -8,14 +8,19 @@ before each further attempt it is looked at again, so that a circuit which opene
 
 What counts: connect failures, timeouts, broken or garbled responses (also in the middle of a body) and
 `failure_statuses` are failures; other statuses are successes; a caller who left, a malformed or slow client body and
-our own overload say nothing. A deadline that ended here is a failure if the upstream had at least half of it: what IAM
-used up is not the upstream's fault.
+our own overload say nothing. The upstream's time is what is left without our queue and without the time in which the
+caller was the slow one, sending or reading: a deadline that ended here is a failure if the upstream had at least half
+of it, and what broke while the caller had most of the time says nothing. Whose failure it is, the breaker says.
 What is retried: connect failures, lost connections, timeouts and `retry.on` statuses, while nothing has gone to the
 caller, within the deadline and the budget, after a growing pause or the upstream's `Retry-After`. Safe means that no
 byte was sent, or that the caller of `exchange` says the request is replayable.
-A 429 or 503 with `Retry-After` sets the upstream aside for this pair until then. Credentials of our own that are
-refused (401) are renewed once, and the request is tried once more, uncounted.
-A trial of the half-open circuit, and an event stream, are judged by the response head; other responses by their end.
+With several origins each failure is the origin's first (see `origins`): a request that may be repeated moves on to
+another one, once, at once, beside the attempts but within the budget; what is left after that is the breaker's.
+A 429 with `Retry-After` holds back whose credentials it was: this subject, or all where the upstream has `auth`. A 503
+with `Retry-After` holds back the origin. Credentials of our own that are refused (401) are renewed once, and the
+request is tried once more, uncounted.
+A trial of the half-open circuit, and an event stream, are judged by the response head; other responses by their end. A
+trial's time limit is the deadline, which stands still while its body arrives.
 """
 
 from __future__ import annotations
@@ -23,14 +28,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, Protocol
 
-from gateway.errors import GatewayError, Source
+from gateway.errors import GatewayError
 from gateway.model.record import AccessRecord
 from gateway.model.request import Headers
 from gateway.model.route import Resilience, Timeouts
-from gateway.resilience.breaker import HALF_OPEN, Breaker
+from gateway.resilience.breaker import CLOSED, HALF_OPEN, Breaker
 from gateway.resilience.budget import RetryBudget
 from gateway.resilience.deadline import Deadline
 from gateway.resilience.retry import backoff_s, retry_after_s
@@ -38,14 +42,17 @@ from gateway.resilience.ticket import CircuitOpen, Ticket
 from gateway.telemetry.observer import Observer, Span
 from gateway.upstream.answer import STREAMS, Answer, Judged, StreamTypes
 from gateway.upstream.auth import Credentials
-from gateway.upstream.failures import QueuedTooLong
+from gateway.upstream.call import Call, prepare_trial
+from gateway.upstream.failures import held_back
+from gateway.upstream.journey import Journey
 from gateway.upstream.outgoing import Outgoing
 
-_ASIDE: Final = frozenset({429, 503})
+_TOO_MANY: Final = 429
+_UNAVAILABLE: Final = 503
 _UNAUTHORIZED: Final = 401
 _RETRIED: Final = frozenset({"upstream_unreachable", "upstream_timeout"})
 _LOST: Final = frozenset({"connection_terminated", "http_response_incomplete"})
-_OUR_LIMIT: Final = "upstream_overloaded"
+_TRIAL_GRACE_S: Final = 1.0  # so that the deadline itself, which ends the trial, comes first
 _CREDENTIALS: Final = frozenset({b"authorization", b"cookie"})
 _LAST_INSTANT_S: Final = 0.002  # a wait capped by the deadline wakes a hair before or after it
 
@@ -57,21 +64,25 @@ class Caller(Protocol):
     def name(self) -> str:
         """The upstream's name in the configuration."""
 
+    @property
+    def several(self) -> bool:
+        """Whether it has several origins."""
+
     async def exchange(self, outgoing: Outgoing, *, timeouts: Timeouts, deadline: Deadline) -> Answer:
         """Send the request and wait for the response head. GatewayError with `sent` when there is none."""
 
+    @property
+    def holds(self) -> bool:
+        """Whether `held_s` is worth asking."""
 
-@dataclass(slots=True)
-class _Call:
-    """One request on its way through the layers."""
+    def held_s(self) -> float:
+        """Seconds until any origin may be asked again; 0 if one may be now."""
 
-    outgoing: Outgoing
-    deadline: Deadline
-    span: Span
-    replayable: bool
-    record: AccessRecord
-    ticket: Ticket
-    begun_s: float
+    def hold(self, journey: Journey, seconds: float) -> None:
+        """The origin that this request is at said to come back after so long."""
+
+    def elsewhere(self, journey: Journey) -> bool:
+        """Whether there is another origin than the one that just failed."""
 
 
 class GuardedUpstream:
@@ -104,10 +115,11 @@ class GuardedUpstream:
         self._observer = observer
         self._clock = clock
         self._wall = wall
+        self._budgeted = resilience.retry.attempts > 1 or upstream.several
 
-    def refuse_if_open(self) -> None:
+    def refuse_if_open(self, subject: str = "") -> None:
         """Raise `upstream_circuit_open` where `exchange` would for certain: before a body is read for it."""
-        remaining_s = self.breaker.remaining_s()
+        remaining_s = self.breaker.remaining_s(subject)
         if remaining_s > 0:
             raise _refused(CircuitOpen(remaining_s, self.breaker.last_failure))
 
@@ -117,18 +129,25 @@ class GuardedUpstream:
         """The response head, whatever its status, with its body to be read.
 
         `replayable`: sending it twice does no harm (an idempotent method, or a query by POST), and the body is bytes or
-        absent. Raises GatewayError: `upstream_circuit_open`, the last attempt's error, `deadline_exceeded`, or what the
-        caller did wrong with its body.
+        absent. Raises GatewayError: `upstream_circuit_open` (HeldBack where the upstream said when to come back), the
+        last attempt's error, `deadline_exceeded`, or what the caller did wrong with its body.
         """
+        breaker = self.breaker
         try:
-            ticket = self.breaker.admit()
+            if breaker.state == CLOSED and not self.upstream.holds:
+                ticket = breaker.admit(None, outgoing.share_key)
+            else:
+                ticket = self._admitted(outgoing, deadline)
         except CircuitOpen as refusal:
             raise _refused(refusal) from None
-        trial = self.breaker.state == HALF_OPEN
+        trial = breaker.state == HALF_OPEN
         record.upstream = self.upstream.name
-        call = _Call(outgoing, deadline, span, replayable, record, ticket, self._clock())
+        call = Call(outgoing, deadline, span, replayable, record, ticket, self._clock)
+        outgoing.journey = call
+        if trial:
+            prepare_trial(call)
         try:
-            if self.resilience.retry.attempts > 1:
+            if self._budgeted:
                 self._budget.request()
             outcome = await self._attempt(call, 1)
             wait_s = self._wait_s(call, 1, outcome)
@@ -137,54 +156,96 @@ class GuardedUpstream:
         except BaseException:
             ticket.neutral()
             raise
-        record.upstream_s = max(record.upstream_s, self._clock() - call.begun_s)
+        finally:
+            outgoing.journey = None  # they name each other
+            if trial:
+                outgoing.fresh = False
+        took_s = self._clock() - call.begun_s
+        record.upstream_s = max(record.upstream_s, took_s)
         if isinstance(outcome, GatewayError):
             self._judge_error(call, outcome)
             raise outcome
-        return self._judge(outcome, ticket, by_head=trial)
+        return self._judge(outcome, call, by_head=trial)
+
+    def _admitted(self, outgoing: Outgoing, deadline: Deadline) -> Ticket:
+        """As the breaker says, where the circuit is not closed or an origin said when to come back."""
+        breaker = self.breaker
+        held_s = self.upstream.held_s()
+        if held_s > 0 and breaker.forced != CLOSED:  # an operator knows better; an answer ends it
+            raise CircuitOpen(held_s, "", held_back=True)
+        whole = isinstance(outgoing.body, (bytes, type(None)))
+        return breaker.admit(deadline.remaining_s() + _TRIAL_GRACE_S, outgoing.share_key, whole=whole)
 
     # Retry
 
-    async def _again(self, call: _Call, outcome: Answer | GatewayError, wait_s: float | None) -> Answer | GatewayError:
+    async def _again(self, call: Call, outcome: Answer | GatewayError, wait_s: float | None) -> Answer | GatewayError:
         """The outcome of the last attempt, the first one having ended with `outcome`."""
         attempt = 1
         while wait_s is not None:
             ended = await self._pause(call, wait_s, outcome)
             if ended is not None:
                 return ended
-            attempt += 1
             call.record.retries += 1
-            self._observer.retry(self.name, attempt, self.resilience.retry.attempts, _code(outcome))
+            if not call.moves:
+                attempt += 1
+                self._observer.retry(self.name, attempt, self.resilience.retry.attempts, _code(outcome))
             outcome = await self._attempt(call, attempt)
             wait_s = self._wait_s(call, attempt, outcome)
         return outcome
 
-    def _wait_s(self, call: _Call, attempt: int, outcome: Answer | GatewayError) -> float | None:
-        """Seconds until the next attempt, None if there is none. Obeys the upstream's `Retry-After` either way."""
+    def _wait_s(self, call: Call, attempt: int, outcome: Answer | GatewayError) -> float | None:
+        """Seconds until the next attempt, None if there is none. What the origin did counts for it, either way."""
         if isinstance(outcome, GatewayError):
             asked_s = 0.0
-            wanted = _repeatable(outcome) and (call.replayable or not outcome.sent)
+            failed = not call.says_nothing(outcome)
+            repeatable = call.replayable or not outcome.sent
+            wanted = repeatable and _repeatable(outcome)
         else:
             if outcome.status < 400:  # noqa: PLR2004 - nothing to wait for: the usual way out
                 return None
             asked_s = retry_after_s(_field(outcome.headers, b"retry-after"), self._wall()) or 0.0
-            wanted = outcome.status in self.resilience.retry.on and call.replayable
-        wait_s = self._allowed_s(call, attempt, asked_s) if wanted else None
-        if asked_s and not isinstance(outcome, GatewayError) and outcome.status in _ASIDE:
-            self.breaker.set_aside(asked_s)
+            failed = outcome.status in self.resilience.failure_statuses
+            repeatable = call.replayable
+            wanted = repeatable and outcome.status in self.resilience.retry.on
+        if failed:
+            call.went_wrong(_code(outcome), self._clock())
+        call.moves = failed and repeatable and self._moves_on(call)
+        wait_s = 0.0 if call.moves else self._allowed_s(call, attempt, asked_s) if wanted else None
+        if asked_s and not isinstance(outcome, GatewayError):
+            self._hold_back(call, outcome.status, asked_s)
         return wait_s
 
-    def _allowed_s(self, call: _Call, attempt: int, asked_s: float) -> float | None:
+    def _moves_on(self, call: Call) -> bool:
+        """Whether the request tries another origin now."""
+        if call.moved or call.member is None or not self.upstream.elsewhere(call):
+            return False
+        if call.deadline.remaining_s() <= 0 or not _still_admitted(call.ticket) or not self._budget.try_retry():
+            return False
+        call.moved = True
+        return True
+
+    def _allowed_s(self, call: Call, attempt: int, asked_s: float) -> float | None:
         """The pause before a further attempt, if attempts, deadline, circuit and budget allow one."""
         retry = self.resilience.retry
         if attempt >= retry.attempts:
             return None
-        wait_s = max(backoff_s(retry, attempt), asked_s)
+        wait_s = backoff_s(retry, attempt)
+        if asked_s > wait_s and (call.member is None or not self.upstream.elsewhere(call)):
+            wait_s = asked_s
         if wait_s >= call.deadline.remaining_s() or not _still_admitted(call.ticket):
             return None
         return wait_s if self._budget.try_retry() else None
 
-    async def _pause(self, call: _Call, wait_s: float, outcome: Answer | GatewayError) -> Answer | GatewayError | None:
+    def _hold_back(self, call: Call, status: int, asked_s: float) -> None:
+        """Obey a `Retry-After` from now on."""
+        if status == _UNAVAILABLE:
+            self.upstream.hold(call, asked_s)
+        elif status == _TOO_MANY and self.auth is None:
+            self.breaker.hold_back(call.subject, asked_s)
+        elif status == _TOO_MANY:
+            self.breaker.set_aside(asked_s)
+
+    async def _pause(self, call: Call, wait_s: float, outcome: Answer | GatewayError) -> Answer | GatewayError | None:
         """Wait. None: go on with the next attempt; else the circuit opened meanwhile, and this is the outcome.
 
         An answer that is still arriving is let go of before, so that nobody waits in vain for its connection.
@@ -197,13 +258,13 @@ class GuardedUpstream:
         try:
             call.ticket.still_open()
         except CircuitOpen as refusal:
-            self._judge_status(call.ticket, outcome.status)
+            self._judge_status(call, outcome.status)
             return _refused(refusal)
         return None
 
     # Attempt
 
-    async def _attempt(self, call: _Call, attempt: int) -> Answer | GatewayError:
+    async def _attempt(self, call: Call, attempt: int) -> Answer | GatewayError:
         """One attempt in its span. Returns what went wrong instead of raising it; a cancelled caller is raised."""
         observer, name, method = self._observer, self.upstream.name, call.outgoing.method.decode("ascii")
         span = observer.attempt_started(call.span, name, method, attempt)
@@ -234,7 +295,7 @@ class GuardedUpstream:
         finally:
             observer.attempt_ended(span, name, method, status, code, self._clock() - begun_s)
 
-    async def _send_with(self, auth: Credentials, call: _Call, span: Span) -> Answer:
+    async def _send_with(self, auth: Credentials, call: Call, span: Span) -> Answer:
         """Send with our credentials, renewed once if they are refused, and with the attempt's trace context."""
         timeouts, deadline = self.resilience.timeout, call.deadline
         credentials = await auth.headers(deadline)
@@ -259,34 +320,27 @@ class GuardedUpstream:
 
     # Breaker
 
-    def _judge(self, answer: Answer, ticket: Ticket, *, by_head: bool) -> Answer:
+    def _judge(self, answer: Answer, call: Call, *, by_head: bool) -> Answer:
         """Settle the ticket now, or when the body has ended."""
         if by_head or answer.arrived or answer.status in self.resilience.failure_statuses:
-            self._judge_status(ticket, answer.status)
+            self._judge_status(call, answer.status)
         elif self.streams.matches(answer.headers):
-            ticket.success()
+            call.well()
         else:
-            return Judged(answer, ticket)
+            return Judged(answer, call, self._clock)
         return answer
 
-    def _judge_status(self, ticket: Ticket, status: int) -> None:
+    def _judge_status(self, call: Call, status: int) -> None:
         if status in self.resilience.failure_statuses:
-            ticket.failure(f"http_{status}")
+            call.ticket.failure(f"http_{status}")
         else:
-            ticket.success()
+            call.well()
 
-    def _judge_error(self, call: _Call, error: GatewayError) -> None:
-        if self._says_nothing(call, error):
+    def _judge_error(self, call: Call, error: GatewayError) -> None:
+        if call.says_nothing(error):
             call.ticket.neutral()
         else:
             call.ticket.failure(error.code)
-
-    def _says_nothing(self, call: _Call, error: GatewayError) -> bool:
-        if isinstance(error, QueuedTooLong):
-            return True
-        if error.code == "deadline_exceeded":
-            return self._clock() - call.begun_s < call.deadline.granted_s / 2
-        return error.kind.source is not Source.UPSTREAM or error.code == _OUR_LIMIT
 
 
 def _still_admitted(ticket: Ticket) -> bool:
@@ -310,6 +364,8 @@ def _field(headers: Headers, name: bytes) -> bytes | None:
 
 
 def _refused(refusal: CircuitOpen) -> GatewayError:
+    if refusal.held_back:
+        return held_back(refusal.retry_after_s)
     return GatewayError(
         "upstream_circuit_open",
         retry_after_s=refusal.retry_after_s,
@@ -346,4 +402,5 @@ def _dressed(outgoing: Outgoing, span: Span, credentials: Headers | None) -> Out
         outgoing.content_length,
         fresh=outgoing.fresh,
         share_key=outgoing.share_key,
+        journey=outgoing.journey,
     )

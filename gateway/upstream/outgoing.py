@@ -10,10 +10,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from gateway.errors import GatewayError
 from gateway.model.request import Headers
+
+if TYPE_CHECKING:
+    from gateway.upstream.journey import Journey
 
 IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS"})
 """RFC 9110 section 9.2.2. TRACE is never sent."""
@@ -49,7 +52,8 @@ class Outgoing:
     iterator `content_length` None means chunked; the iterator is consumed at most once. `harmless`: it changes nothing,
     whatever its method says (a question to IAM). `traced`: `headers` have the request's own trace context already.
     `fresh`: it goes over a new connection, as the trial of a half-open circuit does. `share_key` names the caller whose
-    share of the upstream's connections it counts in; empty for calls of the gateway's own.
+    share of the upstream's connections it counts in; empty for calls of the gateway's own. `journey`: what is known of
+    the request over all its attempts, where somebody judges them; else the upstream judges its origins by itself.
     """
 
     method: bytes
@@ -61,6 +65,7 @@ class Outgoing:
     traced: bool = False
     fresh: bool = False
     share_key: str = ""
+    journey: Journey | None = None
 
     @property
     def streamed(self) -> bool:

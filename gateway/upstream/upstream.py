@@ -1,8 +1,10 @@
 """One named upstream: which of its origins a request goes to.
 
-Rules: least in flight of two origins taken at random (the "power of two choices"); an origin to which no connection can
-be made is set aside for SET_ASIDE_S and the request moves on to the next, at most once to each; when all are set aside,
-all are tried. An origin that somebody has found `ill` is passed over in the same way until it is found well again.
+Rules: least in flight of two origins taken at random (the "power of two choices"), among those that are fit (see
+Member). A request to which no connection can be made moves on to the next origin, at most once to each; a further
+attempt does not go to the origin that just failed while there is another. When none is fit, the least bad one is used:
+nobody is refused for what some origins do. Only if all want to be asked nothing (`held_s`) there is nobody to ask.
+A repeatable request that tries a suspect origin has half its time there, so that it can still move on.
 Limits (`max_connections`, `max_pending`) are each origin's own, so that a slow one cannot use up the places of the
 others.
 """
@@ -17,61 +19,19 @@ from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, Final
 
-from gateway.errors import GatewayError
-from gateway.model.route import Timeouts
+from gateway.errors import GatewayError, Source
+from gateway.model.route import Resilience, Timeouts
 from gateway.model.settings import UpstreamSettings
 from gateway.resilience.deadline import Deadline
 from gateway.upstream.connect import Connector, Dialer, Origin, P
 from gateway.upstream.failures import ConnectFailed, ConnectionLost
+from gateway.upstream.journey import Journey
+from gateway.upstream.origins import Member
 from gateway.upstream.outgoing import Outgoing
-from gateway.upstream.pool import Pool
 from gateway.upstream.reply import Reply
 
-SET_ASIDE_S: Final = 10.0
-"""How long an origin that could not be connected to is passed over while there are others."""
-_LOOKS: Final = 4
-"""Connections to an origin for looking how it is, and who may wait for one."""
-
-
-class Member:
-    """One origin of an upstream. `aside_until_s` is in the time of the upstream's clock.
-
-    `ill`: passed over while there are others. Set by whoever looks after the origins; nothing here does.
-    """
-
-    __slots__ = ("_looks", "aside_until_s", "connector", "ill", "pool")
-
-    def __init__(self, origin: Origin, connector: Connector, settings: UpstreamSettings) -> None:
-        self.connector = connector
-        self.pool = _pool(origin, connector, settings, settings.max_connections, settings.max_pending)
-        self.aside_until_s = 0.0
-        self.ill = False
-        self._looks = _pool(origin, connector, settings, _LOOKS, _LOOKS)
-
-    def update(self, settings: UpstreamSettings) -> None:
-        """Go on under other limits: connections, and what is known of the origin, stay."""
-        self.pool.update(
-            max_connections=settings.max_connections,
-            max_pending=settings.max_pending,
-            idle_timeout_s=settings.idle_timeout_s,
-            max_age_s=settings.max_connection_age_s,
-        )
-
-    @property
-    def origin(self) -> Origin:
-        """Where it listens."""
-        return self.pool.origin
-
-    async def look(self, outgoing: Outgoing, *, timeouts: Timeouts, deadline: Deadline) -> Reply:
-        """Ask this origin how it is, as Upstream.exchange does, but not over connections that requests wait for.
-
-        A busy origin is not an ill one.
-        """
-        return await self._looks.exchange(outgoing, timeouts, deadline)
-
-    async def aclose(self) -> None:
-        """Close all connections, also those in use."""
-        await asyncio.gather(self.pool.aclose(), self._looks.aclose())
+FAILURE_STATUSES: Final = Resilience().failure_statuses
+"""What an origin fails by where no route says it."""
 
 
 class Upstream:
@@ -98,10 +58,16 @@ class Upstream:
         self._clock = clock
         self._members = tuple(members) or members_of(settings, connector)
         self._lent = bool(members)
-        self._only = self._members[0].pool if len(self._members) == 1 else None
+        self._only = self._members[0] if len(self._members) == 1 else None
+        self.holds = any(member.held_s(clock()) for member in self._members)
 
     def __repr__(self) -> str:
         return f"<Upstream {self.name} {[member.pool for member in self._members]}>"
+
+    @property
+    def several(self) -> bool:
+        """Whether there is more than one origin."""
+        return self._only is None
 
     @property
     def members(self) -> tuple[Member, ...]:
@@ -116,25 +82,47 @@ class Upstream:
         here too, so that no wait is without end), `bad_request` for a head that could be read as two; and whatever the
         request body raised. May be cancelled at any time.
         """
-        if self._only is not None:
-            return self._only.exchange(outgoing, timeouts, deadline)
+        only = self._only
+        if only is not None:
+            if outgoing.journey is not None:
+                outgoing.journey.goes_to(only)
+            return only.pool.exchange(outgoing, timeouts, deadline)
         return self._exchange_with_any(outgoing, timeouts, deadline)
 
-    async def dial(self, factory: Callable[[Origin], P], within_s: float) -> P:
+    async def dial(self, factory: Callable[[Origin], P], within_s: float, journey: Journey | None = None) -> P:
         """A connection of its own to one origin, outside the pool and its limits (WebSocket).
 
         Chosen as for a request. Raises ConnectFailed, or `upstream_overloaded` when we are out of sockets.
         """
+        journey = journey or Journey()
         untried = list(self._members)
         while True:
-            member = self._choose(untried)
+            member = self._choose(untried, journey, repeatable=True)
             untried.remove(member)
             try:
                 return await member.connector(member.pool.origin, partial(factory, member.pool.origin), within_s)
-            except ConnectFailed:
-                member.aside_until_s = self._clock() + SET_ASIDE_S
+            except ConnectFailed as error:
+                journey.went_wrong(error.code, self._clock())
                 if not untried:
                     raise
+
+    def held_s(self) -> float:
+        """Seconds until an origin may be asked again: each of them said when to come back. Usually 0."""
+        now = self._clock()
+        held_s = [member.held_s(now) for member in self._members]
+        self.holds = any(held_s)
+        return min(held_s)
+
+    def hold(self, journey: Journey, seconds: float) -> None:
+        """The origin at which this request is said to come back after so long."""
+        if journey.member is not None:
+            journey.member.hold(seconds, self._clock())
+            self.holds = True
+
+    def elsewhere(self, journey: Journey) -> bool:
+        """Whether there is another origin than the one that just failed, and it may be asked."""
+        now = self._clock()
+        return any(member is not journey.failed and not member.held_s(now) for member in self._members)
 
     async def probe(self, timeout_s: float) -> None:
         """Connect to every origin, send nothing. Raises the GatewayError of the first if none can be reached."""
@@ -152,24 +140,49 @@ class Upstream:
         return {"name": self.name, "origins": [self._describe(member) for member in self._members]}
 
     async def _exchange_with_any(self, outgoing: Outgoing, timeouts: Timeouts, deadline: Deadline) -> Reply:
+        judged = outgoing.journey is not None
+        journey = outgoing.journey or Journey()
         untried = list(self._members)
         while True:
-            member = self._choose(untried)
+            member = self._choose(untried, journey, repeatable=outgoing.replayable)
             untried.remove(member)
+            brief = member.suspect and bool(untried) and outgoing.replayable
+            limits = _briefly(timeouts, deadline) if brief else timeouts
             try:
-                return await member.pool.exchange(self._addressed(outgoing, member), timeouts, deadline)
-            except (ConnectFailed, ConnectionLost) as error:
-                if error.sent:
+                reply = await member.pool.exchange(self._addressed(outgoing, member), limits, deadline)
+            except GatewayError as error:
+                moves_on = isinstance(error, (ConnectFailed, ConnectionLost)) and not error.sent and bool(untried)
+                if moves_on or not judged:
+                    self._blame(journey, error)
+                if not moves_on:
                     raise
-                member.aside_until_s = self._clock() + SET_ASIDE_S
-                if not untried:
-                    raise
+            else:
+                if not judged:
+                    self._judge(journey, reply)
+                return reply
 
-    def _choose(self, members: list[Member]) -> Member:
+    def _choose(self, members: list[Member], journey: Journey, *, repeatable: bool) -> Member:
         now = self._clock()
-        good = [member for member in members if member.aside_until_s <= now and not member.ill] or members
-        pair = random.sample(good, 2) if len(good) > 1 else good
-        return min(pair, key=_load)
+        if journey.failed is not None and len(members) > 1:
+            members = [member for member in members if member is not journey.failed]
+        good = [member for member in members if member.fit(now, repeatable=repeatable)]
+        member = _less_busy(good or _least_bad(members, now))
+        journey.goes_to(member)
+        if not good:
+            journey.has_no_choice()
+        elif member.suspect:
+            member.tried(now)
+        return member
+
+    def _blame(self, journey: Journey, error: GatewayError) -> None:
+        if error.kind.source is Source.UPSTREAM and error.code != "upstream_overloaded":
+            journey.went_wrong(error.code, self._clock())
+
+    def _judge(self, journey: Journey, reply: Reply) -> None:
+        if reply.status in FAILURE_STATUSES:
+            journey.went_wrong(f"http_{reply.status}", self._clock())
+        else:
+            journey.went_well(self._clock())
 
     def _addressed(self, outgoing: Outgoing, member: Member) -> Outgoing:
         ours = (b"host", self.authority)
@@ -190,7 +203,7 @@ class Upstream:
             "streams": pool.streams,
             "ill": member.ill,
             "last_error": pool.last_error,
-            "set_aside_s": max(0.0, member.aside_until_s - self._clock()),
+            "set_aside_s": max(0.0, member.aside_until_s - self._clock(), member.held_s(self._clock())),
         }
 
 
@@ -203,19 +216,6 @@ def members_of(settings: UpstreamSettings, connector: Connector | None = None) -
 def dialer_of(settings: UpstreamSettings) -> Dialer:
     """How the origins of an upstream are connected to."""
     return Dialer(tuple(Origin.parse(url) for url in settings.urls), settings.tls)
-
-
-def _pool(
-    origin: Origin, connector: Connector, settings: UpstreamSettings, max_connections: int, max_pending: int
-) -> Pool:
-    return Pool(
-        origin,
-        connector,
-        max_connections=max_connections,
-        max_pending=max_pending,
-        idle_timeout_s=settings.idle_timeout_s,
-        max_age_s=settings.max_connection_age_s,
-    )
 
 
 async def _touch(member: Member, timeout_s: float) -> GatewayError | None:
@@ -235,3 +235,26 @@ class _Touch(asyncio.Protocol):
 
 def _load(member: Member) -> int:
     return member.pool.load
+
+
+def _less_busy(members: list[Member]) -> Member:
+    pair = random.sample(members, 2) if len(members) > 1 else members
+    return min(pair, key=_load)
+
+
+def _least_bad(members: list[Member], now_s: float) -> list[Member]:
+    """Those of which least is known against them."""
+
+    def faults(member: Member) -> tuple[bool, bool, int]:
+        return (member.held_s(now_s) > 0, member.ill, member.failures)
+
+    least = min(map(faults, members))
+    return [member for member in members if faults(member) == least]
+
+
+def _briefly(timeouts: Timeouts, deadline: Deadline) -> Timeouts:
+    """So that there is time left for another origin."""
+    half_s = deadline.remaining_s() / 2
+    if half_s >= timeouts.read_s:
+        return timeouts
+    return dataclasses.replace(timeouts, read_s=half_s, connect_s=min(timeouts.connect_s, half_s))

@@ -28,6 +28,7 @@ from gateway.model.route import Timeouts
 from gateway.resilience.deadline import Deadline
 from gateway.upstream import failures
 from gateway.upstream.connect import Origin
+from gateway.upstream.journey import Journey
 from gateway.upstream.outgoing import Outgoing, head_of
 from gateway.upstream.upstream import Upstream
 from gateway.upstream.wire import peer_of
@@ -97,6 +98,28 @@ class WebSocketDialer:
         self._upstream = upstream
         self._max_message = max_message
 
+    @property
+    def several(self) -> bool:
+        """See Caller."""
+        return self._upstream.several
+
+    @property
+    def holds(self) -> bool:
+        """See Caller."""
+        return self._upstream.holds
+
+    def held_s(self) -> float:
+        """See Caller."""
+        return self._upstream.held_s()
+
+    def hold(self, journey: Journey, seconds: float) -> None:
+        """See Caller."""
+        self._upstream.hold(journey, seconds)
+
+    def elsewhere(self, journey: Journey) -> bool:
+        """See Caller."""
+        return self._upstream.elsewhere(journey)
+
     async def exchange(self, outgoing: Outgoing, *, timeouts: Timeouts, deadline: Deadline) -> Handshake:
         """The upstream's answer to the handshake. `outgoing` is a GET, with the offered subprotocols in its header.
 
@@ -106,7 +129,7 @@ class WebSocketDialer:
         def factory(origin: Origin) -> UpstreamSocket:
             return UpstreamSocket(_Protocol(origin, self._addressed(outgoing, origin), self._max_message))
 
-        connection = await self._upstream.dial(factory, deadline.cap(timeouts.connect_s))
+        connection = await self._upstream.dial(factory, deadline.cap(timeouts.connect_s), outgoing.journey)
         return await _shake_hands(connection, deadline.cap(timeouts.read_s))
 
     def _addressed(self, outgoing: Outgoing, origin: Origin) -> Outgoing:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from gateway.resilience.evidence import RECENT_S
 from tests.faults.actors import (
     Actor,
     Answer,
@@ -106,7 +107,13 @@ async def scene(stage: Scene) -> AsyncIterator[Scene]:
         await stage.gateway.do(f"/breakers/{name}/auto")
 
 
+async def quiet() -> None:
+    """Who answered somebody within the last second is not down, whatever fails: let that second pass."""
+    await asyncio.sleep(RECENT_S + 0.05)
+
+
 async def open_circuit(scene: Scene) -> None:
+    await quiet()
     scene.one.fault = DOWN
     for _ in range(2):
         assert (await scene.ask("/plain/x")).code == "upstream_protocol_error"
@@ -163,12 +170,11 @@ async def test_a_trial_whose_caller_leaves_frees_its_place(scene: Scene) -> None
     assert (await scene.gateway.breaker("plain"))["state"] == "closed"
 
 
-@pytest.mark.parametrize("status", ["429 Too Many Requests", "503 Service Unavailable"])
-async def test_retry_after_sets_the_upstream_aside_for_that_route_alone(scene: Scene, status: str) -> None:
+async def test_a_429_holds_back_its_caller_on_that_route_alone(scene: Scene) -> None:
     """The caller sees the upstream's own answer; those after it are answered by us until its time is over."""
-    seen = scene.fails_first(1, plays(reply(b"later", status, "Retry-After: 2")))
+    seen = scene.fails_first(1, plays(reply(b"later", "429 Too Many Requests", "Retry-After: 2")))
     first = await scene.ask("/plain/x")
-    assert (first.status, first.body, first.value("retry-after")) == (int(status[:3]), b"later", "2")
+    assert (first.status, first.body, first.value("retry-after")) == (429, b"later", "2")
     second = await scene.ask("/plain/x")
     assert second.code == "upstream_circuit_open"
     assert second.retry_after <= 3
@@ -176,6 +182,27 @@ async def test_retry_after_sets_the_upstream_aside_for_that_route_alone(scene: S
     assert (await scene.gateway.breaker("plain"))["state"] == "closed"
     assert (await scene.ask("/narrow/x")).status == 200
     await asyncio.sleep(second.retry_after)
+    assert (await scene.ask("/plain/x")).status == 200
+
+
+async def test_a_503_with_retry_after_holds_back_the_origin_on_every_route(scene: Scene) -> None:
+    await quiet()
+    seen = scene.fails_first(1, plays(reply(b"later", "503 Service Unavailable", "Retry-After: 2")))
+    first = await scene.ask("/plain/x")
+    assert (first.status, first.body, first.value("retry-after")) == (503, b"later", "2")
+    held = [await scene.ask("/plain/x"), await scene.ask("/narrow/x")]
+    assert {answer.code for answer in held} == {"upstream_circuit_open"}
+    assert all(1 <= answer.retry_after <= 3 for answer in held)
+    assert len(scene.one.seen) == seen + 1
+    assert (await scene.gateway.breaker("plain"))["state"] == "closed"
+    await asyncio.sleep(2.05)
+    assert (await scene.ask("/plain/x")).status == 200
+
+
+async def test_a_503_with_retry_after_is_not_believed_of_who_answers_others(scene: Scene) -> None:
+    assert (await scene.ask("/narrow/x")).status == 200
+    scene.fails_first(1, plays(reply(b"later", "503 Service Unavailable", "Retry-After: 200")))
+    assert (await scene.ask("/plain/x")).status == 503
     assert (await scene.ask("/plain/x")).status == 200
 
 
@@ -222,6 +249,7 @@ async def test_the_audit_policy_tries_three_times_counts_once_and_the_sixth_requ
     """Any 5xx counts; the log says so. The good requests before are what the budget's fifth is of."""
     assert {answer.status for answer in [await scene.ask("/audit/x") for _ in range(60)]} == {200}
     scene.one.fault = plays(reply(b"", "500 Internal Server Error"))
+    await quiet()
     seen = len(scene.one.seen)
     for number in range(5):
         answer = await scene.ask("/audit/x")

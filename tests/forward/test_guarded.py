@@ -16,8 +16,9 @@ from gateway.resilience.breaker import Breaker
 from gateway.resilience.budget import RetryBudget
 from gateway.resilience.deadline import Deadline
 from gateway.telemetry.observer import NO_SPAN, Span
-from gateway.upstream.failures import QueuedTooLong
+from gateway.upstream.failures import HeldBack, QueuedTooLong
 from gateway.upstream.guarded import GuardedUpstream
+from gateway.upstream.journey import Journey
 from gateway.upstream.outgoing import Outgoing
 from tests.forward.conftest import Spy
 
@@ -54,10 +55,22 @@ class FakeCaller:
     """Gives one outcome after the other; remembers what was sent."""
 
     name = "store"
+    several = False
+    holds = True
 
     def __init__(self, *outcomes: Any) -> None:
         self.outcomes = list(outcomes)
         self.sent: list[Outgoing] = []
+        self.held: list[float] = []
+
+    def held_s(self) -> float:
+        return max(self.held, default=0.0)
+
+    def hold(self, journey: Journey, seconds: float) -> None:
+        self.held.append(seconds)
+
+    def elsewhere(self, journey: Journey) -> bool:
+        return False
 
     async def exchange(self, outgoing: Outgoing, *, timeouts: Any, deadline: Deadline) -> Any:
         self.sent.append(outgoing)
@@ -122,8 +135,10 @@ class World:
         self.record = AccessRecord(started_s=0.0)
         self.deadline_s = 60.0
 
-    async def call(self, method: bytes = b"GET", body: Any = None, span: Span = NO_SPAN, headers: Any = ()) -> Any:
-        outgoing = Outgoing(method, b"/x", [(b"host", b"store"), *headers], body)
+    async def call(
+        self, method: bytes = b"GET", body: Any = None, span: Span = NO_SPAN, headers: Any = (), subject: str = ""
+    ) -> Any:
+        outgoing = Outgoing(method, b"/x", [(b"host", b"store"), *headers], body, share_key=subject)
         return await self.guarded.exchange(
             outgoing,
             deadline=Deadline.after(self.deadline_s),
@@ -269,15 +284,41 @@ async def test_no_attempt_begins_that_could_not_end_before_the_deadline() -> Non
     assert len(world.caller.sent) == 1
 
 
-@pytest.mark.parametrize("status", [429, 503])
-async def test_retry_after_sets_the_upstream_aside_and_is_passed_on(status: int) -> None:
-    world = World(FakeAnswer(status, (b"retry-after", b"7")), FakeAnswer(200), retry=RetryPolicy())
-    answer = await world.call()
-    assert answer.status == status
-    with pytest.raises(GatewayError, match="upstream_circuit_open") as caught:
-        await world.call()
+async def test_a_429_holds_back_whose_credentials_were_sent_and_is_passed_on() -> None:
+    world = World(FakeAnswer(429, (b"retry-after", b"7")), FakeAnswer(200), FakeAnswer(200), retry=RetryPolicy())
+    assert (await world.call(subject="alice")).status == 429
+    with pytest.raises(HeldBack, match="upstream_circuit_open") as caught:
+        await world.call(subject="alice")
     assert caught.value.retry_after_s == pytest.approx(7)
+    assert (await world.call(subject="bob")).status == 200
     world.now += 7.1
+    assert (await world.call(subject="alice")).status == 200
+
+
+async def test_a_429_to_our_own_credentials_holds_back_all() -> None:
+    answers = [FakeAnswer(429, (b"retry-after", b"7")), FakeAnswer(200)]
+    world = World(*answers, retry=RetryPolicy(), auth=FakeCredentials(b"Bearer ours"))
+    await world.call(subject="alice")
+    with pytest.raises(HeldBack):
+        await world.call(subject="bob")
+    world.now += 7.1
+    assert (await world.call(subject="bob")).status == 200
+
+
+async def test_a_503_with_retry_after_holds_back_its_origin_and_is_passed_on() -> None:
+    world = World(FakeAnswer(503, (b"retry-after", b"7")), retry=RetryPolicy())
+    assert (await world.call(subject="alice")).status == 503
+    assert world.caller.held == [7.0]
+    with pytest.raises(HeldBack) as caught:
+        await world.call(subject="bob")
+    assert caught.value.retry_after_s == pytest.approx(7)
+    assert len(world.caller.sent) == 1
+
+
+async def test_an_operator_who_closes_the_circuit_goes_past_what_the_origin_said() -> None:
+    world = World(FakeAnswer(503, (b"retry-after", b"7")), FakeAnswer(200), retry=RetryPolicy())
+    await world.call()
+    world.breaker.force_close()
     assert (await world.call()).status == 200
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from gateway.resilience.evidence import RECENT_S
 from tests.complete_path.issuer import Issuer
 from tests.e2e.conftest import GatewayProcess, free_port
 from tests.faults.actors import Actor, acting, as_json, decides, evaluations
@@ -78,6 +79,10 @@ class Stage:
 
         await eventually(there)
         return found[0]
+
+    async def quiet(self) -> None:
+        """Who answered somebody within the last second is not down, whatever fails: let that second pass."""
+        await asyncio.sleep(RECENT_S + 0.05)
 
     async def reset(self) -> None:
         """Everybody listens and behaves, every circuit is closed, nothing is remembered of what was asked."""

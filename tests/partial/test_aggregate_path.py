@@ -215,21 +215,6 @@ async def test_a_document_of_another_shape_says_null_where_nothing_stands(world:
     assert [d["value_b"] for d in document["discrepancies"]] == [value, value]
 
 
-async def test_all_failed_is_503_with_the_smallest_useful_retry_after(world: Stage) -> None:
-    """Two must answer: the second soonest decides. Then their circuits are set aside, and nobody is asked."""
-    for name, seconds in (("workday", 200), ("ad", 20), ("entra", 60)):
-        world.systems[name].behave = says({}, "503 Busy", f"Retry-After: {seconds}")
-    for code in ("upstream_error", "upstream_circuit_open"):
-        answer = await world.get(f"/two/{EMAIL}")
-        problem = answer.json()
-        assert (answer.status_code, problem["code"], problem["route"]) == (503, code, "two")
-        assert int(answer.headers["retry-after"]) == problem["retry_after"]
-        assert 58 <= problem["retry_after"] <= 72
-        assert answer.headers["proxy-status"] == "edge; error=destination_unavailable"
-        assert answer.headers["cache-control"] == "no-store"
-    assert [len(world.systems[name].seen) for name in NAMES] == [1, 1, 1]
-
-
 async def test_too_few_and_a_required_one_missing_are_503(world: Stage) -> None:
     world.systems["workday"].fault = plays(reply(b"", "500 Broken"))
     assert (await world.get(f"/two/{EMAIL}")).status_code == 200
@@ -313,6 +298,7 @@ async def test_nothing_of_the_caller_reaches_the_systems(world: Stage) -> None:
 async def test_each_system_has_its_own_breaker_and_one_trial_closes_it(world: Stage) -> None:
     workday = world.systems["workday"]
     workday.fault = plays(reply(b"", "503 Broken"))
+    await world.quiet()
     for _ in range(3):
         await shown(world)
     states = await world.circuits()
@@ -401,3 +387,22 @@ def memory(world: Stage) -> int:
     assert world.gateway.process is not None
     status = Path(f"/proc/{world.gateway.process.pid}/status").read_text().splitlines()
     return int(next(line for line in status if line.startswith("VmRSS")).split()[1])
+
+
+async def test_all_failed_is_503_with_the_smallest_useful_retry_after(world: Stage) -> None:
+    """Two must answer: the second soonest decides. Then they are held back, and nobody is asked.
+
+    The last test here: what a system said is obeyed for as long as it said.
+    """
+    await world.quiet()
+    for name, seconds in (("workday", 200), ("ad", 20), ("entra", 60)):
+        world.systems[name].behave = says({}, "503 Busy", f"Retry-After: {seconds}")
+    for code in ("upstream_error", "upstream_circuit_open"):
+        answer = await world.get(f"/two/{EMAIL}")
+        problem = answer.json()
+        assert (answer.status_code, problem["code"], problem["route"]) == (503, code, "two")
+        assert int(answer.headers["retry-after"]) == problem["retry_after"]
+        assert 58 <= problem["retry_after"] <= 72
+        assert answer.headers["proxy-status"] == "edge; error=destination_unavailable"
+        assert answer.headers["cache-control"] == "no-store"
+    assert [len(world.systems[name].seen) for name in NAMES] == [1, 1, 1]

@@ -185,6 +185,7 @@ async def test_a_caller_who_does_not_read_holds_no_more_than_a_few_results(world
 
 async def test_a_system_that_is_down_costs_its_circuit_and_not_every_item(world: Stage) -> None:
     world.systems["entra"].fault = plays(reply(b"", "503 Broken"))
+    await world.quiet()
     began = time.monotonic()
     answer = await world.post("/audit/users", {"emails": [f"p-{n}" for n in range(100)]})
     results = answer.json()["results"]

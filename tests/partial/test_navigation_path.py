@@ -128,6 +128,7 @@ async def test_without_iam_all_is_shown_disabled_and_why_and_then_enabled_again(
     if fault is None:
         await world.iam.stop()
     world.iam.fault = fault
+    await world.quiet()
     began = time.monotonic()
     for _ in range(4):
         answer = await world.get("/registry/navigation")

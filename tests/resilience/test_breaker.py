@@ -415,6 +415,7 @@ def test_the_snapshot_says_all_that_a_page_shows(clock, memory):
         "forced": None,
         "remaining_s": 5.0,
         "set_aside_s": 0.0,
+        "held_back": 0,
         "consecutive_failures": 5,
         "last_failure": "iam_timeout",
         "opened_at_s": 1_700_000_000.0,

@@ -11,7 +11,7 @@ from gateway.model.route import Timeouts
 from gateway.model.settings import UpstreamSettings
 from gateway.resilience.deadline import Deadline
 from gateway.upstream import Outgoing, Upstream
-from gateway.upstream.upstream import SET_ASIDE_S
+from gateway.upstream.origins import ASIDE_S
 
 pytestmark = pytest.mark.hazard
 
@@ -68,10 +68,10 @@ async def test_an_origin_that_cannot_be_reached_is_set_aside_and_tried_again_lat
         assert await ask(upstream, b"POST") == 200
     described = upstream.snapshot()["origins"]
     assert isinstance(described, list)
-    assert described[0]["set_aside_s"] == SET_ASIDE_S
+    assert described[0]["set_aside_s"] == ASIDE_S
     assert described[1]["set_aside_s"] == 0.0
     assert len(up.heads) == 30
-    clock.now += SET_ASIDE_S
+    clock.now += ASIDE_S
     assert upstream.snapshot()["origins"][0]["set_aside_s"] == 0.0
     await upstream.aclose()
 

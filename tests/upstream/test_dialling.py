@@ -102,7 +102,7 @@ async def test_the_next_address_is_tried_after_a_quarter_of_a_second_and_the_slo
         begun_s = time.monotonic()
         assert await client.text(connect_s=5.0) == b"good"
         assert 0.2 <= time.monotonic() - begun_s < 2.0
-        dialer = client.upstream._connector
+        dialer = client.upstream.members[0].connector
         assert await dialer._names.addresses(Address("127.0.0.1", server.port), 1.0) == [good, silent]
 
 
@@ -162,7 +162,7 @@ async def test_the_last_known_addresses_serve_while_the_resolver_fails_or_hangs(
         """No connection is left, and what was resolved is too old."""
         for connection in [*client.upstream._members[0].pool._open]:
             connection.abort()
-        for known in client.upstream._connector._names._known.values():
+        for known in client.upstream.members[0].connector._names._known.values():
             known.until_s = 0.0
 
     assert await client.text() == b"good"
@@ -174,7 +174,7 @@ async def test_the_last_known_addresses_serve_while_the_resolver_fails_or_hangs(
     assert await client.text() == b"good"
     assert resolver.asked == 3
     assert caplog.text.count("the last known addresses go on") == 1
-    for lookup in client.upstream._connector._names._lookups.values():
+    for lookup in client.upstream.members[0].connector._names._lookups.values():
         lookup.cancel()
 
 

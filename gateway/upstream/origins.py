@@ -1,0 +1,153 @@
+"""One origin of an upstream: how it is, and whether a request should go there.
+
+Rules: an origin that failed by its own (see Evidence) is set aside, for ASIDE_S at first, doubling up to LONGEST_S; an
+answer ends that. When the time is over one request tries it, and the others have to wait as long again, unless it is
+answered. A request that cannot be repeated only tries when nobody else has for as long again. An origin that said when
+to come back (503 with `Retry-After`) is held back until then, but never while it answered somebody within the last
+second. One that is `ill` (its health check says so) is passed over. Which of several it will be is not decided here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from gateway.model.route import Timeouts
+from gateway.model.settings import UpstreamSettings
+from gateway.resilience.deadline import Deadline
+from gateway.resilience.evidence import Blame, Evidence
+from gateway.upstream.connect import Connector, Origin
+from gateway.upstream.outgoing import Outgoing
+from gateway.upstream.pool import Pool
+from gateway.upstream.reply import Reply
+
+ASIDE_S: Final = 1.0
+"""How long an origin is set aside by its first failure."""
+LONGEST_S: Final = 30.0
+_DOUBLINGS: Final = 10
+_LOOKS: Final = 4
+"""Connections to an origin for looking how it is, and who may wait for one."""
+
+
+class Member:
+    """One origin of an upstream. Times are of the upstream's clock, monotonic seconds.
+
+    `failures`: how often in a row it was set aside. `setbacks` only grows: who began before the last one tells nothing
+    new. `ill`: set by whoever looks after the origins; nothing here does.
+    """
+
+    __slots__ = (
+        "_held_until_s",
+        "_looks",
+        "aside_until_s",
+        "connector",
+        "evidence",
+        "failures",
+        "ill",
+        "pool",
+        "setbacks",
+    )
+
+    def __init__(self, origin: Origin, connector: Connector, settings: UpstreamSettings) -> None:
+        self.connector = connector
+        self.pool = _pool(origin, connector, settings, settings.max_connections, settings.max_pending)
+        self.evidence = Evidence()
+        self.failures = 0
+        self.setbacks = 0
+        self.aside_until_s = 0.0
+        self.ill = False
+        self._held_until_s = 0.0
+        self._looks = _pool(origin, connector, settings, _LOOKS, _LOOKS)
+
+    def update(self, settings: UpstreamSettings) -> None:
+        """Go on under other limits: connections, and what is known of the origin, stay."""
+        self.pool.update(
+            max_connections=settings.max_connections,
+            max_pending=settings.max_pending,
+            idle_timeout_s=settings.idle_timeout_s,
+            max_age_s=settings.max_connection_age_s,
+        )
+
+    @property
+    def origin(self) -> Origin:
+        """Where it listens."""
+        return self.pool.origin
+
+    @property
+    def suspect(self) -> bool:
+        """Whether it has answered nobody since it failed."""
+        return self.failures > 0
+
+    @property
+    def aside_s(self) -> float:
+        """How long its last failure sets it aside."""
+        return min(ASIDE_S * 2.0 ** min(self.failures - 1, _DOUBLINGS), LONGEST_S)
+
+    def fit(self, now_s: float, *, repeatable: bool = True) -> bool:
+        """Whether a request should go there while there are others."""
+        until_s = self.aside_until_s
+        if until_s and not repeatable:
+            until_s += self.aside_s
+        return until_s <= now_s and not self.ill and not (self._held_until_s and self.held_s(now_s))
+
+    def held_s(self, now_s: float) -> float:
+        """Seconds for which it wants to be asked nothing."""
+        if self._held_until_s and self.evidence.recent(now_s):
+            self._held_until_s = 0.0
+        return max(0.0, self._held_until_s - now_s)
+
+    def hold(self, seconds: float, now_s: float) -> None:
+        """It said when to come back; it does not mean it where it answered somebody else just now."""
+        if not self.evidence.recent(now_s):
+            self._held_until_s = max(self._held_until_s, now_s + seconds)
+
+    def tried(self, now_s: float) -> None:
+        """A request goes to it although it is suspect: others wait what becomes of that."""
+        self.aside_until_s = now_s + self.aside_s
+
+    def answered(self, subject: str, now_s: float) -> bool:
+        """It gave `subject` an answer that is no failure. Whether that ends its being set aside."""
+        self.evidence.answered(subject, now_s)
+        if not self.failures:
+            return False
+        self.failures = 0
+        self.aside_until_s = 0.0
+        return True
+
+    def failed(self, answers_before: int, setbacks_before: int, now_s: float) -> bool:
+        """A request failed here that began when `answers` and `setbacks` were so. Whether that sets it aside."""
+        if self.setbacks != setbacks_before or self.evidence.blame(answers_before) is Blame.REQUEST:
+            return False
+        self.failures += 1
+        self.setbacks += 1
+        self.aside_until_s = now_s + self.aside_s
+        return True
+
+    def looks_well(self) -> None:
+        """Its health check says so: the next request may try it."""
+        self.ill = False
+        self.aside_until_s = 0.0
+
+    async def look(self, outgoing: Outgoing, *, timeouts: Timeouts, deadline: Deadline) -> Reply:
+        """Ask this origin how it is, as Upstream.exchange does, but not over connections that requests wait for.
+
+        A busy origin is not an ill one.
+        """
+        return await self._looks.exchange(outgoing, timeouts, deadline)
+
+    async def aclose(self) -> None:
+        """Close all connections, also those in use."""
+        await asyncio.gather(self.pool.aclose(), self._looks.aclose())
+
+
+def _pool(
+    origin: Origin, connector: Connector, settings: UpstreamSettings, max_connections: int, max_pending: int
+) -> Pool:
+    return Pool(
+        origin,
+        connector,
+        max_connections=max_connections,
+        max_pending=max_pending,
+        idle_timeout_s=settings.idle_timeout_s,
+        max_age_s=settings.max_connection_age_s,
+    )
