@@ -45,5 +45,9 @@ class Checker:
             member.looks_well()
         if member.ill != bool(wrong):
             member.ill = bool(wrong)
-            level, change = (logging.WARNING, f"passed over ({wrong})") if wrong else (logging.INFO, "used again")
+            level, change = (
+                (logging.WARNING, f"passed over ({wrong.cause or wrong.text})")
+                if wrong
+                else (logging.INFO, "used again")
+            )
             _LOG.log(level, "[health] [%s] %s is %s", self._upstream.name, member.origin, change)

@@ -40,7 +40,7 @@ def health_of(
 async def _ask_iam(iam: DecisionPoint) -> None:
     """The embedded decision point is always there."""
     if isinstance(iam, Iam) and (code := await iam.probe()):
-        raise Unavailable(code)
+        raise Unavailable(code, iam.probe_cause)
 
 
 def probe_of(upstream: Upstream, check: HealthCheck) -> Callable[[], Awaitable[None]]:

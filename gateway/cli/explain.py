@@ -187,7 +187,7 @@ def _say_outage(configuration: Configuration, route: Route, method: str) -> None
 def _say_decisions(questions: Sequence[Question], decisions: Sequence[Decision]) -> int:
     """Each decision; the exit code of all together: a denial wins over the unknown."""
     for question, decision in zip(questions, decisions, strict=True):
-        why = f" ({decision.fault.code})" if decision.fault else ""
+        why = f" ({decision.fault.code}: {decision.fault.reason})" if decision.fault else ""
         check = question.check
         asked = f"{check.action['name']} {check.resource['type']}:{check.resource['id']}"
         say(f"decided   {asked}: {decision.outcome}{why}")

@@ -72,7 +72,9 @@ def _show(report: dict[str, Any]) -> None:
         [
             name,
             "up" if system["available"] else "DOWN",
-            f"{system.get('response_time_ms', '?')} ms" if system["available"] else system.get("error", ""),
+            f"{system.get('response_time_ms', '?')} ms"
+            if system["available"]
+            else system.get("cause") or system.get("error", ""),
             system.get("circuit", ""),
             f"{system['retry_after']} s" if "retry_after" in system else "",
         ]

@@ -3,7 +3,8 @@
 Rules: a system is available when its `health` path answers below 400, or, where none is set, when
 one of its origins accepts a TCP connection; each has its own time limit, and the slowest limit is the whole's. Answers
 are shared for a second, so that looking does not load what is looked at. Probes go past the breakers: they neither ask
-them nor count. A system's circuit is the worst of its breakers. Texts name what failed, never a host.
+them nor count. A system's circuit is the worst of its breakers. `error` names what failed, never a host; `cause` says
+which address and what was wrong with it, and is for operators alone.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
@@ -39,7 +40,18 @@ class Circuit(Protocol):
 
 
 class Unavailable(Exception):
-    """A probe failed; the text is for people and names no host."""
+    """A probe failed; the text is for people and names no host. `cause`, for operators, may."""
+
+    def __init__(self, text: str, cause: str = "") -> None:
+        super().__init__(text)
+        self.cause = cause
+
+
+class Ailment(NamedTuple):
+    """What is wrong with a system: for anybody, and for operators."""
+
+    text: str
+    cause: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +81,10 @@ class SystemsHealth:
         self._answered_s = 0.0
 
     async def report(self) -> dict[str, Any]:
-        """The document of docs/partial-answers.md, at most a second old. A caller who leaves cancels nobody else's."""
+        """The document of docs/partial-answers.md, at most a second old. A caller who leaves cancels nobody else's.
+
+        With causes, which name addresses: for operators.
+        """
         asking = self._asking
         if asking is None or (asking.done() and self._clock() - self._answered_s >= _SHARED_S):
             asking = self._asking = asyncio.create_task(self._ask())
@@ -89,9 +104,10 @@ class SystemsHealth:
 
     async def _look(self, system: System) -> dict[str, Any]:
         begun_s = self._clock()
-        error = await ailment(system.probe, system.timeout_s)
-        if error:
-            return {"available": False, "error": error, **_circuit(system.circuits())}
+        wrong = await ailment(system.probe, system.timeout_s)
+        if wrong:
+            cause = {"cause": wrong.cause} if wrong.cause else {}
+            return {"available": False, "error": wrong.text, **cause, **_circuit(system.circuits())}
         took_ms = round((self._clock() - begun_s) * 1000)
         return {"available": True, "response_time_ms": took_ms, **_circuit(system.circuits())}
 
@@ -104,25 +120,32 @@ class HealthEndpoint:
 
     async def __call__(self, permit: Permit, exchange: Exchange, deadline: Deadline) -> None:  # noqa: ARG002 - Endpoint
         """Answer with the report."""
-        body = json.dumps(await self._health.report(), separators=(",", ":")).encode()
+        body = json.dumps(_without_causes(await self._health.report()), separators=(",", ":")).encode()
         request_id = exchange.request.request_id.encode("ascii")
         await exchange.respond(200, [*_HEADERS, (b"x-request-id", request_id)], body)
 
 
-async def ailment(probe: Callable[[], Awaitable[None]], timeout_s: float) -> str:
-    """What is wrong, by a probe that is cancelled after `timeout_s`; empty if nothing is."""
+async def ailment(probe: Callable[[], Awaitable[None]], timeout_s: float) -> Ailment | None:
+    """What is wrong, by a probe that is cancelled after `timeout_s`; None if nothing is."""
     try:
         async with asyncio.timeout(timeout_s):
             await probe()
     except TimeoutError:
-        return f"no answer in {timeout_s:g}s"
+        return Ailment(f"no answer in {timeout_s:g}s")
     except Unavailable as failure:
-        return str(failure)
+        return Ailment(str(failure), failure.cause)
     except GatewayError as failure:
         if failure.proxy_error == _CONNECT_TIMEOUT:
-            return f"connect timeout after {timeout_s:g}s"
-        return failure.proxy_error.replace("_", " ")
-    return ""
+            return Ailment(f"connect timeout after {timeout_s:g}s", failure.reason)
+        return Ailment(failure.proxy_error.replace("_", " "), failure.reason)
+    return None
+
+
+def _without_causes(report: dict[str, Any]) -> dict[str, Any]:
+    systems = {
+        name: {key: value for key, value in line.items() if key != "cause"} for name, line in report["systems"].items()
+    }
+    return {**report, "systems": systems}
 
 
 def _circuit(circuits: Sequence[Circuit]) -> dict[str, Any]:

@@ -92,6 +92,7 @@ class Iam:
         self._scheduled = False
         self._shown = 0
         self._prober: asyncio.Task[None] | None = None
+        self.probe_cause = ""
 
     async def decide(
         self, questions: Sequence[Question], *, deadline: Deadline, request_id: str, span: Span
@@ -120,13 +121,19 @@ class Iam:
         return ask.decisions
 
     async def probe(self) -> str:
-        """Ask one harmless question, past queue and breaker. The failure's code, or an empty string."""
+        """Ask one harmless question, past queue and breaker. The failure's code, or an empty string.
+
+        `probe_cause` says afterwards what was wrong.
+        """
+        self.probe_cause = ""
         try:
             async with asyncio.timeout(self._settings.timeout.total_s):
                 await self._api.ask([_PROBE], Note("", None, fresh=True))
         except CallFailure as failure:
+            self.probe_cause = failure.reason
             return failure.code if failure.counts else ""
         except TimeoutError:
+            self.probe_cause = f"no answer within {self._settings.timeout.total_s:g}s"
             return "iam_timeout"
         return ""
 
