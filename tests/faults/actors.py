@@ -170,8 +170,9 @@ async def _body(reader: asyncio.StreamReader, fields: Mapping[str, str]) -> byte
 
 def evaluations(seen: Seen) -> list[dict[str, Any]]:
     """What an AuthZEN call asks."""
-    asked: list[dict[str, Any]] = json.loads(seen.body)["evaluations"]
-    return asked
+    asked = json.loads(seen.body)
+    many: list[dict[str, Any]] = asked.get("evaluations", [asked])
+    return many
 
 
 def decides(permitted: Callable[[dict[str, Any]], bool]) -> Callable[[Seen], bytes]:
