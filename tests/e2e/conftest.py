@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -17,14 +16,10 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support.ports import free_port
+
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 30.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass
@@ -49,6 +44,8 @@ class GatewayProcess:
         return f"http://127.0.0.1:{self.admin_port}"
 
     async def start(self) -> None:
+        # No load balancer has to notice that a test's gateway ends.
+        at_once = () if "drain_notice" in self.file.read_text() else ("--drain-notice", "0s")
         self.process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -56,6 +53,7 @@ class GatewayProcess:
             "serve",
             "-c",
             str(self.file),
+            *at_once,
             *self.arguments,
             env={**os.environ, **self.environ},
             stdout=asyncio.subprocess.PIPE,
