@@ -2,8 +2,8 @@
 
 Rules: text is UTF-8; NaN and infinities are not JSON, a number too large for a double is not either, since it could not
 be written down again as it was; what nests deeper than MAX_DEPTH is refused, so that whoever walks a document here need
-not think of it. From a caller a key that occurs twice is refused, since two parsers would read two things; of a
-system's document the last one counts, as in a browser.
+not think of it. A system's numbers are written down again byte for byte. From a caller a key that occurs twice is
+refused, since two parsers would read two things; of a system's document the last one counts, as in a browser.
 All errors are ValueError: whose mistake it is, is for the one who read the bytes to say.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import secrets
 from itertools import accumulate
 from typing import Any, Final, NoReturn
 
@@ -25,16 +26,40 @@ def read_callers(body: bytes) -> Any:
 
 
 def read_systems(body: bytes) -> Any:
-    """A system's document; a byte order mark is looked over (RFC 8259 section 8.1)."""
-    return _decoded(_LENIENT, body.removeprefix(_BOM))
+    """A system's document; a byte order mark is looked over (RFC 8259 section 8.1).
+
+    A number that would be written down in another way than it was read is a Written.
+    """
+    return _decoded(_LENIENT_ZEROS if b"-0" in body else _LENIENT, body.removeprefix(_BOM))
 
 
 def write(value: Any) -> bytes:
     """The document in UTF-8 without spaces, members in their order. Lone surrogates stay escaped."""
+    text = _TEXT.encode(value)
     try:
-        return _TEXT.encode(value).encode()
+        written = text.encode()
     except UnicodeEncodeError:
-        return _ASCII.encode(value).encode()
+        written = _ASCII.encode(value).encode()
+    return _MARKED.sub(rb"\1", written) if _MARK in text else written
+
+
+class Written:
+    """A number as it was written, byte for byte: `1E5`, `-0`, more digits than a double has. It equals its value."""
+
+    __slots__ = ("text", "value")
+
+    def __init__(self, text: str, value: float) -> None:
+        self.text = text
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return self.value == (other.value if isinstance(other, Written) else other)
+
+    def __hash__(self) -> int:
+        return hash(self.value)
+
+    def __repr__(self) -> str:
+        return self.text
 
 
 def _decoded(decoder: json.JSONDecoder, body: bytes) -> Any:
@@ -64,6 +89,22 @@ def _number(text: str) -> float:
     return number
 
 
+def _number_as_written(text: str) -> float | Written:
+    number = _number(text)
+    return number if repr(number) == text else Written(text, number)
+
+
+def _integer_as_written(text: str) -> int | Written:
+    return Written(text, 0) if text == "-0" else int(text)
+
+
+def _marked(value: object) -> str:
+    """What stands for a Written while the rest is encoded: text that nobody outside can know."""
+    if isinstance(value, Written):
+        return _MARK + value.text
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
 def _constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
@@ -79,6 +120,13 @@ _STRINGS: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
 _STEPS: Final = [{"[": 1, "{": 1, "]": -1, "}": -1}.get(chr(byte), 0) for byte in range(256)]
 _NO_BRACKETS: Final = bytes(byte for byte, step in enumerate(_STEPS) if not step)
 _STRICT: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_constant, parse_float=_number)
-_LENIENT: Final = json.JSONDecoder(parse_constant=_constant, parse_float=_number)
-_TEXT: Final = json.JSONEncoder(ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":"))
-_ASCII: Final = json.JSONEncoder(check_circular=False, allow_nan=False, separators=(",", ":"))
+_LENIENT: Final = json.JSONDecoder(parse_constant=_constant, parse_float=_number_as_written)
+_LENIENT_ZEROS: Final = json.JSONDecoder(
+    parse_constant=_constant, parse_float=_number_as_written, parse_int=_integer_as_written
+)
+_MARK: Final = secrets.token_hex(16) + ":"
+_MARKED: Final = re.compile(rb'"%b([-+0-9.eE]+)"' % _MARK.encode("ascii"))
+_TEXT: Final = json.JSONEncoder(
+    ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":"), default=_marked
+)
+_ASCII: Final = json.JSONEncoder(check_circular=False, allow_nan=False, separators=(",", ":"), default=_marked)

@@ -30,3 +30,25 @@ def test_what_is_deeper_is_refused_and_never_a_crash(read, depth):
 
 def test_brackets_in_text_are_text():
     assert read_systems(b'["' + b"[{" * 1000 + b'\\"[[", ' + b"[" * 150 + b"]" * 151)[0].startswith("[{")
+
+
+NUMBERS = ["3.14159265358979323846", "-0", "1E5", "0.10", "-0.0", "1E-400", "100000000000000000000000001", "1.5"]
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_systems_number_is_written_down_as_it_was_read(number: str) -> None:
+    text = b'{"a":%b,"b":[%b,"%b"],"%b":"\xed\x95\x9c"}' % ((number.encode(),) * 4)
+    assert write(read_systems(text)) == text
+
+
+def test_a_number_as_written_equals_its_value_and_nothing_looks_like_one() -> None:
+    one, other, text = read_systems(b'[1E2, 100.00, "1E2"]')
+    assert one == other == 100
+    assert one != text
+    assert hash(one) == hash(100)
+    with pytest.raises(TypeError, match="object is not JSON"):
+        write(object())
+
+
+def test_numbers_stay_beside_what_is_no_utf_8() -> None:
+    assert write(read_systems(b'["\\ud800",1E5]')) == b'["\\ud800",1E5]'
