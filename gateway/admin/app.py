@@ -133,8 +133,13 @@ class _Views:
         await self._operations.drain()
         return JSONResponse({"draining": True}, 202, NO_STORE)
 
-    async def purge(self, _: Request) -> Response:
-        return JSONResponse({"purged": await self._operations.purge_cache()}, headers=NO_STORE)
+    async def purge(self, request: Request) -> Response:
+        """Everything only where nothing is named: half a name must not be everybody."""
+        named = request.query_params.multi_items()
+        subject = named[0][1] if len(named) == 1 and named[0][0] == "subject" else ""
+        if request.url.query and not subject:
+            return problem(400, "Say ?subject=ID for one subject, or nothing for all.")
+        return JSONResponse({"purged": await self._operations.purge_cache(subject or None)}, headers=NO_STORE)
 
     async def force(self, mode: str, request: Request) -> Response:
         name = request.path_params["name"]

@@ -39,5 +39,5 @@ class Operations(Protocol):
     async def force_breaker(self, name: str, mode: str) -> bool:
         """`open`, `close`, `auto` or `try`; False if there is no such breaker."""
 
-    async def purge_cache(self) -> int:
-        """Forget every decision; how many there were."""
+    async def purge_cache(self, subject: str | None = None) -> int:
+        """Forget every decision and copy, or those of one subject, and end its streams; how many decisions it was."""

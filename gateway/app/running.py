@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -25,9 +26,11 @@ from gateway.config import ConfigurationError, load, masked, weakened
 from gateway.decide.pipeline import DecisionPipeline
 from gateway.forwarded import RequestBuilder
 from gateway.model.settings import Configuration, ServerSettings
+from gateway.model.subject import name_of
 from gateway.pipeline import Pipeline
 from gateway.telemetry import Telemetry
 
+_HASH: Final = re.compile("[0-9a-f]{64}")
 _LOG: Final = logging.getLogger("gateway")
 
 
@@ -232,12 +235,21 @@ class Gateway:
             {"open": breaker.force_open, "close": breaker.force_close, "auto": breaker.auto}[mode]()
         return True
 
-    async def purge_cache(self) -> int:
-        """Forget every decision and every copy."""
-        known = len(self.composition.cache)
-        self.composition.cache.purge()
-        self.composition.copies.clear()
-        return known
+    async def purge_cache(self, subject: str | None = None) -> int:
+        """Forget every decision and every copy, or those of one subject, whose streams end.
+
+        An opaque token is named by itself or by its SHA-256.
+        """
+        serving = (self.composition, *self._retired)
+        if subject is None:
+            for copies in {composition.copies for composition in serving}:
+                copies.clear()
+            return sum(cache.purge() for cache in {composition.cache for composition in serving})
+        name = subject if _HASH.fullmatch(subject) else name_of(subject)
+        for composition in serving:
+            composition.streams.end_subject(name)
+            composition.copies.evict_owner(name)
+        return sum(cache.purge_subject(name) for cache in {composition.cache for composition in serving})
 
     async def aclose(self) -> None:
         """Close everything."""

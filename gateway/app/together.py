@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 import httpx
 
@@ -88,9 +89,9 @@ class Workers:
         replies = await self._all("POST", f"/breakers/{name}/{mode}")
         return any(reply is not None and reply.is_success for reply in replies)
 
-    async def purge_cache(self) -> int:
+    async def purge_cache(self, subject: str | None = None) -> int:
         """In every worker."""
-        replies = await self._all("POST", "/cache/purge")
+        replies = await self._all("POST", "/cache/purge" + (f"?subject={quote(subject, safe='')}" if subject else ""))
         return sum(reply.json()["purged"] for reply in replies if reply is not None and reply.is_success)
 
     async def up(self, socket: Path) -> bool:

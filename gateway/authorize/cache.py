@@ -24,8 +24,9 @@ from typing import Final, NamedTuple
 from gateway.authorize.shelf import ENTRY_BYTES, SUBJECT_SHARE, Known, Shelf
 from gateway.model.question import Decision, Outcome, Question
 from gateway.model.settings import CacheSettings
+from gateway.model.subject import name_of
 
-__all__ = ["SUBJECT_SHARE", "DecisionCache", "Stamp", "digest_of", "name_of"]
+__all__ = ["SUBJECT_SHARE", "DecisionCache", "Stamp", "digest_of"]
 
 _DENIALS_SHARE: Final = 10
 _MIN_DENIALS: Final = 1000
@@ -43,11 +44,6 @@ def digest_of(question: Question) -> bytes:
     """The identity of a question in 32 bytes (SHA-256)."""
     subject, fragment = question.key
     return sha256(f"{len(subject)}:{subject}{fragment}".encode("utf-8", "surrogatepass")).digest()
-
-
-def name_of(subject_id: str) -> str:
-    """What a subject is called in stores: the SHA-256 of its id in hex. An opaque token is never kept itself."""
-    return sha256(subject_id.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _site_of(client: str) -> str:
@@ -139,9 +135,8 @@ class DecisionCache:
         self._denials.clear()
         return known
 
-    def purge_subject(self, subject_id: str) -> int:
-        """Forget everything about one subject, also what is being asked right now. How many answers that was."""
-        name = name_of(subject_id)
+    def purge_subject(self, name: str) -> int:
+        """Forget everything about one subject (`name_of`), also what is being asked. How many answers that was."""
         self._epoch += 1  # whatever is being asked is not kept: cheaper than knowing about whom
         return self._permits.drop_subject(name) + self._denials.drop_subject(name)
 

@@ -49,7 +49,8 @@ Variant = tuple[tuple[bytes, bytes], ...]
 class CopyKey(NamedTuple):
     """One question. `place` is the route (or `route.part`) with its upstream; `subject` is `Subject.key`, no token.
 
-    `sent`: what else the upstream could tell callers apart by, see `sent_with`.
+    `sent`: what else the upstream could tell callers apart by, see `sent_with`. `owner`: what the subject is called
+    where it is purged by its id (`name_of`).
     """
 
     place: str
@@ -57,6 +58,7 @@ class CopyKey(NamedTuple):
     host: str
     target: bytes
     sent: bytes = b""
+    owner: str = ""
 
 
 def sent_with(headers: Headers, *, own: bool) -> bytes:
@@ -181,13 +183,10 @@ class Copies:
         if _asked(key) in self._answers:
             self._replace(_asked(key), [])
 
-    def evict_subject(self, subject: str) -> int:
-        """Forget everything of the subject with this key. How many questions that was."""
-        share = self._subjects.get(subject)
-        keys = list(share.keys) if share else []
-        for key in keys:
+    def evict_owner(self, owner: str) -> None:
+        """Forget everything of the subjects that are called so."""
+        for key in [key for key in self._answers if key.owner == owner]:
             self._replace(key, [])
-        return len(keys)
 
     def clear(self) -> None:
         """Forget everything."""

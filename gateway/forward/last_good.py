@@ -9,6 +9,7 @@ from __future__ import annotations
 from gateway.forward.copies import Copies, Copy, CopyKey, kept_under, sent_with, storable
 from gateway.model.permit import Permit
 from gateway.model.route import UpstreamFailureMode, UpstreamFailureRule
+from gateway.model.subject import name_of
 from gateway.upstream.answer import Answer
 from gateway.upstream.outgoing import Outgoing
 
@@ -35,7 +36,8 @@ class LastGood:
         if outgoing.method != b"GET":
             return None
         sent = sent_with(outgoing.headers, own=self._own)
-        return CopyKey(self._place, permit.subject.key, host, kept_under(outgoing.target, permit.request), sent)
+        target, subject = kept_under(outgoing.target, permit.request), permit.subject
+        return CopyKey(self._place, subject.key, host, target, sent, name_of(subject.id))
 
     def learn(self, key: CopyKey | None, outgoing: Outgoing, answer: Answer, body: bytes | None = None) -> None:
         """Hear an answer: a body that was good is kept, what it makes untrue is forgotten."""

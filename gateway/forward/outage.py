@@ -20,7 +20,7 @@ from gateway.forward.relay import Keep
 from gateway.model.permit import Permit
 from gateway.model.request import Headers
 from gateway.model.route import Route, UpstreamFailureMode, UpstreamFailureRule
-from gateway.model.subject import Subject
+from gateway.model.subject import Subject, name_of
 from gateway.telemetry.observer import Observer
 
 OUTAGES: Final = frozenset({502, 503, 504})
@@ -105,7 +105,9 @@ class OutageRules:
     def _key(self, permit: Permit, subject: Subject, sent: Headers) -> CopyKey:
         request = permit.request
         target = kept_under(request.target.raw, request)
-        return CopyKey(self._place, subject.key, request.host, target, sent_with(sent, own=self._own))
+        return CopyKey(
+            self._place, subject.key, request.host, target, sent_with(sent, own=self._own), name_of(subject.id)
+        )
 
     def _tell(self, exchange: Exchange, mode: str, code: str) -> None:
         exchange.record.degraded = mode

@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 
 from gateway.errors import GatewayError
 from gateway.model.permit import Permit
+from gateway.model.subject import name_of
 
 _LONGEST_SLEEP_S: Final = 30.0  # the wall clock may be set while we sleep
 
@@ -37,11 +38,22 @@ class Streams:
         self.open = 0
         self._recheck = recheck
         self._wall = wall
-        self._draining = asyncio.Event()
+        self._draining = False
+        self._watching: set[_Watched] = set()
 
     def drain(self) -> None:
         """The gateway goes away: every open stream ends, and every later one at once."""
-        self._draining.set()
+        self._draining = True
+        for watched in self._watching:
+            watched.told.set()
+
+    def end_subject(self, name: str) -> None:
+        """End every open stream of a subject (`name_of`)."""
+        for watched in self._watching:
+            subject = watched.permit.subject
+            if subject is not None and name_of(subject.id) == name:
+                watched.purged = True
+                watched.told.set()
 
     async def serve(self, permit: Permit, work: Coroutine[Any, Any, None]) -> GatewayError | None:
         """Do the stream's work. None when it is over by itself, else why the stream has to end: then it was cancelled.
@@ -65,6 +77,16 @@ class Streams:
 
     async def ends(self, permit: Permit) -> GatewayError:
         """Wait until a stream with this permit has to end, and say why."""
+        watched = _Watched(permit)
+        if self._draining:
+            watched.told.set()
+        self._watching.add(watched)
+        try:
+            return await self._until_over(permit, watched)
+        finally:
+            self._watching.discard(watched)
+
+    async def _until_over(self, permit: Permit, watched: _Watched) -> GatewayError:
         loop = asyncio.get_running_loop()
         every_s = permit.route.recheck_s
         recheck_at_s = None if every_s is None else loop.time() + every_s
@@ -75,7 +97,9 @@ class Streams:
                 waits.append(expires_at_s - self._wall())
             if recheck_at_s is not None:
                 waits.append(recheck_at_s - loop.time())
-            if await self._drained(max(0.0, min(waits))):
+            if await watched.is_told(max(0.0, min(waits))):
+                if watched.purged:
+                    return GatewayError("unauthenticated", "An operator had everything about this subject forgotten.")
                 return GatewayError("draining", "The gateway is shutting down.")
             if expires_at_s is not None and self._wall() >= expires_at_s:
                 return GatewayError("unauthenticated", "The token has expired.")
@@ -86,11 +110,22 @@ class Streams:
                     return error
                 recheck_at_s = loop.time() + every_s
 
-    async def _drained(self, seconds: float) -> bool:
-        """Sleep so long, or until the gateway goes away: True."""
+
+class _Watched:
+    """An open stream: what it was permitted by, and whether it was told to end."""
+
+    __slots__ = ("permit", "purged", "told")
+
+    def __init__(self, permit: Permit) -> None:
+        self.permit = permit
+        self.told = asyncio.Event()
+        self.purged = False
+
+    async def is_told(self, seconds: float) -> bool:
+        """Sleep so long, or until it is told to end: True."""
         try:
             async with asyncio.timeout(seconds):
-                await self._draining.wait()
+                await self.told.wait()
         except TimeoutError:
             return False
         return True

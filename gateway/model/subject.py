@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any, Final
 
 from gateway.model.request import Header
@@ -41,3 +42,8 @@ def claim_of(claims: Mapping[str, Any], name: str, missing: Any = None) -> Any:
             return missing
         value = value[step]
     return value
+
+
+def name_of(subject_id: str) -> str:
+    """What a subject is called in stores: the SHA-256 of its id in hex. An opaque token is never kept itself."""
+    return sha256(subject_id.encode("utf-8", "surrogatepass")).hexdigest()

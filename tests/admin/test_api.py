@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import signal
@@ -203,6 +204,21 @@ async def test_a_purge_forgets_the_decisions_of_every_worker(site: Site) -> None
     kept = (await operator.get("/status")).json()["cache"]["entries"]
     assert kept >= 1
     assert (await operator.post("/cache/purge", headers=OPERATOR)).json() == {"purged": kept}
+    assert (await operator.get("/status")).json()["cache"]["entries"] == 0
+
+
+async def test_a_purge_of_one_subject_is_of_nobody_else(site: Site) -> None:
+    process, operator = site.process, site.operator
+    async with caller(process) as client:
+        await client.get("/monitoring/7")
+    kept = (await operator.get("/status")).json()["cache"]["entries"]
+    assert kept >= 1
+    for wrong in ("subject=", "subject", "user=alice", "subject=a&subject=b", "subject=alice&all=1", "&"):
+        assert (await operator.post(f"/cache/purge?{wrong}", headers=OPERATOR)).status_code == 400, wrong
+    assert (await operator.post("/cache/purge?subject=nobody", headers=OPERATOR)).json() == {"purged": 0}
+    assert (await operator.get("/status")).json()["cache"]["entries"] == kept
+    name = hashlib.sha256(ALLOWED["authorization"].removeprefix("Bearer ").encode()).hexdigest()
+    assert (await operator.post(f"/cache/purge?subject={name}", headers=OPERATOR)).json() == {"purged": kept}
     assert (await operator.get("/status")).json()["cache"]["entries"] == 0
 
 

@@ -161,6 +161,15 @@ def test_the_total_is_bounded_and_the_least_used_goes_first() -> None:
     assert copies.find(keys[1], [], 60) is None
 
 
+def test_purging_one_subject_leaves_the_others() -> None:
+    copies = Copies()
+    hers, his = KEY._replace(owner="alice"), KEY._replace(subject="identity:bob", owner="bob")
+    for key in (hers, hers._replace(target=b"/2"), his):
+        copies.keep(key, [], PLAIN, b"x")
+    copies.evict_owner("alice")
+    assert (copies.find(hers, [], 60), copies.snapshot()["questions"]) == (None, 1)
+
+
 def test_purging_forgets_everything() -> None:
     copies = Copies()
     copies.keep(KEY, [], PLAIN, b"mine")

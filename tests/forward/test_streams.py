@@ -13,7 +13,8 @@ from gateway.errors import GatewayError
 from gateway.forward.streams import Streams
 from gateway.model.permit import Permit
 from gateway.model.route import STREAM_CONTENT_TYPES, Resilience, Timeouts
-from tests.forward.conftest import ALICE, Client, Conversation, a_request, a_route, upstream_of
+from gateway.model.subject import name_of
+from tests.forward.conftest import ALICE, BOB, Client, Conversation, a_request, a_route, upstream_of
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 EVENT = b"9\r\ndata: 1\n\n\r\n"
@@ -84,6 +85,21 @@ async def test_draining_ends_all_and_lets_none_begin() -> None:
     assert codes == ["draining"] * 3
     late = await asyncio.wait_for(streams.serve(a_permit(), forever()), 1)
     assert late is not None
+
+
+async def test_one_subjects_streams_end_and_no_others() -> None:
+    streams = Streams()
+    hers = asyncio.create_task(streams.serve(a_permit(), forever()))
+    his = asyncio.create_task(streams.serve(a_permit(BOB), forever()))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    streams.end_subject(name_of(ALICE.id))
+    ended = await asyncio.wait_for(hers, 5)
+    assert ended is not None
+    assert ended.code == "unauthenticated"
+    assert not his.done()
+    streams.drain()
+    await asyncio.wait_for(his, 5)
 
 
 async def test_a_caller_who_leaves_ends_the_work() -> None:
