@@ -18,6 +18,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
 from gateway.admin.assets import PAGE, PUBLIC_FILES, asset
+from gateway.admin.documents import shown
 from gateway.admin.feed import Feed, FeedResponse
 from gateway.admin.guard import AdminGuard
 from gateway.admin.operations import Operations
@@ -37,7 +38,7 @@ def admin_app(operations: Operations, settings: ServerSettings, feed: Feed) -> A
     return AdminGuard(app, listen=settings.admin, token=settings.admin_token, hosts=settings.admin_hosts)
 
 
-def worker_app(operations: Operations, documents: Mapping[str, Callable[[], Any]]) -> ASGIApp:
+def worker_app(operations: Operations, documents: Mapping[str, Callable[[], Awaitable[Any]]]) -> ASGIApp:
     """What a worker answers its supervisor with, on a socket that nobody else can reach. `documents`: by path."""
     return _application(operations, *(Route(path, _shown(make)) for path, make in documents.items()))
 
@@ -75,9 +76,9 @@ def _file(name: str) -> Callable[[Request], Awaitable[Response]]:
     return view
 
 
-def _shown(make: Callable[[], Any]) -> Callable[[Request], Awaitable[Response]]:
+def _shown(make: Callable[[], Awaitable[Any]]) -> Callable[[Request], Awaitable[Response]]:
     async def view(_: Request) -> Response:
-        return JSONResponse(make())
+        return await shown(await make())
 
     return view
 
@@ -106,7 +107,7 @@ class _Views:
         """A view that shows what `source` returns as JSON."""
 
         async def view(_: Request) -> Response:
-            return JSONResponse(await source(), headers=NO_STORE)
+            return await shown(await source(), NO_STORE)
 
         return view
 
@@ -123,7 +124,7 @@ class _Views:
         return Response(content, headers={**NO_STORE, "vary": "accept", "content-type": media_type})
 
     async def breakers(self, _: Request) -> Response:
-        return JSONResponse({"breakers": await self._operations.breakers()}, headers=NO_STORE)
+        return await shown({"breakers": await self._operations.breakers()}, NO_STORE)
 
     async def reload(self, _: Request) -> Response:
         serves, problems = await self._operations.reload()

@@ -8,7 +8,6 @@ absent: event ids and catching up - every event is the whole status.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
@@ -17,6 +16,7 @@ from typing import Any, Final
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from gateway.admin.documents import encoded
 from gateway.admin.problems import problem
 
 _LOG: Final = logging.getLogger("gateway")
@@ -74,7 +74,7 @@ class Feed:
         while True:
             try:
                 document = await self._source()
-                self._latest = b"event: status\ndata: %s\n\n" % json.dumps(document, separators=(",", ":")).encode()
+                self._latest = b"event: status\ndata: %s\n\n" % await encoded(document)
             except Exception:  # noqa: BLE001 - a bug in what is shown must not end the showing
                 _LOG.exception("the status could not be made")
             self._turn()

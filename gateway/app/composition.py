@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 import httpx
@@ -19,7 +20,8 @@ from gateway.app.endpoints import Endpoints
 from gateway.app.health import health_of
 from gateway.app.kept import decider_of, same_decider, share_one
 from gateway.app.shared import Parts
-from gateway.authorize import Authorizer, DecisionCache, questions_at_a_time
+from gateway.app.slices import Steps, at_once, each, one_by_one
+from gateway.authorize import Authorizer, DecisionCache, plans_by_route, questions_at_a_time
 from gateway.forward.copies import Copies
 from gateway.forward.health import SystemsHealth
 from gateway.forward.streams import Streams
@@ -36,7 +38,7 @@ from gateway.identity import (
     build_verifier,
 )
 from gateway.model.permit import Permit
-from gateway.model.route import AggregateAction, BreakerPolicy, IamFailureMode, NavigationAction, ProxyAction
+from gateway.model.route import AggregateAction, BreakerPolicy, IamFailureMode, NavigationAction, ProxyAction, Route
 from gateway.model.settings import (
     CacheSettings,
     ClientTls,
@@ -84,7 +86,12 @@ def compose(configuration: Configuration, observer: Observer, parts: Parts) -> C
 
     `parts` holds what was made, also if it raises: then it is the caller's to release.
     """
-    return _Composer(configuration, observer, parts).compose()
+    return at_once(_Composer(configuration, observer, parts).steps())
+
+
+async def compose_beside(configuration: Configuration, observer: Observer, parts: Parts) -> Composition:
+    """The same while another composition serves, which has its turn again and again."""
+    return await one_by_one(_Composer(configuration, observer, parts).steps())
 
 
 class _Composer:
@@ -94,14 +101,16 @@ class _Composer:
         self._parts = parts
         self._breakers: dict[str, Breaker] = {}
 
-    def compose(self) -> Composition:
+    def steps(self) -> Steps[Composition]:
         configuration, server = self._configuration, self._configuration.server
         upstreams = {name: self._upstream(settings) for name, settings in configuration.upstreams.items()}
         iam = self._iam()
         cache = self._cache()
+        plans = yield partial(plans_by_route, configuration.routes)
         authorizer = Authorizer(
             iam,
             configuration.routes,
+            plans=plans,
             local=self._local(iam),
             cache=cache,
             observer=self._observer,
@@ -122,14 +131,16 @@ class _Composer:
             observer=self._observer,
             rules=HeaderRules(server, _identity_field(configuration.identity)),
         )
-        services = {
-            route.id: Service(route, endpoints.of(route), self._limit(("route", route.id), route.max_concurrency))
-            for route in configuration.routes
-        }
+
+        def service(route: Route) -> Service:
+            return Service(route, endpoints.of(route), self._limit(("route", route.id), route.max_concurrency))
+
+        services = yield from each(configuration.routes, service)
+        router = yield partial(Router, configuration.routes)
         site = Site(
             settings=server,
-            router=Router(configuration.routes),
-            services=services,
+            router=router,
+            services={service.route.id: service for service in services},
             identifier=self._identifier(),
             tokens=self._placed_tokens(),
             authorizer=authorizer,

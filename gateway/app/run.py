@@ -263,8 +263,12 @@ class Process:
         return servers
 
     def _admin(self, gateway: Gateway, telemetry: Telemetry, feed: Feed) -> Server:
-        own = {SNAPSHOT: telemetry.snapshot, OWN_STATUS: gateway.own_status}
         settings = self._configuration.server
+
+        async def snapshot() -> Any:
+            return await asyncio.to_thread(telemetry.snapshot)
+
+        own = {SNAPSHOT: snapshot, OWN_STATUS: gateway.own_status}
         operators = worker_app(gateway, own) if self._place is not None else admin_app(gateway, settings, feed)
         return Server(admin_config(operators, settings), self._sockets.admin)
 

@@ -12,15 +12,16 @@ import logging
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
 from gateway.admin.merge import merge_breakers, merge_status
 from gateway.admin.recent import Recent
-from gateway.app import words
-from gateway.app.composition import Composition, compose
+from gateway.app import garbage, words
+from gateway.app.composition import Composition, compose, compose_beside
 from gateway.app.shared import Parts
+from gateway.app.slices import in_slices, one_by_one
 from gateway.app.status import Status
 from gateway.config import ConfigurationError, load, masked, weakened
 from gateway.decide.pipeline import DecisionPipeline
@@ -92,23 +93,25 @@ class Gateway:
 
     async def status(self) -> dict[str, Any]:
         """Everything on the page."""
-        return merge_status([self._status.own()])
+        own = await self._status.own()
+        return await asyncio.to_thread(merge_status, [own])
 
-    def own_status(self) -> dict[str, Any]:
+    async def own_status(self) -> dict[str, Any]:
         """This worker's share of the page, for whoever speaks for all workers."""
-        return self._status.own()
+        return await self._status.own()
 
     async def routes(self) -> list[dict[str, Any]]:
         """One row per route."""
-        return self._status.routes()
+        return await self._status.routes()
 
     async def breakers(self) -> dict[str, dict[str, Any]]:
         """Every breaker by name."""
-        return merge_breakers([{name: breaker.snapshot() for name, breaker in self.composition.breakers.items()}])
+        shown = await in_slices(list(self.composition.breakers.items()), lambda each: (each[0], each[1].snapshot()))
+        return await asyncio.to_thread(merge_breakers, [dict(shown)])
 
     async def config(self) -> dict[str, Any]:
         """The configuration, secrets masked."""
-        return masked(self.composition.configuration)
+        return await asyncio.to_thread(masked, self.composition.configuration)
 
     async def systems_health(self) -> dict[str, Any]:
         """IAM and every upstream, asked now."""
@@ -116,7 +119,7 @@ class Gateway:
 
     async def metrics(self, accept: str) -> tuple[bytes, str]:
         """Metrics and their media type, by what an `Accept` field asks for."""
-        return self._telemetry.exposition(accept)
+        return await asyncio.to_thread(self._telemetry.exposition, accept)
 
     # What operators do
 
@@ -127,8 +130,9 @@ class Gateway:
             problems: list[str] = []
             result = "failure"
             try:
-                loaded = self._override(await asyncio.to_thread(load, file, os.environ))
-                result = "success" if await self._swap(loaded) else "unchanged"
+                with garbage.held_back():
+                    loaded = self._override(await asyncio.to_thread(load, file, os.environ))
+                    result = "success" if await self._swap(loaded) else "unchanged"
             except ConfigurationError as error:
                 problems = str(error).splitlines()
             except (ValueError, OSError) as error:
@@ -166,14 +170,15 @@ class Gateway:
             return False
         parts = Parts(before.parts)
         try:
-            after = compose(configuration, self._telemetry.observer, parts)
+            after = await compose_beside(configuration, self._telemetry.observer, parts)
         except BaseException:
             await parts.release()
             raise
-        parts.settle()
+        weaker = await asyncio.to_thread(weakened, before.configuration, configuration)
+        await one_by_one(parts.settling())
         for name in before.breakers.keys() - after.breakers.keys():
             self._telemetry.observer.breaker_removed(name, before.breakers[name].kind)
-        self._warn(before.configuration, configuration)
+        self._warn(before.configuration, configuration, weaker)
         self.composition = after
         self.pipeline.site = self.decisions.site = after.site
         self.loaded_at_s = time.time()
@@ -181,10 +186,10 @@ class Gateway:
         self.when_changed(configuration)
         return True
 
-    def _warn(self, old: Configuration, new: Configuration) -> None:
+    def _warn(self, old: Configuration, new: Configuration, weaker: Iterable[str]) -> None:
         if not self.tells_of_reloads:
             return
-        for line in weakened(old, new):
+        for line in weaker:
             _LOG.warning("reload weakens: %s", line)
         for name in _AT_START:
             if getattr(old.server, name) != getattr(new.server, name):

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeVar
 
+from gateway.app.slices import Steps, at_once, each
+
 _LOG: Final = logging.getLogger("gateway")
 
 Part = TypeVar("Part")
@@ -74,8 +76,11 @@ class Parts:
 
     def settle(self) -> None:
         """This composition serves now: make the changes, and forget the one before, so that it can be collected."""
-        for change in self._changes:
-            change()
+        at_once(self.settling())
+
+    def settling(self) -> Steps[None]:
+        """The same in steps."""
+        yield from each(self._changes, lambda change: change())
         self._changes.clear()
         self._before = {}
 

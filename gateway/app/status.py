@@ -6,11 +6,13 @@ request but what the access log says of it too.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway import __version__
+from gateway.app.slices import in_slices
 from gateway.config.matrix import Row, failure_matrix
 from gateway.iam.client import Iam
 from gateway.model.route import (
@@ -40,10 +42,19 @@ class Status:
         self._rows: list[dict[str, Any]] = []
         self._summary = ""
 
-    def own(self) -> dict[str, Any]:
-        """This process's share of the page."""
+    async def own(self) -> dict[str, Any]:
+        """This process's share of the page. Made in slices, so it is of no one instant."""
+        rows = await self.routes()
         composition, recent = self._gateway.composition, self._gateway.recent
-        configuration, lately, rows = composition.configuration, recent.routes(), self.routes()
+        configuration, lately = composition.configuration, recent.routes()
+        breakers = await in_slices(list(composition.breakers.items()), lambda each: (each[0], each[1].snapshot()))
+
+        def shown(row: dict[str, Any]) -> dict[str, Any]:
+            limit = composition.site.services[row["id"]].limit if row["id"] in composition.site.services else None
+            in_flight = limit.in_use if isinstance(limit, ConcurrencyLimit) else 0
+            return {**row, "in_flight": in_flight, "lately": lately.get(row["id"])}
+
+        routes = await in_slices(rows, shown)
         return {
             "version": __version__,
             "time_s": time.time(),
@@ -58,10 +69,8 @@ class Status:
                 "failure_summary": self._summary,
             },
             "iam": self._iam(),
-            "breakers": {name: breaker.snapshot() for name, breaker in composition.breakers.items()},
-            "routes": [
-                {**row, "in_flight": self._in_flight(row["id"]), "lately": lately.get(row["id"])} for row in rows
-            ],
+            "breakers": dict(breakers),
+            "routes": routes,
             "unrouted": lately.get(""),
             "history": recent.history(),
             "refusals": recent.refusals(),
@@ -72,14 +81,12 @@ class Status:
             "streams": composition.streams.open,
         }
 
-    def routes(self) -> list[dict[str, Any]]:
+    async def routes(self) -> list[dict[str, Any]]:
         """One row per route, in the order of the file."""
         configuration = self._gateway.composition.configuration
         if configuration is not self._read:
-            matrix = failure_matrix(configuration)
-            rules = {route.id: [row for row in matrix.rows if row.route == route.id] for route in configuration.routes}
-            self._rows = [_row(route, rules[route.id]) for route in configuration.routes]
-            self._read, self._summary = configuration, matrix.summary
+            self._rows, self._summary = await asyncio.to_thread(_read, configuration)
+            self._read = configuration
         return self._rows
 
     def _iam(self) -> dict[str, Any]:
@@ -95,9 +102,14 @@ class Status:
             }
         return {"api": settings.api.value, **shown, "lately": self._gateway.recent.iam()}
 
-    def _in_flight(self, route: str) -> int:
-        limit = self._gateway.composition.site.services[route].limit
-        return limit.in_use if isinstance(limit, ConcurrencyLimit) else 0
+
+def _read(configuration: Configuration) -> tuple[list[dict[str, Any]], str]:
+    """The rows, and what happens when IAM is down in one sentence."""
+    matrix = failure_matrix(configuration)
+    rules: dict[str, list[Row]] = {route.id: [] for route in configuration.routes}
+    for row in matrix.rows:
+        rules.setdefault(row.route, []).append(row)
+    return [_row(route, rules[route.id]) for route in configuration.routes], matrix.summary
 
 
 def _row(route: Route, rules: list[Row]) -> dict[str, Any]:

@@ -9,5 +9,6 @@ authorizer  the order of all that
 
 from gateway.authorize.authorizer import Authorizer, questions_at_a_time
 from gateway.authorize.cache import DecisionCache
+from gateway.authorize.plan import plans_by_route
 
-__all__ = ["Authorizer", "DecisionCache", "questions_at_a_time"]
+__all__ = ["Authorizer", "DecisionCache", "plans_by_route", "questions_at_a_time"]

@@ -19,7 +19,7 @@ from gateway.authorize.cache import SUBJECT_SHARE, DecisionCache
 from gateway.authorize.combine import combine
 from gateway.authorize.degrade import StandIns
 from gateway.authorize.judge import Case, Judge, Refusal, refused
-from gateway.authorize.plan import ITEM_METHOD, Plan, item_plan_of, plans_of
+from gateway.authorize.plan import ITEM_METHOD, Plan, Plans, plans_by_route
 from gateway.errors import GatewayError
 from gateway.iam.decision_point import DecisionPoint
 from gateway.model.permit import Fallback, Permit
@@ -42,7 +42,7 @@ class Asking(NamedTuple):
 
 
 class Authorizer:
-    """Decides for the routes of one configuration. `cache` may outlive it.
+    """Decides for the routes of one configuration. `cache` may outlive it. `plans`: where they were made before.
 
     `at_a_time`: how many questions of one request wait for IAM at once; a multiple of the batch size, and no more than
     one subject may have waiting, or a long list would be its own overload.
@@ -58,14 +58,14 @@ class Authorizer:
         observer: Observer,
         clock: Callable[[], float] = time.monotonic,
         at_a_time: int = 500,
+        plans: Plans | None = None,
     ) -> None:
         self.cache = cache
         self._iam = iam
         self._observer = observer
         self._clock = clock
         self._judge = Judge(StandIns(cache, local, observer))
-        self._plans = {route.id: plans_of(route) for route in routes}
-        self._item_plans = {route.id: item_plan_of(route, routes) for route in routes}
+        self._plans, self._item_plans = plans or plans_by_route(routes)
         self._at_a_time = at_a_time
         if local is None and any(_degrades_to_local(plan) for plans in self._plans.values() for plan in plans.values()):
             raise ValueError("a route degrades to the embedded policies, but there are none")

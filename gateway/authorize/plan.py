@@ -80,6 +80,15 @@ class Plan:
         return [check.fill(value) for check in self.checks]
 
 
+Plans = tuple[dict[str, dict[str, Plan]], dict[str, Plan | None]]
+"""By route: the plan of every method, and what each item of a bulk route asks."""
+
+
+def plans_by_route(routes: Sequence[Route]) -> Plans:
+    """The plans of all routes. Only computes, so it may run in a thread."""
+    return {route.id: plans_of(route) for route in routes}, {route.id: item_plan_of(route, routes) for route in routes}
+
+
 def plans_of(route: Route) -> dict[str, Plan]:
     """The plan of every method that the route allows."""
     bulk = bulk_of(route)

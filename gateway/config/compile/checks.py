@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 from gateway.checks import runs_together
@@ -90,15 +91,16 @@ def _from_text(text: str, mark: Mark, scope: Scope, world: World) -> CheckTempla
 
 def filling(mark: Mark, scope: Scope, world: World, read: Callable[[str], Template] = parse) -> Callable[[Any], Any]:
     """A function that turns every text in a JSON tree into a Template; what is wrong is noted at `mark`."""
+    return partial(_filled, lambda text: compile_template(text, mark, scope, world, read))
 
-    def fill(value: Any) -> Any:
-        if isinstance(value, str):
-            return compile_template(value, mark, scope, world, read)
-        if isinstance(value, dict):
-            return {name: fill(member) for name, member in value.items()}
-        return [fill(item) for item in value] if isinstance(value, list) else value
 
-    return fill
+def _filled(template: Callable[[str], Template], value: Any) -> Any:
+    # Not a function inside `filling` that calls itself: that is a circle, and a reload may make thousands of them.
+    if isinstance(value, str):
+        return template(value)
+    if isinstance(value, dict):
+        return {name: _filled(template, member) for name, member in value.items()}
+    return [_filled(template, item) for item in value] if isinstance(value, list) else value
 
 
 def compile_template(

@@ -1,0 +1,58 @@
+"""Work about every route, a slice at a time: with thousands of routes no request waits for the whole of it.
+
+What touches what serves stays on the event loop, in slices (`in_slices`); what only computes goes to a thread. Both are
+steps of a generator, so that the same work can also be done at once, before anything serves (`at_once`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Generator, Iterable
+from typing import Any, Final, TypeVar
+
+SLICE: Final = 50
+
+T = TypeVar("T")
+Steps = Generator[Callable[[], Any] | None, Any, T]
+"""Yields work for a thread and is sent its result, or None where others may have their turn."""
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+
+
+def at_once(steps: Steps[T]) -> T:
+    """All of it, now."""
+    result: Any = None
+    while True:
+        try:
+            step = steps.send(result)
+        except StopIteration as end:
+            value: T = end.value
+            return value
+        result = None if step is None else step()
+
+
+async def one_by_one(steps: Steps[T]) -> T:
+    """Give others their turn between steps."""
+    result: Any = None
+    while True:
+        try:
+            step = steps.send(result)
+        except StopIteration as end:
+            value: T = end.value
+            return value
+        result = await asyncio.sleep(0, None) if step is None else await asyncio.to_thread(step)
+
+
+def each(items: Iterable[Item], make: Callable[[Item], Made]) -> Steps[list[Made]]:
+    """`make` of every item; others have their turn after each slice."""
+    made: list[Made] = []
+    for item in items:
+        made.append(make(item))
+        if not len(made) % SLICE:
+            yield None
+    return made
+
+
+async def in_slices(items: Iterable[Item], make: Callable[[Item], Made]) -> list[Made]:
+    """`make` of every item, on the event loop."""
+    return await one_by_one(each(items, make))
