@@ -11,8 +11,8 @@ from gateway.identity.jwt import JwtIdentifier
 from gateway.identity.key_ring import KeyRing
 from gateway.identity.verifier import Verifier
 from gateway.model.settings import ClaimRules
-from gateway.template import parse
-from tests.identity.conftest import EC, RSA, FixedKeys, bearer, claims, issuer_of, sign
+from gateway.template import Placeholder, RequestValues, parse
+from tests.identity.conftest import EC, RSA, FixedKeys, bearer, claims, close, issuer_of, sign
 
 OTHER = "https://other.example"
 SAME_KID = RSAKey.generate_key(2048, {"kid": RSA.kid})
@@ -100,8 +100,7 @@ async def test_the_subject_is_made_of_claims(make):
     for bad in ({"uid": True}, {"uid": ""}, {"uid": ["a"]}, {"uid": "a\nb"}, {"uid": 1.5}, {"org": "acme"}):
         content = {"kind": "user", "org": {"name": "acme"}, "uid": "7", **bad}
         assert (await refused(identifier, sign(claims(**content)))).code == "unauthenticated"
-    await identifier.aclose()
-    await identifier.verifier.aclose()
+    await close(identifier)
 
 
 async def test_a_claim_of_exactly_the_name_goes_before_the_path(make):
@@ -114,8 +113,7 @@ async def test_a_claim_of_exactly_the_name_goes_before_the_path(make):
     }
     subject = await identifier.identify(bearer(sign(claims(**content))))
     assert subject.properties == {"realm_access.roles": ["x", {"y": [1]}], "a.b": "exact", "c.d": {"e": None}}
-    await identifier.aclose()
-    await identifier.verifier.aclose()
+    await close(identifier)
 
 
 async def test_claims_become_headers_that_cannot_be_read_otherwise(make):
@@ -134,8 +132,7 @@ async def test_claims_become_headers_that_cannot_be_read_otherwise(make):
         b"x-auth-odd": b"a%0D%0AX:%201",
     }
     assert (await refused(identifier, sign(claims(email="x" * 5000)))).code == "unauthenticated"
-    await identifier.aclose()
-    await identifier.verifier.aclose()
+    await close(identifier)
 
 
 @pytest.mark.parametrize(
@@ -163,15 +160,13 @@ async def test_what_is_required_must_be_held(make, content, good):
             assert (error.code, error.kind.status) == ("insufficient_scope", 403)
             shown = dict(error.headers)[b"www-authenticate"]
             assert shown == b'Bearer realm="edge", error="insufficient_scope", scope="orders read"'
-    await identifier.aclose()
-    await identifier.verifier.aclose()
+    await close(identifier)
 
 
 async def test_what_is_required_tells_nothing_to_whoever_has_no_good_token(make):
     identifier = make(rules={"required": (("scope", ("orders",)),)})
     assert (await refused(identifier, sign(claims(), key=SAME_KID))).code == "unauthenticated"
-    await identifier.aclose()
-    await identifier.verifier.aclose()
+    await close(identifier)
 
 
 async def test_another_configuration_judges_anew_without_verifying_anew(clock, monotonic, monkeypatch):
@@ -198,3 +193,18 @@ async def test_another_configuration_judges_anew_without_verifying_anew(clock, m
         await each.aclose()
     assert not verifier._listeners
     await verifier.aclose()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("a.b", "exact"), ("org.name", "acme"), ("sub", "alice"), ("org.none", None), ("org", None)]
+)
+async def test_a_placeholder_of_a_check_names_a_claim_in_the_same_way(make, name, value):
+    identifier = make()
+    asked = bearer(sign(claims(**{"a.b": "exact", "a": {"b": "path"}, "org": {"name": "acme"}})))
+    values = RequestValues(asked, "r", "/r", await identifier.identify(asked))
+    if value is None:
+        with pytest.raises(GatewayError, match="bad_request"):
+            values(Placeholder("claim", name))
+    else:
+        assert values(Placeholder("claim", name)) == value
+    await close(identifier)
