@@ -32,8 +32,9 @@ _LOOKS: Final = 4
 class Member:
     """One origin of an upstream. Times are of the upstream's clock, monotonic seconds.
 
-    `failures`: how often in a row it was set aside. `setbacks` only grows: who began before the last one tells nothing
-    new. `ill`: set by whoever looks after the origins; nothing here does.
+    `failures`: how often in a row it was set aside; `failed_s`: when anything failed here last. `setbacks` only
+    grows: who began before the last one tells nothing new. `ill`: set by whoever looks after the origins; nothing
+    here does.
     """
 
     __slots__ = (
@@ -42,6 +43,7 @@ class Member:
         "aside_until_s",
         "connector",
         "evidence",
+        "failed_s",
         "failures",
         "ill",
         "pool",
@@ -53,6 +55,7 @@ class Member:
         self.pool = _pool(origin, connector, settings, settings.max_connections, settings.max_pending)
         self.evidence = Evidence()
         self.failures = 0
+        self.failed_s = 0.0
         self.setbacks = 0
         self.aside_until_s = 0.0
         self.ill = False
@@ -116,6 +119,7 @@ class Member:
 
     def failed(self, answers_before: int, setbacks_before: int, now_s: float) -> bool:
         """A request failed here that began when `answers` and `setbacks` were so. Whether that sets it aside."""
+        self.failed_s = now_s
         if self.setbacks != setbacks_before or self.evidence.blame(answers_before) is Blame.REQUEST:
             return False
         self.failures += 1

@@ -285,12 +285,15 @@ class Pool:
         """Wait for a connection; a `new` one was never used, even if one of those kept has to go for it."""
         waiter = self._wait(outgoing, timeouts.connect_s, new=new)
         end = self._expire_at(waiter, deadline)
+        if waiter not in self._dialing:  # it stands in our queue, of which the upstream knows nothing
+            deadline.excuse()
         try:
             return await waiter.future
         except BaseException:
             self._leave(waiter)
             raise
         finally:
+            deadline.excuse_ends()
             if end is not None:
                 end.cancel()
 

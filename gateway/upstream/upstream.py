@@ -243,13 +243,8 @@ def _less_busy(members: list[Member]) -> Member:
 
 
 def _least_bad(members: list[Member], now_s: float) -> list[Member]:
-    """Those of which least is known against them."""
-
-    def faults(member: Member) -> tuple[bool, bool, int]:
-        return (member.held_s(now_s) > 0, member.ill, member.failures)
-
-    least = min(map(faults, members))
-    return [member for member in members if faults(member) == least]
+    """The one that failed longest ago: so each has its turn, and one that is well is found soon, whoever failed it."""
+    return [min(members, key=lambda member: (member.held_s(now_s) > 0, member.ill, member.failed_s))]
 
 
 def _briefly(timeouts: Timeouts, deadline: Deadline) -> Timeouts:

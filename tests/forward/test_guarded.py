@@ -451,3 +451,71 @@ async def test_the_record_tells_where_the_request_went() -> None:
     assert world.record.upstream == "store"
     assert world.record.upstream_s > 0
     assert world.spy.attempts == [(200, "")]
+
+
+class SlowCaller:
+    """A request body of which every part takes its time, by the test's deadline."""
+
+    def __init__(self, deadline: Deadline, seconds: float) -> None:
+        self.deadline = deadline
+        self.seconds = seconds
+
+    def __aiter__(self) -> SlowCaller:
+        return self
+
+    async def __anext__(self) -> bytes:
+        self.deadline.excuse()
+        await asyncio.sleep(self.seconds)
+        self.deadline.excuse_ends()
+        return b"part"
+
+
+@pytest.mark.parametrize(("caller_s", "failures"), [(0.15, 0), (0.0, 1)])
+async def test_what_breaks_while_its_caller_is_the_slow_one_says_nothing(caller_s: float, failures: int) -> None:
+    world = World()
+    world.guarded._clock = asyncio.get_running_loop().time
+    deadline = Deadline.after(60)
+    body = SlowCaller(deadline, caller_s)
+
+    async def cut_off() -> None:
+        await anext(body)
+        raise lost()
+
+    world.caller.outcomes = [cut_off]
+    outgoing = Outgoing(b"POST", b"/x", [], body)
+    with pytest.raises(GatewayError, match="upstream_protocol_error"):
+        await world.guarded.exchange(outgoing, deadline=deadline, span=NO_SPAN, replayable=False, record=world.record)
+    assert world.failures == failures
+
+
+@pytest.mark.parametrize(("unread_s", "failures"), [(0.15, 0), (0.0, 1)])
+async def test_a_body_that_breaks_off_while_nobody_reads_it_says_nothing(unread_s: float, failures: int) -> None:
+    world = World(FakeAnswer(200, arrived=False, breaks=lost()))
+    world.guarded._clock = asyncio.get_running_loop().time
+    answer = await world.call()
+    parts = aiter(answer)
+    await anext(parts)
+    await asyncio.sleep(unread_s)
+    with pytest.raises(GatewayError):
+        await anext(parts)
+    assert world.failures == failures
+
+
+async def test_time_in_our_own_queue_is_not_the_upstreams() -> None:
+    world = World()
+    world.guarded._clock = asyncio.get_running_loop().time
+    deadline = Deadline.after(0.2)
+
+    async def queued_first() -> None:
+        deadline.excuse()
+        await asyncio.sleep(0.15)
+        deadline.excuse_ends()
+        await asyncio.sleep(0.05)
+        raise GatewayError("deadline_exceeded")
+
+    world.caller.outcomes = [queued_first]
+    with pytest.raises(GatewayError, match="deadline_exceeded"):
+        await world.guarded.exchange(
+            Outgoing(b"GET", b"/x", []), deadline=deadline, span=NO_SPAN, replayable=True, record=world.record
+        )
+    assert world.failures == 0
