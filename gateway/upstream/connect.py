@@ -155,3 +155,9 @@ def _let_go(dial: asyncio.Task[tuple[asyncio.BaseTransport, P]]) -> None:
     """Nobody waits for it any more; it may have been connected all the same."""
     if not dial.cancelled() and dial.exception() is None:
         cast("asyncio.Transport", dial.result()[0]).abort()
+
+
+def peer_of(transport: asyncio.BaseTransport) -> str:
+    """The address at the other end, as `10.1.2.3:443`; empty if it is not known any more."""
+    peer = transport.get_extra_info("peername")
+    return f"{Address(peer[0], peer[1])}" if isinstance(peer, tuple) else ""

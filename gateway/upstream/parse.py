@@ -70,6 +70,11 @@ class ResponseParser:
         return bool(self._prefix)
 
     @property
+    def parts(self) -> int:
+        """How many fields, parts of a body and 1xx there were: what the work of parsing grows with."""
+        return len(self._headers) + self._reply.waiting_parts + self._interims
+
+    @property
     def ends_here(self) -> bool:
         """Whether the end of the connection would be the end of the body, which has no other."""
         return self.head_done and self.until_close
@@ -102,6 +107,8 @@ class ResponseParser:
                 raise Violation(str(cause if isinstance(cause, Violation) else error)) from None
             self.surplus = True
             return
+        if not self.head_done and len(self._headers) > MAX_HEADERS:
+            raise Violation(f"more than {MAX_HEADERS} header fields")
         if self._unbodied > MAX_HEAD and not self.complete:
             raise Violation(f"more than {MAX_HEAD} bytes of head or framing")
 

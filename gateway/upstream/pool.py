@@ -35,7 +35,7 @@ from gateway.upstream.connect import Connector, Origin
 from gateway.upstream.outgoing import Outgoing, binds_connection, head_of
 from gateway.upstream.reply import Reply
 from gateway.upstream.shares import Shares
-from gateway.upstream.turns import Turns
+from gateway.upstream.turns import Turns, Waiter
 from gateway.upstream.wire import Connection
 
 UNKEPT_S: Final = 60.0
@@ -47,20 +47,6 @@ _log = logging.getLogger("gateway.upstream")
 
 _FIRST_S: Final = 0.002
 """So much before the deadline the wait ends, so that the caller learns from here what it was that took too long."""
-
-
-class _Waiter:
-    """A request that waits for a connection; `new`: for one that was never used. `holds`: it counts in its share."""
-
-    __slots__ = ("connect_s", "future", "holds", "new", "sending", "share_key")
-
-    def __init__(self, outgoing: Outgoing, connect_s: float, *, new: bool) -> None:
-        self.connect_s = connect_s
-        self.new = new
-        self.share_key = outgoing.share_key
-        self.sending = outgoing.streamed
-        self.holds = False
-        self.future: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
 
 
 class Pool:
@@ -88,8 +74,8 @@ class Pool:
         self._idle: list[Connection] = []
         self._closing: set[Connection] = set()
         self._dials: set[asyncio.Task[None]] = set()
-        self._dialing: dict[_Waiter, None] = {}
-        self._queue: Turns[_Waiter] = Turns()
+        self._dialing: dict[Waiter, None] = {}
+        self._queue: Turns[Waiter] = Turns()
         self._shares = Shares(max_connections)
         self._streams: set[Connection] = set()
         self._reliever: asyncio.TimerHandle | None = None
@@ -297,19 +283,19 @@ class Pool:
             if end is not None:
                 end.cancel()
 
-    def _wait(self, outgoing: Outgoing, connect_s: float, *, new: bool) -> _Waiter:
+    def _wait(self, outgoing: Outgoing, connect_s: float, *, new: bool) -> Waiter:
         if self._closed:
             raise failures.closed(sent=False)
         if new and self._full and self._idle:
             self._idle[0].abort()
-        waiter = _Waiter(outgoing, connect_s, new=new)
+        waiter = Waiter(outgoing, connect_s, new=new)
         if not self._full and self._may(waiter):
             self._dial(waiter)
         else:
             self._enqueue(waiter)
         return waiter
 
-    def _enqueue(self, waiter: _Waiter) -> None:
+    def _enqueue(self, waiter: Waiter) -> None:
         if self._queue.count >= self._max_pending:
             too_many = failures.overloaded(f"{self._max_pending} requests wait for a connection")
             loser = self._queue.loser(waiter.share_key) if self._queue else None
@@ -333,15 +319,15 @@ class Pool:
         if self._queue:
             self._reliever = asyncio.get_running_loop().call_later(_RELIEF_S, self._relieve)
 
-    def _may(self, waiter: _Waiter) -> bool:
+    def _may(self, waiter: Waiter) -> bool:
         return self._shares.may(waiter.share_key, sending=waiter.sending)
 
-    def _expire_at(self, waiter: _Waiter, deadline: Deadline) -> asyncio.TimerHandle | None:
+    def _expire_at(self, waiter: Waiter, deadline: Deadline) -> asyncio.TimerHandle | None:
         if deadline.at_s == inf:
             return None
         return asyncio.get_running_loop().call_at(deadline.at_s - _FIRST_S, self._refuse_late, waiter)
 
-    def _leave(self, waiter: _Waiter) -> None:
+    def _leave(self, waiter: Waiter) -> None:
         """A request gives up waiting; what it was given meanwhile goes on to the next."""
         self._forget(waiter)
         future = waiter.future
@@ -352,7 +338,7 @@ class Pool:
                     self._shares.release(connection)
                 self._give(connection)
 
-    def _forget(self, waiter: _Waiter) -> None:
+    def _forget(self, waiter: Waiter) -> None:
         """It waits no longer, and got nothing."""
         self._queue.drop(waiter)
         self._dialing.pop(waiter, None)
@@ -362,12 +348,12 @@ class Pool:
             if self._queue:
                 asyncio.get_running_loop().call_soon(self._fill)
 
-    def _refuse(self, waiter: _Waiter, error: Exception) -> None:
+    def _refuse(self, waiter: Waiter, error: Exception) -> None:
         self._forget(waiter)
         if not waiter.future.done():
             waiter.future.set_exception(error)
 
-    def _refuse_late(self, waiter: _Waiter) -> None:
+    def _refuse_late(self, waiter: Waiter) -> None:
         queued = waiter not in self._dialing
         self._refuse(waiter, failures.queued_too_long() if queued else failures.deadline_exceeded(sent=False))
 
@@ -375,13 +361,13 @@ class Pool:
     def _full(self) -> bool:
         return len(self._open) + self.connecting >= self._max_connections
 
-    def _first_waiter(self, *, used: bool) -> _Waiter | None:
+    def _first_waiter(self, *, used: bool) -> Waiter | None:
         """Who gets a connection: the queue first, as the others have one on its way."""
         if self._queue and (waiter := self._queue.first(self._may, self._shares.modest)) is not None:
             return waiter
         return next((waiter for waiter in self._dialing if not (used and waiter.new)), None)
 
-    def _give(self, connection: Connection, waiter: _Waiter | None = None) -> None:
+    def _give(self, connection: Connection, waiter: Waiter | None = None) -> None:
         """Let `waiter` have it, or the first one that waits, or let it rest."""
         used = connection.requests > 0
         waiter = waiter or self._first_waiter(used=used)
@@ -396,7 +382,7 @@ class Pool:
             self._dialing.pop(waiter, None)
             self._hand_over(connection, waiter)
 
-    def _hand_over(self, connection: Connection, waiter: _Waiter) -> None:
+    def _hand_over(self, connection: Connection, waiter: Waiter) -> None:
         self._queue.taken(waiter)
         if waiter.share_key:
             if not waiter.holds:
@@ -421,7 +407,7 @@ class Pool:
             else:
                 self._idle[0].abort()
 
-    def _hand_over_kept(self, waiter: _Waiter) -> None:
+    def _hand_over_kept(self, waiter: Waiter) -> None:
         connection = self._take()
         if connection is None:
             return
@@ -432,7 +418,7 @@ class Pool:
 
     # --- making connections -------------------------------------------------------------------------------------------
 
-    def _dial(self, waiter: _Waiter) -> None:
+    def _dial(self, waiter: Waiter) -> None:
         self._dialing[waiter] = None
         if waiter.share_key:
             waiter.holds = True
@@ -442,7 +428,7 @@ class Pool:
         self._dials.add(dial)
         dial.add_done_callback(self._dials.discard)
 
-    async def _connect(self, waiter: _Waiter) -> None:
+    async def _connect(self, waiter: Waiter) -> None:
         try:
             connection = await self._connector(self.origin, self._new, waiter.connect_s)
         except Exception as error:  # noqa: BLE001 - whatever it is, the one who waits has to know

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 HIGH_WATER: Final = 64 * 1024
 """Bytes of body that may wait for the caller before the socket is no longer read."""
+MAX_WAITING: Final = 1024
+"""Parts of a body that may wait, however small: each costs some 50 bytes more than it holds."""
 
 
 class Reply:
@@ -112,6 +114,16 @@ class Reply:
             connection.give_up(self, protocol_error("response given up", "http_response_incomplete"))
 
     # Below: what the connection calls.
+
+    @property
+    def waiting_parts(self) -> int:
+        """Parts of the body that wait for the caller."""
+        return len(self._chunks)
+
+    @property
+    def full(self) -> bool:
+        """Whether so much waits for the caller that the socket is not to be read any more."""
+        return self.buffered > HIGH_WATER or len(self._chunks) > MAX_WAITING
 
     def wait(self, loop: asyncio.AbstractEventLoop) -> asyncio.Future[None]:
         """What the head, a part of the body, the end or a failure resolves."""

@@ -87,3 +87,19 @@ async def _validity(host: str, port: int, name: str) -> tuple[dt.datetime, dt.da
         transport.abort()
     certificate = x509.load_der_x509_certificate(shown or b"")
     return certificate.not_valid_before_utc, certificate.not_valid_after_utc
+
+
+def ended_in_order(transport: asyncio.BaseTransport) -> bool:
+    """Whether an end that was read is one that the peer meant.
+
+    Over TLS only `close_notify` tells the end from a cut (RFC 9112 section 9.8); asyncio reports both alike.
+    """
+    tls = transport.get_extra_info("ssl_object")
+    if tls is None:
+        return True
+    try:
+        return not tls.read(1)
+    except ssl.SSLZeroReturnError:
+        return True
+    except ssl.SSLError:
+        return False

@@ -7,8 +7,13 @@ most loses its latest, so that a flood pushes out only itself.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from gateway.upstream.outgoing import Outgoing
+    from gateway.upstream.wire import Connection
 
 
 class HasKey(Protocol):
@@ -72,3 +77,17 @@ class Turns(dict[str, dict[W, None]]):
     def everyone(self) -> list[W]:
         """All of them."""
         return [waiter for own in self.values() for waiter in own]
+
+
+class Waiter:
+    """A request that waits for a connection; `new`: for one that was never used. `holds`: it counts in its share."""
+
+    __slots__ = ("connect_s", "future", "holds", "new", "sending", "share_key")
+
+    def __init__(self, outgoing: Outgoing, connect_s: float, *, new: bool) -> None:
+        self.connect_s = connect_s
+        self.new = new
+        self.share_key = outgoing.share_key
+        self.sending = outgoing.streamed
+        self.holds = False
+        self.future: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()

@@ -12,31 +12,40 @@ Rules:
 6. Whoever stops waiting (cancellation) aborts the connection, as half an exchange is of no use to anybody else. It does
    so only while the connection is its own: in the turn of the loop in which its response becomes whole, the connection
    may be the next request's already.
-7. An exchange whose connection ends always has an outcome: `abort` without a cause gives it one.
+7. What comes is parsed in turns of at most TURN_BYTES and about TURN_PARTS fields or chunks; between them others have
+   theirs.
+8. An exchange whose connection ends always has an outcome: `abort` without a cause gives it one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import select
-import ssl
 import time
 from collections.abc import AsyncIterator
 from math import inf
-from typing import Final, Protocol, cast
+from typing import Final, cast
 
 from gateway.errors import GatewayError
 from gateway.model.route import Timeouts
-from gateway.model.settings import Address
 from gateway.resilience.deadline import Deadline
 from gateway.upstream import failures
+from gateway.upstream.connect import peer_of
 from gateway.upstream.outgoing import Outgoing, asks_to_bind
+from gateway.upstream.owner import Owner
 from gateway.upstream.parse import ResponseParser, Violation
-from gateway.upstream.reply import HIGH_WATER, Reply
+from gateway.upstream.reply import Reply
+from gateway.upstream.tls import ended_in_order
 from gateway.upstream.watch import Watch
 
 JOINED: Final = 16 * 1024
 """Bytes of body that are copied behind the head for the sake of one write."""
+
+TURN_BYTES: Final = 64 * 1024
+TURN_PARTS: Final = 256
+_FIRST_STRIDE: Final = 1536
+"""As many bytes hold at most TURN_PARTS chunks of one byte."""
+_SPARSE: Final = 16
 
 _REDIRECT: Final = 300
 _UNAUTHORIZED: Final = 401
@@ -44,37 +53,6 @@ _LAST_LOOK_S: Final = 1.0
 _LAST_INSTANT_S: Final = 0.002  # whoever enforces the deadline may cancel a hair before it ends
 _TOO_LATE: Final = (b"HTTP/1.1 408", b"HTTP/1.0 408")
 """How some servers say that they end an idle connection: nobody's answer."""
-
-
-class Owner(Protocol):
-    """Whose connection it is: the pool."""
-
-    def on_free(self, connection: Connection) -> None:
-        """Its exchange is over and it can take another."""
-
-    def on_lost(self, connection: Connection) -> None:
-        """It will take no more requests. Called once."""
-
-    def on_closed(self, connection: Connection) -> None:
-        """Its socket is closed. Called once, after `on_lost`."""
-
-    def on_failed(self, connection: Connection, error: Exception) -> None:
-        """Its exchange fails by the upstream, with `error`. Called before `on_lost`."""
-
-    def on_unasked(self, connection: Connection) -> None:
-        """The upstream sent what nobody asked for."""
-
-    def on_sent(self, connection: Connection) -> None:
-        """A request body that was still arriving has been sent."""
-
-    def on_unread(self, connection: Connection) -> None:
-        """The caller takes no more of its answer for now."""
-
-    def on_read(self, connection: Connection) -> None:
-        """It takes it again."""
-
-    def on_stream(self, connection: Connection) -> None:
-        """Its answer is a stream, which may last for ever."""
 
 
 class Connection(asyncio.Protocol):
@@ -93,8 +71,10 @@ class Connection(asyncio.Protocol):
         "_pump",
         "_reading_paused",
         "_reply",
+        "_rest",
         "_resumed",
         "_sent",
+        "_stride",
         "_transport",
         "_unwritten",
         "_write_s",
@@ -134,6 +114,8 @@ class Connection(asyncio.Protocol):
         self._reading_paused = False
         self._writing_paused = False
         self._unwritten = 0
+        self._rest = b""
+        self._stride = _FIRST_STRIDE
         self._resumed: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
@@ -261,7 +243,10 @@ class Connection(asyncio.Protocol):
         """The caller took what was waiting."""
         if self._reading_paused:
             self._reading_paused = False
-            self._transport.resume_reading()
+            if self._rest:
+                self._loop.call_soon(self._go_on)
+            else:
+                self._transport.resume_reading()
             if self.share_key:
                 self._owner.on_read(self)
 
@@ -282,6 +267,7 @@ class Connection(asyncio.Protocol):
         """
         reply = self._reply
         self._reply = None
+        self._rest = b""
         self.watch.stop()
         if self._pump is not None:
             self._pump.cancel()
@@ -320,6 +306,55 @@ class Connection(asyncio.Protocol):
                 self._owner.on_unasked(self)
             self.abort()
             return
+        if len(data) <= _FIRST_STRIDE and not self._rest:
+            self._parse(reply, data, more=False)
+        elif self._rest:  # TLS may deliver a little after reading was paused
+            self._rest += data
+        else:
+            self._parse_in_turns(reply, data)
+
+    def _parse_in_turns(self, reply: Reply, data: bytes) -> bool:
+        """So much of it as this turn of the loop allows; whether that is all. The stride fits the work in the bytes."""
+        parser, size, at, parts = self._parser, len(data), 0, 0
+        while at < size and self._reply is reply:
+            if at >= TURN_BYTES or parts >= TURN_PARTS or self._reading_paused:
+                self._rest = data[at:]
+                self._transport.pause_reading()
+                if not self._reading_paused:
+                    self._loop.call_soon(self._go_on)
+                return False
+            before, begun = parser.parts, at
+            at = min(size, at + self._stride)
+            self._parse(reply, data[begun:at], more=at < size)
+            grown = max(0, parser.parts - before)
+            parts += grown
+            if grown <= _SPARSE:
+                self._stride = min(TURN_BYTES, 4 * self._stride)
+            elif grown > TURN_PARTS // 2:
+                self._stride = max(_FIRST_STRIDE // 4, self._stride // 8)
+        return True
+
+    def _go_on(self) -> None:
+        """The next turn with what is left."""
+        reply, data = self._reply, self._rest
+        if reply is None or not data or self._reading_paused:
+            return
+        self._rest = b""
+        if self._parse_in_turns(reply, data):
+            self._read_on()
+
+    def _read_on(self) -> None:
+        if not (self._reading_paused or self.lost):
+            self._transport.resume_reading()
+
+    def _parse_rest(self) -> None:
+        """The connection ends: what has come counts all the same."""
+        if self._rest and self._reply is not None:
+            data, self._rest = self._rest, b""
+            self._parse(self._reply, data, more=False)
+
+    def _parse(self, reply: Reply, data: bytes, *, more: bool) -> None:
+        """`more`: there is more that came with it."""
         parser = self._parser
         try:
             parser.feed(data)
@@ -327,6 +362,7 @@ class Connection(asyncio.Protocol):
             self._fail(failures.protocol_error(str(error)))
             return
         if parser.complete:
+            parser.surplus = parser.surplus or more
             self._complete(reply)
         elif parser.head_done:
             self._on_part(reply)
@@ -335,14 +371,16 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """The upstream will send no more, which completes a body that has no other end."""
+        self._parse_rest()
         reply = self._reply
-        if reply is not None and self._parser.ends_here and self._ended_in_order():
+        if reply is not None and self._parser.ends_here and ended_in_order(self._transport):
             self._complete(reply)
         self._fail_lost(None)
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is closed."""
+        self._parse_rest()
         self._fail_lost(exc)
         self.watch.close()
         self._owner.on_closed(self)
@@ -370,7 +408,7 @@ class Connection(asyncio.Protocol):
         if self._pump is not None and reply.status >= _REDIRECT:
             self._pump.cancel()
         reply.wake()
-        if reply.buffered > HIGH_WATER and not self._reading_paused:
+        if reply.full and not self._reading_paused:
             self._reading_paused = True
             self._transport.pause_reading()
             if self.share_key:
@@ -416,18 +454,6 @@ class Connection(asyncio.Protocol):
         else:
             self._fail(failures.lost(error, self.peer, sent=self._sent))
 
-    def _ended_in_order(self) -> bool:
-        # Over TLS only `close_notify` tells the end from a cut (RFC 9112 section 9.8); asyncio reports both alike.
-        tls = self._transport.get_extra_info("ssl_object")
-        if tls is None:
-            return True
-        try:
-            return not tls.read(1)
-        except ssl.SSLZeroReturnError:
-            return True
-        except ssl.SSLError:
-            return False
-
     def _readable(self) -> bool:
         return bool(self._poll.poll(0))
 
@@ -446,9 +472,3 @@ class Connection(asyncio.Protocol):
             self.watch.start(self._write_s)
         else:
             self._fail(failures.write_timed_out(self._write_s, self.peer))
-
-
-def peer_of(transport: asyncio.BaseTransport) -> str:
-    """The address at the other end, as `10.1.2.3:443`; empty if it is not known any more."""
-    peer = transport.get_extra_info("peername")
-    return f"{Address(peer[0], peer[1])}" if isinstance(peer, tuple) else ""
