@@ -15,7 +15,21 @@ from typing import Annotated
 import typer
 
 from gateway import __version__
-from gateway.cli import demo, drill, explain, export, health, iam, policy, routes, schema, serve, validate
+from gateway.cli import (
+    demo,
+    drill,
+    explain,
+    export,
+    health,
+    iam,
+    policy,
+    reload,
+    routes,
+    schema,
+    serve,
+    status,
+    validate,
+)
 
 app = typer.Typer(
     name="gateway",
@@ -28,7 +42,7 @@ app = typer.Typer(
 )
 _CANNOT_WRITE = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF})
 
-for _command in (serve, validate, routes, explain, schema, health, iam, policy, demo, drill, export):
+for _command in (serve, validate, routes, explain, schema, health, reload, status, iam, policy, demo, drill, export):
     _command.register(app)
 
 

@@ -20,6 +20,8 @@ COMMANDS = (
     "explain",
     "schema",
     "health",
+    "reload",
+    "status",
     "iam",
     "policy",
     "policy test",
