@@ -16,12 +16,14 @@ import typer
 
 from gateway import __version__
 from gateway.cli import (
+    completion,
     demo,
     drill,
     explain,
     export,
     health,
     iam,
+    init,
     policy,
     reload,
     routes,
@@ -42,7 +44,23 @@ app = typer.Typer(
 )
 _CANNOT_WRITE = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF})
 
-for _command in (serve, validate, routes, explain, schema, health, reload, status, iam, policy, demo, drill, export):
+for _command in (
+    serve,
+    validate,
+    routes,
+    explain,
+    schema,
+    health,
+    reload,
+    status,
+    iam,
+    policy,
+    demo,
+    drill,
+    export,
+    init,
+    completion,
+):
     _command.register(app)
 
 
@@ -81,6 +99,7 @@ def main() -> None:
 
 def _run() -> None:
     """Run the command. What it wrote is out, or OSError says that it can't be."""
+    completion.complete_if_asked()
     try:
         app()
     finally:

@@ -237,7 +237,7 @@ def test_explain_asks_the_embedded_policies(run: Run, request_text: str, subject
 
 def test_explain_asks_an_iam_that_is_not_there(run: Run) -> None:
     ran = run("explain", "GET /inventory/7", "--subject", "alice", "--ask")
-    ran.says(3, out="read system:inventory: unknown (iam_unreachable)")
+    ran.says(3, out="read system:inventory: unknown (iam_unreachable: connect 127.0.0.1:1: refused)")
 
 
 @pytest.mark.usefixtures("embedded")

@@ -1,0 +1,88 @@
+"""`gateway init`: a first routes.yaml that validates, from two answers or from another proxy's configuration."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gateway.cli.configuration import DEFAULT_FILE
+from gateway.cli.output import fail, note, say
+
+if TYPE_CHECKING:
+    from gateway.starter import Draft
+
+_UPSTREAM = "http://127.0.0.1:9001"
+_IAM = "http://127.0.0.1:8181"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command()
+    def init(
+        foreign: Annotated[
+            Path | None,
+            typer.Option("--from", metavar="FILE", help="nginx.conf, Caddyfile, Traefik's or OpenAPI's YAML or JSON."),
+        ] = None,
+        upstream: Annotated[str, typer.Option(metavar="URL", help="The service behind the gateway.")] = "",
+        iam: Annotated[str, typer.Option(metavar="URL", help="The decision point.")] = "",
+    ) -> None:
+        """Write a commented ./routes.yaml that validates. Never over one that is there."""
+        if DEFAULT_FILE.exists():
+            fail(f"{DEFAULT_FILE} is there already, and is left as it is")
+        draft = (
+            _of_service(upstream or _asked("The service behind the gateway", _UPSTREAM)) if foreign is None else None
+        )
+        draft = draft or _of_file(foreign or DEFAULT_FILE)
+        _write(draft, iam or _asked("The decision point (IAM)", _IAM))
+
+
+def _asked(question: str, default: str) -> str:
+    """The answer of a person; of a script the default."""
+    return str(typer.prompt(question, default=default)) if sys.stdin.isatty() else default
+
+
+def _of_service(url: str) -> Draft:
+    from gateway.starter import Draft  # noqa: PLC0415 - heavy
+
+    draft = Draft("--upstream")
+    name = draft.upstream([url], 1)
+    if not name:
+        fail(f"{url}: the http:// or https:// URL of an origin is expected, without a path")
+    draft.route("/*", name, 1)
+    return draft
+
+
+def _of_file(file: Path) -> Draft:
+    from gateway.starter import NotUnderstoodError, read_foreign  # noqa: PLC0415 - heavy
+
+    try:
+        return read_foreign(file)
+    except NotUnderstoodError as error:
+        fail(str(error))
+    except (OSError, UnicodeDecodeError) as error:
+        fail(f"{file}: {getattr(error, 'strerror', None) or 'not UTF-8 text'}")
+
+
+def _write(draft: Draft, iam: str) -> None:
+    from gateway.config import ConfigurationError, load  # noqa: PLC0415 - heavy
+    from gateway.starter import starter  # noqa: PLC0415
+
+    text = starter(draft, iam)
+    try:
+        with DEFAULT_FILE.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        fail(f"{DEFAULT_FILE}: {error.strerror or error}")
+    try:
+        load(DEFAULT_FILE, os.environ)
+    except ConfigurationError as error:
+        DEFAULT_FILE.unlink()
+        fail(f"nothing was written:\n{error}")
+    for line in draft.left_out:
+        note(f"left out: {line}")
+    say(f"{DEFAULT_FILE}: routes: {len(draft.routes)}, upstreams: {len(draft.upstreams)}. Next: gateway validate")

@@ -1,0 +1,30 @@
+"""A first routes.yaml: from two answers, or from the configuration of the proxy or API that is there already.
+
+Rule: every route of a starter asks IAM. What another file leaves open to everybody is not made public here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gateway.starter.caddy import read_caddyfile
+from gateway.starter.draft import Draft, NotUnderstoodError
+from gateway.starter.nginx import read_nginx
+from gateway.starter.openapi import read_openapi
+from gateway.starter.text import starter
+from gateway.starter.traefik import read_traefik
+from gateway.starter.trees import read_tree
+
+__all__ = ["Draft", "NotUnderstoodError", "read_foreign", "starter"]
+
+
+def read_foreign(file: Path) -> Draft:
+    """What was understood of a file, by its name and content. Raises NotUnderstoodError, OSError."""
+    if file.suffix == ".conf":
+        return read_nginx(str(file), file.read_text(encoding="utf-8"))
+    if file.suffix in {".yml", ".yaml", ".json"}:
+        tree = read_tree(str(file), file.read_bytes())
+        return read_openapi(tree) if tree.get("paths") is not None else read_traefik(tree)
+    if file.name.lower().startswith("caddyfile") or file.suffix == ".caddyfile":
+        return read_caddyfile(str(file), file.read_text(encoding="utf-8"))
+    raise NotUnderstoodError(f"{file}: nginx's *.conf, a Caddyfile, or Traefik's or OpenAPI's YAML or JSON is expected")

@@ -1,0 +1,79 @@
+"""Draft → the text of a commented routes.yaml."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from gateway.starter.draft import Draft, DraftRoute
+
+_HEAD = """\
+# yaml-language-server: $schema=./routes.schema.json
+# `gateway schema > routes.schema.json` writes the schema for your editor. `gateway validate` checks this file.
+version: 1
+
+server:
+  listen: 127.0.0.1:8080         # where callers connect
+  admin: 127.0.0.1:9901          # health, metrics and status page: for operators only
+  # trusted_proxies: [10.0.0.0/8]  # proxies in front whose X-Forwarded-* are believed
+
+iam:
+  api: authzen                   # or json, opa, embedded
+  url: {iam}
+  # token: ${{IAM_TOKEN}}          # the bearer token that IAM asks for
+  timeout: {{connect: 1s, read: 2s, total: 2500ms}}
+
+identity:
+  # Nobody is authenticated here: the bearer token is the subject, and IAM resolves it.
+  opaque: {{}}
+  # To verify tokens here instead:
+  # jwt: {{issuer: https://idp.example, audience: platform}}
+
+upstreams:
+"""
+_ROUTES = """
+# Every route asks IAM: may this subject do METHOD on this route? Others: public, authenticated, your own checks.
+# While IAM cannot answer, a route fails closed (503 with Retry-After), unless on_iam_failure says otherwise.
+routes:
+"""
+_RULE = """\
+    # Reading goes on for a minute for those who were permitted before IAM failed:
+    # on_iam_failure: {degrade: stale, max_stale: 60s}
+"""
+
+
+def starter(draft: Draft, iam: str) -> str:
+    """A routes.yaml that validates. `iam` is the URL of the decision point."""
+    lines = [_HEAD.format(iam=_scalar(iam))]
+    lines += [f"  {name}: {_urls(urls)}\n" for name, urls in draft.upstreams.items()]
+    lines.append(_ROUTES)
+    for index, route in enumerate(draft.routes):
+        lines += _route(route, with_rule=index == 0)
+    lines += [f"# left out: {line}\n" for line in draft.left_out]
+    return "".join(lines)
+
+
+def _urls(urls: list[str]) -> str:
+    if len(urls) == 1:
+        return f"{{url: {_scalar(urls[0])}}}"
+    return f"{{urls: [{', '.join(map(_scalar, urls))}]}}"
+
+
+def _route(route: DraftRoute, *, with_rule: bool) -> Iterator[str]:
+    yield f"  - id: {_scalar(route.id)}\n"
+    if route.host:
+        yield f"    host: {_scalar(route.host)}\n"
+    yield f"    path: {_scalar(route.path)}\n"
+    if route.methods:
+        yield f"    methods: [{', '.join(route.methods)}]\n"
+    yield f"    upstream: {route.upstream}\n"
+    if route.strip_prefix:
+        yield f"    strip_prefix: {_scalar(route.strip_prefix)}\n"
+    yield '    authorize: ["{method} route:{route.id}"]\n'
+    if with_rule:
+        yield _RULE
+
+
+def _scalar(text: str) -> str:
+    """As YAML: a JSON string is one; `$` begins a variable in routes.yaml."""
+    return json.dumps(text.replace("$", "$$"), ensure_ascii=False)
