@@ -68,7 +68,7 @@ class BatchOrSingle:
 
     async def ask(self, questions: Sequence[Question], note: Note) -> list[Decision]:
         """One decision for each question, in order. Raises CallFailure."""
-        if len(questions) == 1 and self._now is self._single:
+        if self._now is self._single and len(questions) == 1:
             return await self._single.ask(questions, note)
         try:
             return await self._batch.ask(questions, note)
@@ -79,6 +79,8 @@ class BatchOrSingle:
 
     @property
     def _now(self) -> Evaluations | Evaluation:
+        if self._single_until_s == -inf:  # this runs for every call
+            return self._batch
         return self._single if self._clock() < self._single_until_s else self._batch
 
     async def _without_batches(self, questions: Sequence[Question], note: Note, missing: CallFailure) -> list[Decision]:
