@@ -22,6 +22,7 @@ class Decider:
     paths: tuple[str | None, ...]
     policies: tuple[tuple[str, bytes], ...]
     urls: frozenset[str]
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 def decider_of(configuration: Configuration) -> Decider:
@@ -33,12 +34,13 @@ def decider_of(configuration: Configuration) -> Decider:
         paths=() if embedded else _paths(iam),
         policies=configuration.access_texts if embedded else (),
         urls=frozenset(() if iam.url is None else (iam.url,)),
+        headers=iam.headers,
     )
 
 
 def same_decider(old: Decider, new: Decider) -> bool:
     """Whether what the old one said is what the new one would say."""
-    if (old.api, old.policies, len(old.paths)) != (new.api, new.policies, len(new.paths)):
+    if (old.api, old.policies, old.headers, len(old.paths)) != (new.api, new.policies, new.headers, len(new.paths)):
         return False
     if any(a != b for a, b in zip(old.paths, new.paths, strict=True) if a is not None and b is not None):
         return False

@@ -56,7 +56,7 @@ def _precedence(decision: Decision) -> tuple[int, float, float]:
         return (4, 0, 0)
     match decision.outcome:
         case Outcome.DENY:
-            return (3, 0, 0)
+            return (3, not decision.step_up, 0)  # stronger authentication does not help where another check says no
         case Outcome.UNKNOWN:
             return (2, not degrades(decision), 0)
         case Outcome.ALLOW:

@@ -20,9 +20,10 @@ from typing import Final, NamedTuple
 from gateway.authorize.combine import combine, degrades, fault_of, first
 from gateway.authorize.degrade import StandIns
 from gateway.authorize.plan import Plan
+from gateway.authorize.words import said_to
 from gateway.errors import GatewayError
 from gateway.model.permit import Fallback, Permit
-from gateway.model.question import Decision, Outcome, Question, void_credentials
+from gateway.model.question import Decision, Outcome, Question, step_up_required, void_credentials
 from gateway.model.request import Request
 from gateway.model.route import IamFailureMode
 from gateway.model.subject import Subject
@@ -171,8 +172,11 @@ def refused(case: Case, decisions: Sequence[Decision], decision: Decision) -> Re
         return Refusal(void_credentials(), "deny", decision.source)
     if decision.outcome is Outcome.UNKNOWN:
         return Refusal(fault_of(decision), "unknown")
+    if decision.step_up:
+        return Refusal(step_up_required(decision.step_up), "deny", decision.source)
     reason = f"denied: {case.plan.checks[first(decisions, Outcome.DENY)].source}"
     if decision.source != "local":
-        return Refusal(GatewayError("iam_denied", _DETAIL, reason=reason), "deny", decision.source)
+        detail = said_to(case.request, decision) or _DETAIL
+        return Refusal(GatewayError("iam_denied", detail, reason=reason), "deny", decision.source)
     headers = ((b"x-gateway-degraded", b"iam; mode=local"),)
     return Refusal(GatewayError("iam_denied", _DETAIL, reason=reason, headers=headers), "deny", "local", "local")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+from gateway.iam.denial import denial
 from gateway.iam.failure import fault, invalid
 from gateway.iam.strict_json import parsed
 from gateway.iam.wire import Note, Target, Wire
@@ -40,7 +41,8 @@ class Evaluations:
         items = document.get("evaluations") if isinstance(document, dict) else None
         if not isinstance(items, list) or len(items) != len(questions):
             raise invalid("the reply has not one evaluation for each question")
-        return [_decision(item, question) for item, question in zip(items, questions, strict=True)]
+        reasons = self._wire.deny_reasons
+        return [_decision(item, question, reasons) for item, question in zip(items, questions, strict=True)]
 
 
 class Evaluation:
@@ -56,22 +58,23 @@ class Evaluation:
     async def ask(self, questions: Sequence[Question], note: Note) -> list[Decision]:
         """One decision for the one question. Raises CallFailure."""
         (question,) = questions
-        return [_decision(parsed(await self._wire.post(self._target, question.document, note)), question)]
+        answer = parsed(await self._wire.post(self._target, question.document, note))
+        return [_decision(answer, question, self._wire.deny_reasons)]
 
 
-def _decision(item: Any, question: Question) -> Decision:
+def _decision(item: Any, question: Question, reasons: bool) -> Decision:  # noqa: FBT001 - runs for every item
     said = item.get("decision") if isinstance(item, dict) else None
     if said is not True and said is not False:
         raise invalid("a decision is not a JSON boolean")
     if "context" in item:
-        return _in_context(item["context"], question, permitted=said)
+        return _in_context(item["context"], question, permitted=said, reasons=reasons)
     return ALLOW if said else DENY
 
 
-def _in_context(context: Any, question: Question, *, permitted: bool) -> Decision:
+def _in_context(context: Any, question: Question, *, permitted: bool, reasons: bool) -> Decision:
     error = context.get("error") if isinstance(context, dict) else None
     if error is None:
-        return ALLOW if permitted else DENY
+        return ALLOW if permitted else denial(context, reasons=reasons)
     status = error.get("status") if isinstance(error, dict) else None
     number = 0.0
     if isinstance(status, int | float) and not isinstance(status, bool):

@@ -61,6 +61,8 @@ class Wire:
         self._transport = transport
         self._base = settings.url or ""
         self._token = settings.token
+        self._more = [(name.encode("ascii"), value.encode("latin-1")) for name, value in settings.headers]
+        self.deny_reasons = settings.deny_reasons
         self._retried = settings.retry.on
         self._wall = wall
         limits = settings.timeout
@@ -94,6 +96,7 @@ class Wire:
             (b"accept", b"application/json"),
             (b"accept-encoding", b"identity"),
         ]
+        headers += self._more
         if self._token:
             headers.append((b"authorization", b"Bearer " + self._token.encode()))
         return Target(url, tuple(headers))

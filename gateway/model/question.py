@@ -57,7 +57,8 @@ class Decision:
 
     `source`: iam | cache | coalesced | stale | local. `fault` says why it is UNKNOWN. `age_s` is the age of a cached or
     stale permit. `unauthenticated`: IAM said `context.error.status: 401` of this item. `isolated`: the question failed
-    alone while others succeeded, so it never degrades.
+    alone while others succeeded, so it never degrades. `step_up`: a denial that asks for stronger authentication, as
+    the parameters of a challenge. `reason_user`: IAM's words for the caller, by language; "" where it names none.
     """
 
     outcome: Outcome
@@ -66,6 +67,8 @@ class Decision:
     age_s: float = 0.0
     unauthenticated: bool = False
     isolated: bool = False
+    step_up: str = ""
+    reason_user: tuple[tuple[str, str], ...] = ()
 
 
 ALLOW: Final = Decision(Outcome.ALLOW)
@@ -79,6 +82,16 @@ def void_credentials() -> GatewayError:
         "The token is not valid.",
         headers=((b"www-authenticate", b'Bearer error="invalid_token"'),),
         reason="IAM does not know this token",
+    )
+
+
+def step_up_required(challenge: str) -> GatewayError:
+    """What it means for the caller that IAM asks for stronger authentication (RFC 9470 section 3)."""
+    value = f'Bearer error="insufficient_user_authentication", {challenge}'
+    return GatewayError(
+        "step_up_required",
+        headers=((b"www-authenticate", value.encode("ascii")),),
+        reason="IAM asks for stronger authentication",
     )
 
 

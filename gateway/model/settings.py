@@ -131,6 +131,8 @@ class IamSettings:
     """Empty: the protocol's own; None: there is none. The same of `single_path`."""
     single_path: str = ""
     opa_path: str = ""
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    deny_reasons: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,8 @@ IAM = [
     ),
     ("{url: http://127.0.0.1, circuit_breaker: {open_for: ‸2m}}", "open-for-max", "less than open_for"),
     ("{url: http://127.0.0.1, api: json, batch_path: ‸batch}", "bad-path", "starts with /"),
+    ("{url: http://127.0.0.1, headers: ‸{Authorization: x}}", "bad-header-name", "gateway's own"),
+    ("{url: http://127.0.0.1, headers: ‸{X-Tenant: ü}}", "bad-value", "ASCII"),
     ("{url: http://127.0.0.1, api: json, single_path: ‸null}", "empty-value", "no value"),
     ("{url: http://127.0.0.1, token: ‸{a: b}}", "wrong-type", "text is expected, not a mapping"),
     ("{url: http://127.0.0.1, cache: ‸5s}", "wrong-type", 'a mapping is expected, not the text "5s"'),

@@ -213,6 +213,7 @@ async def test_a_reload_that_fails_changes_nothing(tmp_path: Path) -> None:
         ({"url": "http://a", "opa_path": "x"}, {"url": "http://a"}, True),
         ({"api": IamApi.JSON}, {"api": IamApi.JSON, "batch_path": None}, True),
         ({"api": IamApi.JSON}, {"api": IamApi.JSON, "single_path": "/other"}, False),
+        ({"headers": (("x-tenant", "a"),)}, {"headers": (("x-tenant", "b"),)}, False),
         ({"api": IamApi.EMBEDDED}, {"api": IamApi.AUTHZEN}, False),
     ],
 )

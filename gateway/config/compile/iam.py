@@ -15,10 +15,29 @@ from gateway.model.settings import CacheSettings, IamApi, IamSettings, IamTimeou
 
 _ONLY_FOR: Final = {
     "discovery": ("authzen",),
+    "deny_reasons": ("authzen",),
     "batch_path": ("authzen", "json"),
     "single_path": ("authzen", "json"),
     "path": ("opa",),
 }
+_NOT_YOURS: Final = frozenset(
+    {
+        "host",
+        "authorization",
+        "accept",
+        "accept-encoding",
+        "connection",
+        "content-length",
+        "content-type",
+        "expect",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "traceparent",
+        "x-request-id",
+    }
+)
 _SAME_NAME: Final = ("max_concurrency", "max_queue", "token", "discovery")
 
 
@@ -46,9 +65,22 @@ def compile_iam(section: Section[IamKeys], world: World) -> IamSettings:
         tls=compile_tls(section, keys.tls, world, https=url is None or url.scheme == "https"),
         batch_path=keys.batch_path if section.has("batch_path") else "",
         single_path=keys.single_path or "",
+        headers=_headers(section, world),
+        deny_reasons=keys.deny_reasons,
         opa_path=(keys.path or "").strip("/"),
         **{name: getattr(keys, name) for name in _SAME_NAME},
     )
+
+
+def _headers(section: Section[IamKeys], world: World) -> tuple[tuple[str, str], ...]:
+    headers = section.keys.headers
+    if section.sound("headers"):
+        for name, value in headers.items():
+            if name in _NOT_YOURS:
+                world.problems.error(section.at("headers"), "bad-header-name", f"{name} is the gateway's own to send")
+            if not value.isascii():
+                world.problems.error(section.at("headers"), "bad-value", f"{name}: a value is printable ASCII")
+    return tuple(sorted(headers.items()))
 
 
 def _retry(keys: IamRetryKeys) -> RetryPolicy:

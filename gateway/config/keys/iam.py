@@ -7,7 +7,18 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from gateway.config.keys.base import Keys, Maybe, group, key, optional
-from gateway.config.keys.types import Count, Duration, DurationOrOff, DurationOrZero, Flag, Secret, Share, Text, Word
+from gateway.config.keys.types import (
+    Count,
+    Duration,
+    DurationOrOff,
+    DurationOrZero,
+    Flag,
+    HeaderName,
+    Secret,
+    Share,
+    Text,
+    Word,
+)
 from gateway.config.keys.upstreams import ClientTlsKeys
 
 
@@ -83,5 +94,11 @@ class IamKeys(Keys):
     )
     single_path: Maybe[Text] = optional(
         "authzen, json: where one check is asked. When left out: /access/v1/evaluation, json: /iam/authorize."
+    )
+    headers: dict[HeaderName, Text] = Field(
+        default_factory=dict, description="Further header fields of every call, like X-Tenant. `token` is apart."
+    )
+    deny_reasons: Flag = key(
+        False, "authzen: a denial's context.reason_user is shown to the caller; its reason_admin never is."
     )
     path: Maybe[Text] = optional("opa: the document asked for, as in /v1/data/{path}. Required with `api: opa`.")
