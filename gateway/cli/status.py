@@ -36,8 +36,9 @@ def register(app: typer.Typer) -> None:
 def _lines(document: dict[str, Any]) -> Iterator[str]:
     config, iam = document["config"], document["iam"]
     state = "draining" if document["draining"] else "ready" if document["ready"] else "not ready"
-    yield f"gateway {document['version']}: {state}, {document['in_flight']} requests in flight"
-    yield f"configuration: {config['file']}, {len(document['routes'])} routes, {len(config['warnings'])} warnings"
+    yield f"gateway {document['version']}: {state}, {_several(document['in_flight'], 'request')} in flight"
+    routes, warnings = _several(len(document["routes"]), "route"), _several(len(config["warnings"]), "warning")
+    yield f"configuration: {config['file']}, {routes}, {warnings}"
     for problem in config["reload_problems"]:
         yield f"refused since: {problem}"
     yield f"IAM: {iam['api']}, circuit {iam['state']}"
@@ -45,3 +46,7 @@ def _lines(document: dict[str, Any]) -> Iterator[str]:
         if breaker["state"] != "closed":
             forced = f", forced {breaker['forced']}" if breaker.get("forced") else ""
             yield f"circuit {name}: {breaker['state']}{forced}, {breaker['remaining_s']:.0f} s left"
+
+
+def _several(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
