@@ -22,6 +22,7 @@ from gateway.app.kept import decider_of, same_decider, share_one
 from gateway.app.shared import Parts
 from gateway.app.slices import Steps, at_once, each, one_by_one
 from gateway.authorize import Authorizer, DecisionCache, plans_by_route, questions_at_a_time
+from gateway.authorize.snapshot import Snapshot
 from gateway.forward.copies import Copies
 from gateway.forward.health import SystemsHealth
 from gateway.forward.streams import Streams
@@ -79,6 +80,7 @@ class Composition:
     copies: Copies
     streams: Streams
     health: SystemsHealth
+    snapshot: Snapshot | None
 
 
 def compose(configuration: Configuration, observer: Observer, parts: Parts) -> Composition:
@@ -148,7 +150,17 @@ class _Composer:
             streams=self._limit("streams", server.max_streams),
         )
         return Composition(
-            configuration, self._parts, site, upstreams, self._breakers, iam, cache, copies, streams, health
+            configuration,
+            self._parts,
+            site,
+            upstreams,
+            self._breakers,
+            iam,
+            cache,
+            copies,
+            streams,
+            health,
+            self._snapshot(cache),
         )
 
     def breaker(self, name: str, kind: str, policy: BreakerPolicy, addresses: Iterable[str]) -> Breaker:
@@ -243,6 +255,16 @@ class _Composer:
         cache = self._parts.take("cache", decider, lambda: DecisionCache(settings), same=same_decider)
         self._parts.when_settled(lambda: cache.update(settings))
         return cache
+
+    def _snapshot(self, cache: DecisionCache) -> Snapshot | None:
+        settings = self._configuration.iam.cache.snapshot
+        if settings is None:
+            return None
+        decider = decider_of(self._configuration)
+        base = repr((decider.api, decider.paths, decider.policies, decider.headers))
+        snapshot = self._parts.take("snapshot", settings, lambda: Snapshot(settings), lambda kept: kept.aclose)
+        self._parts.when_settled(lambda: snapshot.serve(cache, base, decider.urls))
+        return snapshot
 
     def _identifier(self) -> Identifier:
         """Judges tokens anew after every change; keys and verified signatures stay with the verifiers."""

@@ -257,7 +257,9 @@ class Gateway:
         return sum(cache.purge_subject(name) for cache in {composition.cache for composition in serving})
 
     async def aclose(self) -> None:
-        """Close everything."""
+        """Close everything, and leave what is known to the next process."""
+        if self.composition.snapshot is not None:
+            await self.composition.snapshot.write()
         for composition in (self.composition, *self._retired):
             await composition.parts.release()
         if self._closing:

@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from ipaddress import IPv6Address
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from gateway.authorize.shelf import ENTRY_BYTES, SUBJECT_SHARE, Known, Shelf
 from gateway.model.question import Decision, Outcome, Question
@@ -56,10 +56,37 @@ def _site_of(client: str) -> str:
         return client
 
 
+class Restored(Protocol):
+    """A permit of a snapshot. Times are Unix time."""
+
+    @property
+    def subject(self) -> bytes:
+        """Whose it is, hidden."""
+
+    @property
+    def asked_at_s(self) -> float:
+        """When IAM was asked."""
+
+    @property
+    def dies_at_s(self) -> float:
+        """When the token ends."""
+
+
 class DecisionCache:
     """A bounded memory of single decisions. `serves`: whether any answer may be given in IAM's stead."""
 
-    __slots__ = ("_clock", "_denials", "_epoch", "_permits", "_settings", "_wall", "serves")
+    __slots__ = (
+        "_clock",
+        "_denials",
+        "_epoch",
+        "_hide",
+        "_permits",
+        "_purges",
+        "_restored",
+        "_settings",
+        "_wall",
+        "serves",
+    )
 
     def __init__(
         self,
@@ -71,6 +98,9 @@ class DecisionCache:
         self._clock = clock
         self._wall = wall
         self._epoch = 0
+        self._purges: dict[str, float] = {}
+        self._restored: Mapping[bytes, Restored] = {}
+        self._hide: Callable[[bytes], bytes] = bytes
         self._permits = Shelf(0)
         self._denials = Shelf(0)
         self.update(settings)
@@ -89,6 +119,11 @@ class DecisionCache:
     def max_stale_s(self) -> float:
         """How long a permit may stand in for an answer where no rule says less."""
         return self._settings.max_stale_s
+
+    @property
+    def max_entries(self) -> int:
+        """How many permits there can be."""
+        return self._settings.max_entries
 
     @property
     def max_bytes(self) -> int:
@@ -110,8 +145,25 @@ class DecisionCache:
 
     def permit_age_s(self, question: Question) -> float | None:
         """The age of the known permit for exactly this question, None without one. Its limit is the caller's."""
-        known = self._living(self._permits.get(digest_of(question)))
-        return None if known is None else self._clock() - known.asked_s
+        digest = digest_of(question)
+        known = self._living(self._permits.get(digest))
+        if known is not None:
+            return self._clock() - known.asked_s
+        return self._restored_age_s(digest) if self._restored else None
+
+    def restore(self, records: Mapping[bytes, Restored], hide: Callable[[bytes], bytes]) -> None:
+        """Know also what a snapshot holds, under digests that were hidden by `hide`."""
+        self._restored, self._hide = records, hide
+
+    def permits(self) -> Iterator[tuple[bytes, str, float, float]]:
+        """Every known permit: digest, subject, when IAM was asked and when the token ends (Unix time)."""
+        since_s = self._wall() - self._clock()
+        for known in self._permits.all():
+            yield known.digest, known.subject.name, known.asked_s + since_s, known.dies_s
+
+    def purges(self) -> dict[str, float]:
+        """What was purged and when (Unix time): subjects, "" for everybody."""
+        return dict(self._purges)
 
     def remember(
         self, questions: Sequence[Question], decisions: Sequence[Decision], stamp: Stamp, client: str = ""
@@ -120,8 +172,10 @@ class DecisionCache:
         if stamp.epoch != self._epoch:
             return
         for question, decision in zip(questions, decisions, strict=True):
-            if decision.unauthenticated:
+            if decision.unauthenticated and not self._restored:
                 self._forget(question)
+            elif decision.unauthenticated:
+                self._denied(question, stamp.asked_s, client)  # what was restored must know of it
             elif decision.outcome is Outcome.ALLOW:
                 self._permitted(question, stamp, client)
             elif decision.outcome is Outcome.DENY:
@@ -129,8 +183,9 @@ class DecisionCache:
 
     def purge(self) -> int:
         """Forget everything, also what is being asked right now. How many answers that was."""
-        known = len(self)
+        known = len(self._denials) + max(len(self._permits), len(self._restored))
         self._epoch += 1
+        self._purges, self._restored = {"": self._wall()}, {}
         self._permits.clear()
         self._denials.clear()
         return known
@@ -138,13 +193,33 @@ class DecisionCache:
     def purge_subject(self, name: str) -> int:
         """Forget everything about one subject (`name_of`), also what is being asked. How many answers that was."""
         self._epoch += 1  # whatever is being asked is not kept: cheaper than knowing about whom
-        return self._permits.drop_subject(name) + self._denials.drop_subject(name)
+        now_s = self._wall()
+        self._purges = {who: at_s for who, at_s in self._purges.items() if at_s > now_s - self.max_stale_s}
+        self._purges[name] = now_s
+        hidden = self._hide(bytes.fromhex(name))
+        others = {digest: kept for digest, kept in self._restored.items() if kept.subject != hidden}
+        restored, self._restored = len(self._restored) - len(others), others
+        # A snapshot holds this worker's own permits too.
+        return max(self._permits.drop_subject(name), restored) + self._denials.drop_subject(name)
 
     def _living(self, known: Known | None) -> Known | None:
         """None too for what dies with its token: it stays as an answer to which a later one is compared."""
         if known is not None and known.dies_s != math.inf and self._wall() >= known.dies_s:
             return None
         return known
+
+    def _restored_age_s(self, digest: bytes) -> float | None:
+        """The age of a permit of before the start, or of another worker's; never one older than a denial known here."""
+        kept = self._restored.get(self._hide(digest))
+        now_s = self._wall()
+        if kept is None or not kept.asked_at_s <= now_s < kept.dies_at_s:
+            return None
+        age_s = now_s - kept.asked_at_s
+        denied = self._denials.get(digest)
+        asked_s = self._clock() - age_s
+        if asked_s <= (self._denials.newest_evicted_s if denied is None else denied.asked_s):
+            return None
+        return age_s
 
     def _served(self, known: Known, outcome: Outcome, ttl_s: float) -> Decision | None:
         age_s = self._clock() - known.asked_s

@@ -11,6 +11,7 @@ that were used since they were last looked at are passed over before one goes.
 from __future__ import annotations
 
 from collections import OrderedDict
+from math import inf
 from typing import Final
 
 SUBJECT_SHARE: Final = 20
@@ -49,7 +50,7 @@ class Shelf:
     __slots__ = ("_clients", "_entries", "_largest", "_share", "_sizes", "_subjects", "max_entries", "newest_evicted_s")
 
     def __init__(self, max_entries: int) -> None:
-        self.newest_evicted_s = 0.0
+        self.newest_evicted_s = -inf
         """When IAM was asked for the newest of all answers that had to make room."""
         self.resize(max_entries)
         self.clear()

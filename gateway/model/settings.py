@@ -93,6 +93,15 @@ class IamTimeouts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotSettings:
+    """Where permits are kept over a restart. `path` is absolute; without a `key` the file is not authenticated."""
+
+    path: Path
+    every_s: float = 10.0
+    key: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CacheSettings:
     """`ttl_s` 0: every request asks. Permits are kept `max_stale_s` for `degrade: stale` all the same."""
 
@@ -100,6 +109,7 @@ class CacheSettings:
     negative_ttl_s: float = 0.0
     max_stale_s: float = 300.0
     max_entries: int = 100_000
+    snapshot: SnapshotSettings | None = None
 
 
 class IamApi(enum.StrEnum):

@@ -7,11 +7,11 @@ from typing import Final
 from gateway.config.addresses import Url, parse_base
 from gateway.config.compile.outward import compile_tls, compile_url, warn_plain_http
 from gateway.config.compile.world import World
-from gateway.config.keys.iam import IamCircuitBreakerKeys, IamKeys, IamRetryKeys
+from gateway.config.keys.iam import IamCircuitBreakerKeys, IamKeys, IamRetryKeys, SnapshotKeys
 from gateway.config.tree import Step
 from gateway.config.validate import Section
 from gateway.model.route import BreakerPolicy, RetryPolicy
-from gateway.model.settings import CacheSettings, IamApi, IamSettings, IamTimeouts
+from gateway.model.settings import CacheSettings, IamApi, IamSettings, IamTimeouts, SnapshotSettings
 
 _ONLY_FOR: Final = {
     "discovery": ("authzen",),
@@ -61,6 +61,7 @@ def compile_iam(section: Section[IamKeys], world: World) -> IamSettings:
             negative_ttl_s=cache.negative_ttl,
             max_stale_s=cache.max_stale,
             max_entries=cache.max_entries,
+            snapshot=_snapshot(cache.snapshot, world),
         ),
         tls=compile_tls(section, keys.tls, world, https=url is None or url.scheme == "https"),
         batch_path=keys.batch_path if section.has("batch_path") else "",
@@ -81,6 +82,12 @@ def _headers(section: Section[IamKeys], world: World) -> tuple[tuple[str, str], 
             if not value.isascii():
                 world.problems.error(section.at("headers"), "bad-value", f"{name}: a value is printable ASCII")
     return tuple(sorted(headers.items()))
+
+
+def _snapshot(keys: SnapshotKeys | None, world: World) -> SnapshotSettings | None:
+    if keys is None:
+        return None
+    return SnapshotSettings(path=world.files.resolve(keys.path), every_s=keys.every, key=keys.key)
 
 
 def _retry(keys: IamRetryKeys) -> RetryPolicy:

@@ -6,14 +6,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from gateway.config.keys.base import Keys, Maybe, group, key, optional
+from gateway.config.keys.base import Keys, Maybe, group, key, optional, required
 from gateway.config.keys.types import (
     Count,
     Duration,
     DurationOrOff,
     DurationOrZero,
+    FilePath,
     Flag,
     HeaderName,
+    RequiredSecret,
     Secret,
     Share,
     Text,
@@ -58,6 +60,16 @@ class BatchKeys(Keys):
     max_size: Count = key(50, "Evaluations in one call.")
 
 
+class SnapshotKeys(Keys):
+    """Permits kept in a file: over a restart, and shared by workers."""
+
+    path: FilePath = required("The file; its folder must be there and be the gateway's to write in.")
+    every: Duration = key("10s", "How often it is written; also at a stop.")
+    key: Maybe[RequiredSecret] = optional(
+        "Hides what was asked and authenticates the file (HMAC). When left out: plain hashes, and damage alone is seen."
+    )
+
+
 class CacheKeys(Keys):
     """Remembering decisions, by the whole question."""
 
@@ -66,7 +78,8 @@ class CacheKeys(Keys):
     )
     negative_ttl: DurationOrZero = key("0s", "How long a denial is used without asking again.")
     max_stale: DurationOrZero = key("5m", "How long a permit is remembered for `degrade: stale`, whatever the ttl.")
-    max_entries: Count = key(100000, "Decisions remembered; the oldest go first.")
+    max_entries: Count = key(100000, "Permits remembered; the oldest go first.")
+    snapshot: Maybe[SnapshotKeys] = optional("Keep permits in a file. When left out: a restart forgets them.")
 
 
 class IamKeys(Keys):
