@@ -195,6 +195,11 @@ class Router:
             raise _method_not_allowed(entry)
         return Match(entry.route, dict(zip(entry.names, values, strict=False)) if values else {})
 
+    def owner(self, segments: tuple[str, ...], host: str) -> Route | None:
+        """The route that targets of these decoded segments belong to, whatever their method."""
+        entry = _find(self._root, segments, 0, _host_key(host), [])
+        return None if entry is None else entry.route
+
 
 def method_not_allowed(route: Route) -> GatewayError:
     """The refusal of a method that the route does not have."""

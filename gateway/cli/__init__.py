@@ -18,6 +18,7 @@ from gateway import __version__
 from gateway.cli import (
     completion,
     demo,
+    diff,
     drill,
     explain,
     export,
@@ -49,6 +50,7 @@ for _command in (
     validate,
     routes,
     explain,
+    diff,
     schema,
     health,
     reload,

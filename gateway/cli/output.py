@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import typer
 
 EXIT_BAD = 1
+EXIT_UNREADABLE = 2
 EXIT_CANNOT = 3
 
 

@@ -3,13 +3,22 @@
     read YAML with places → fill in variables → validate the keys → compile → look across sections
 
 `load` is the only way in. Its neighbours say what a configuration means (`matrix.failure_matrix`), what a change
-weakens (`weakened`), and show it without secrets (`masked`).
+weakens (`weakened`) or else does (`differences`), and show it without secrets (`masked`).
 """
 
-from gateway.config.changes import weakened
+from gateway.config.changes import differences, weakened
 from gateway.config.loader import load
 from gateway.config.problems import ConfigurationError, Problem
 from gateway.config.units import format_duration, parse_duration
 from gateway.config.views import masked
 
-__all__ = ["ConfigurationError", "Problem", "format_duration", "load", "masked", "parse_duration", "weakened"]
+__all__ = [
+    "ConfigurationError",
+    "Problem",
+    "differences",
+    "format_duration",
+    "load",
+    "masked",
+    "parse_duration",
+    "weakened",
+]
