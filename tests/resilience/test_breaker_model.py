@@ -96,11 +96,8 @@ class Model(RuleBasedStateMachine):
     def probe(self):
         if self.state != CLOSED and not self.forced and self.trial is not None and self.now >= self.trial_until:
             self.trial_fails()
-            overdue = self.state == OPEN and self.now < self.open_until
-        else:
-            overdue = False
         ticket = self.breaker.probe()
-        allowed = self.state != CLOSED and not self.forced and self.trial is None and not overdue
+        allowed = self.state != CLOSED and not self.forced and self.trial is None
         assert (ticket is not None) == allowed
         if ticket is None:
             return (None, -1)
