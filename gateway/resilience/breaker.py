@@ -275,6 +275,7 @@ class Breaker:
         """An operator opens the circuit, until `force_close` or `auto`."""
         self.forced = OPEN
         self._trial.end()
+        self.generation += self.state == OPEN  # else the change counts: a trial begun before may not close it later
         self._change(self._machine.open, "forced by operator")
 
     def force_close(self) -> None:

@@ -332,6 +332,16 @@ def test_a_trial_in_flight_cannot_close_what_an_operator_opened(breaker, clock):
     assert breaker.state == OPEN
 
 
+def test_a_probe_in_flight_cannot_close_what_an_operator_opened_again(breaker):
+    breaker.force_open()
+    breaker.auto()
+    probe = breaker.probe()
+    breaker.force_open()
+    breaker.auto()
+    probe.success()
+    assert breaker.state == OPEN
+
+
 def test_a_probe_closes_early_and_its_failure_changes_nothing(breaker, clock, memory):
     assert breaker.probe() is None
     open_it(breaker)
