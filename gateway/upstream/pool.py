@@ -1,7 +1,7 @@
 """The connections to one origin: which one a request gets, and what becomes of it afterwards.
 
 Rules:
-1. The connection that came back last is used first (LIFO), so that those not needed grow old and are closed.
+1. A connection at rest is used before a new one is made (`idle`).
 2. At most `max_connections` are open or being opened; at most `max_pending` requests wait for a place. Callers take
    turns (`turns`), and one caller has no more than its share (`shares`). A stream takes up no place.
 3. Connecting is done by a task of the pool, not of the request: a request that leaves loses nothing, the connection
@@ -32,6 +32,7 @@ from gateway.model.route import Timeouts
 from gateway.resilience.deadline import Deadline
 from gateway.upstream import failures
 from gateway.upstream.connect import Connector, Origin
+from gateway.upstream.idle import Idle
 from gateway.upstream.outgoing import Outgoing, binds_connection, head_of
 from gateway.upstream.reply import Reply
 from gateway.upstream.shares import Shares
@@ -71,7 +72,7 @@ class Pool:
         self._max_age_s = max_age_s
         self._unkept_until_s = 0.0
         self._open: set[Connection] = set()
-        self._idle: list[Connection] = []
+        self._idle = Idle()
         self._closing: set[Connection] = set()
         self._dials: set[asyncio.Task[None]] = set()
         self._dialing: dict[Waiter, None] = {}
@@ -170,7 +171,7 @@ class Pool:
         elif self._queue or self._dialing or self._closed:
             self._give(connection)
         else:
-            self._rest(connection)
+            self._idle.rest(connection, self._idle_timeout_s)
 
     def on_lost(self, connection: Connection) -> None:
         """A connection will take no more requests: its place is free."""
@@ -216,9 +217,7 @@ class Pool:
         """Rule 5."""
         self._note(error)
         if connection.requests > 1:
-            for other in [*self._idle]:
-                if other.answered_s < connection.began_s:
-                    other.abort()
+            self._idle.end_silent_since(connection.began_s)
 
     def on_unasked(self, connection: Connection) -> None:
         """Rule 7."""
@@ -229,8 +228,7 @@ class Pool:
                 UNKEPT_S,
             )
             self._unkept_until_s = time.monotonic() + UNKEPT_S
-            for other in [*self._idle]:
-                other.abort()
+            self._idle.end_all()
 
     # --- getting a connection -----------------------------------------------------------------------------------------
 
@@ -243,27 +241,15 @@ class Pool:
     def _take_for(self, outgoing: Outgoing) -> Connection | None:
         key = outgoing.share_key
         if not key:
-            return self._take()
+            return self._idle.take()
         sending = outgoing.streamed
         if not self._idle or not self._shares.may(key, sending=sending):
             return None
-        connection = self._take()
+        connection = self._idle.take()
         if connection is not None:
             connection.share_key, connection.sending = key, sending
             self._shares.take(key, sending=sending)
         return connection
-
-    def _take(self) -> Connection | None:
-        idle = self._idle
-        while idle:
-            connection = idle.pop()
-            if connection.usable():
-                return connection
-        return None
-
-    def _rest(self, connection: Connection) -> None:
-        self._idle.append(connection)
-        connection.watch.start(min(self._idle_timeout_s, connection.retire_at_s - time.monotonic()))
 
     async def _obtain(
         self, outgoing: Outgoing, timeouts: Timeouts, deadline: Deadline, *, new: bool = False
@@ -377,7 +363,7 @@ class Pool:
         if self._closed or (used and waiter is not None and waiter.new):
             connection.abort()  # its place is free then, for the new one that the first of the queue needs
         elif waiter is None:
-            self._rest(connection)
+            self._idle.rest(connection, self._idle_timeout_s)
         else:
             self._dialing.pop(waiter, None)
             self._hand_over(connection, waiter)
@@ -408,7 +394,7 @@ class Pool:
                 self._idle[0].abort()
 
     def _hand_over_kept(self, waiter: Waiter) -> None:
-        connection = self._take()
+        connection = self._idle.take()
         if connection is None:
             return
         if waiter.future.done() or waiter in self._dialing:  # served while connections were looked at

@@ -35,17 +35,13 @@ from gateway.upstream.outgoing import Outgoing, asks_to_bind
 from gateway.upstream.owner import Owner
 from gateway.upstream.parse import ResponseParser, Violation
 from gateway.upstream.reply import Reply
+from gateway.upstream.sending import send_chunked, send_sized
+from gateway.upstream.stride import FIRST_STRIDE, TURN_BYTES, TURN_PARTS, fitted
 from gateway.upstream.tls import ended_in_order
 from gateway.upstream.watch import Watch
 
 JOINED: Final = 16 * 1024
 """Bytes of body that are copied behind the head for the sake of one write."""
-
-TURN_BYTES: Final = 64 * 1024
-TURN_PARTS: Final = 256
-_FIRST_STRIDE: Final = 1536
-"""As many bytes hold at most TURN_PARTS chunks of one byte."""
-_SPARSE: Final = 16
 
 _REDIRECT: Final = 300
 _UNAUTHORIZED: Final = 401
@@ -115,7 +111,7 @@ class Connection(asyncio.Protocol):
         self._writing_paused = False
         self._unwritten = 0
         self._rest = b""
-        self._stride = _FIRST_STRIDE
+        self._stride = FIRST_STRIDE
         self._resumed: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
@@ -193,9 +189,9 @@ class Connection(asyncio.Protocol):
     async def _send_body(self, reply: Reply, body: AsyncIterator[bytes], length: int | None) -> None:
         try:
             if length is None:
-                await self._send_chunked(body)
+                await send_chunked(self._transport, body, self._ready_to_write)
             else:
-                await self._send_sized(body, length)
+                await send_sized(self._transport, body, length, self._ready_to_write)
         except asyncio.CancelledError:
             if not self._parser.head_done:  # not by us, or this is over anyway
                 self.give_up(reply, GatewayError("bad_request", "The request body ended early."))
@@ -209,25 +205,6 @@ class Connection(asyncio.Protocol):
                 self._owner.on_sent(self)
             if self._reply is reply and not self._parser.head_done:
                 self._on_request_sent()
-
-    async def _send_chunked(self, body: AsyncIterator[bytes]) -> None:
-        async for chunk in body:
-            if chunk:
-                await self._ready_to_write()
-                self._transport.writelines((b"%x\r\n" % len(chunk), chunk, b"\r\n"))
-        await self._ready_to_write()
-        self._transport.write(b"0\r\n\r\n")
-
-    async def _send_sized(self, body: AsyncIterator[bytes], length: int) -> None:
-        left = length
-        async for chunk in body:
-            left -= len(chunk)
-            if left < 0:
-                break
-            await self._ready_to_write()
-            self._transport.write(chunk)
-        if left:
-            raise GatewayError("bad_request", "The request body is not as long as announced.")
 
     async def _ready_to_write(self) -> None:
         """Wait until the upstream takes more; let an answer that is already there be read before a write can fail."""
@@ -306,7 +283,7 @@ class Connection(asyncio.Protocol):
                 self._owner.on_unasked(self)
             self.abort()
             return
-        if len(data) <= _FIRST_STRIDE and not self._rest:
+        if len(data) <= FIRST_STRIDE and not self._rest:
             self._parse(reply, data, more=False)
         elif self._rest:  # TLS may deliver a little after reading was paused
             self._rest += data
@@ -328,10 +305,7 @@ class Connection(asyncio.Protocol):
             self._parse(reply, data[begun:at], more=at < size)
             grown = max(0, parser.parts - before)
             parts += grown
-            if grown <= _SPARSE:
-                self._stride = min(TURN_BYTES, 4 * self._stride)
-            elif grown > TURN_PARTS // 2:
-                self._stride = max(_FIRST_STRIDE // 4, self._stride // 8)
+            self._stride = fitted(self._stride, grown)
         return True
 
     def _go_on(self) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.errors import GatewayError
 from gateway.upstream.reply import MAX_WAITING
-from gateway.upstream.wire import TURN_PARTS
+from gateway.upstream.stride import TURN_PARTS
 
 pytestmark = pytest.mark.hazard
 
