@@ -18,6 +18,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
 from gateway.admin.assets import PAGE, PUBLIC_FILES, asset
+from gateway.admin.compression import compressed, takes_gzip
 from gateway.admin.documents import shown
 from gateway.admin.feed import Feed, FeedResponse
 from gateway.admin.guard import AdminGuard
@@ -121,7 +122,10 @@ class _Views:
 
     async def metrics(self, request: Request) -> Response:
         content, media_type = await self._operations.metrics(request.headers.get("accept", ""))
-        return Response(content, headers={**NO_STORE, "vary": "accept", "content-type": media_type})
+        headers = {**NO_STORE, "vary": "accept, accept-encoding", "content-type": media_type}
+        if takes_gzip(request.headers.get("accept-encoding", "")):
+            content, headers["content-encoding"] = await compressed(content), "gzip"
+        return Response(content, headers=headers)
 
     async def breakers(self, _: Request) -> Response:
         return await shown({"breakers": await self._operations.breakers()}, NO_STORE)

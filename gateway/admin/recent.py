@@ -87,7 +87,7 @@ class Recent(Observer):
         if record.authz_outcome in _REFUSED:
             self._refused(record, tally)
 
-    def iam_call_ended(self, span: Span, size: int, code: str, duration_s: float) -> None:  # noqa: ARG002 - as above
+    def iam_call_ended(self, span: Span, size: int, code: str, duration_s: float, *_: object) -> None:  # noqa: ARG002 - as above
         """See Observer."""
         now = self._clock()
         if now >= self._until:

@@ -14,6 +14,7 @@ import os
 import signal
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -22,7 +23,7 @@ import uvloop
 from gateway.admin.app import admin_app, worker_app
 from gateway.admin.feed import Feed
 from gateway.admin.recent import Recent
-from gateway.app import garbage, open_files, words
+from gateway.app import garbage, open_files, readings, words
 from gateway.app.certificates import Certificates
 from gateway.app.draining import drain, notice_s
 from gateway.app.last_good import load_for_worker
@@ -260,6 +261,8 @@ class Process:
             await certificates.renew(settings.tls)
 
         gateway.when_reloaded = reloaded
+        counted = dict(zip(("public", "decisions"), listeners, strict=False))
+        telemetry.read(partial(readings.of, gateway, counted))
         return servers
 
     def _admin(self, gateway: Gateway, telemetry: Telemetry, feed: Feed) -> Server:

@@ -218,6 +218,11 @@ class Gateway:
         """Requests and streams that are not over, also those of configurations before."""
         return sum(composition.site.in_flight for composition in (self.composition, *self._retired))
 
+    @property
+    def streams(self) -> int:
+        """WebSockets and event streams that are open, also those of configurations before."""
+        return sum(composition.streams.open for composition in (self.composition, *self._retired))
+
     async def drain(self) -> None:
         """Begin to end."""
         self.draining.set()

@@ -23,7 +23,7 @@ from typing import Final
 
 from gateway.iam.api import Api
 from gateway.iam.asking import Pending
-from gateway.iam.failure import Apart, CallFailure, fault
+from gateway.iam.failure import OK, Apart, CallFailure, fault
 from gateway.iam.fitting import BatchLimit
 from gateway.iam.proof import Proof
 from gateway.iam.record import CallRecord
@@ -36,7 +36,7 @@ from gateway.resilience.evidence import Blame
 from gateway.resilience.limit import ConcurrencyLimit
 from gateway.resilience.retry import backoff_s
 from gateway.resilience.ticks import ticks_of
-from gateway.telemetry.observer import Observer
+from gateway.telemetry.observer import Observer, Server
 
 _TARGET: Final = "iam"
 _TOO_LATE: Final = "no answer within timeout.total"
@@ -56,6 +56,7 @@ class Means:
     record: CallRecord
     observer: Observer
     freed: Callable[[], None]
+    server: Server
 
 
 class Call:
@@ -249,11 +250,13 @@ class Call:
         span = means.observer.iam_call_started(len(batch), [ask.span for ask in asks], means.api.operation)
         note = Note(asks[0].request_id if asks else "", span.traceparent, fresh)
         started_s = time.perf_counter()
-        code, reason = "", ""
+        code, reason, status = "", "", 0
         try:
-            return await means.api.ask([pending.question for pending in batch], note)
+            decisions = await means.api.ask([pending.question for pending in batch], note)
+            status = OK
+            return decisions
         except CallFailure as failure:
-            code, reason = failure.code, failure.reason
+            code, reason, status = failure.code, failure.reason, failure.status
             raise
         except asyncio.CancelledError:
             if asyncio.get_running_loop().time() >= self._until_s:
@@ -262,7 +265,7 @@ class Call:
         finally:
             taken_s = time.perf_counter() - started_s
             means.record.add(code, reason)
-            means.observer.iam_call_ended(span, len(batch), code, taken_s)
+            means.observer.iam_call_ended(span, len(batch), code, taken_s, status, means.server)
 
     async def _ask_apart(self, batch: Sequence[Pending], failure: CallFailure) -> None:
         """Ask the parts of a failed batch; side by side, as far as places are free, once IAM is known to answer."""

@@ -14,6 +14,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from gateway.errors import GatewayError
 from gateway.iam.api import Api
@@ -34,7 +35,7 @@ from gateway.resilience.deadline import Deadline
 from gateway.resilience.limit import ConcurrencyLimit
 from gateway.resilience.probe import probe_loop
 from gateway.resilience.ticks import ticks_of
-from gateway.telemetry.observer import Observer, Span
+from gateway.telemetry.observer import Observer, Server, Span
 
 _LAST_INSTANT_S: Final = 0.005  # whoever enforces the deadline may cancel a hair before it ends
 _KEPT_FREE: Final = 4  # one subject's calls leave a quarter of the places, or one, to the others
@@ -82,6 +83,7 @@ class Iam:
             self._record,
             observer,
             self._schedule,
+            _server_of(settings.url or ""),
         )
         self._waiting = Waiting(settings.max_queue)
         self._most_of_one = max(1, settings.max_concurrency - max(1, settings.max_concurrency // _KEPT_FREE))
@@ -284,6 +286,13 @@ class Iam:
         if len(self._waiting) != self._shown:
             self._shown = len(self._waiting)
             self._observer.iam_queue(self._shown)
+
+
+def _server_of(url: str) -> Server:
+    """As spans and metrics call it."""
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return Server(parts.hostname or "", str(port), f"{parts.scheme}://{parts.hostname}:{port}")
 
 
 def _circuit_open(refusal_s: float) -> GatewayError:

@@ -16,6 +16,7 @@ from gateway.errors import GatewayError
 _REJECTED: Final = frozenset({400, 409, 413, 422})
 _REFUSED: Final = frozenset({401, 403})
 _BUSY: Final = frozenset({408, 429})
+OK: Final = 200
 _GONE: Final = frozenset({404, 405, 410})
 _TOO_LARGE: Final = 413
 _TOO_MANY: Final = frozenset({400, 413, 422})
@@ -40,6 +41,7 @@ class CallFailure(Exception):
     """One call failed. `reason` is for logs; `retry_after_s` is IAM's own `Retry-After`.
 
     `gone`: there is nothing where it was asked (404, 405, 410). `too_many`: it may have been too many questions.
+    `status`: of the answer, 0 where there was none.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class CallFailure(Exception):
         retry_after_s: float | None = None,
         gone: bool = False,
         too_many: bool = False,
+        status: int = 0,
     ) -> None:
         super().__init__(code, reason)
         self.code = code
@@ -61,6 +64,7 @@ class CallFailure(Exception):
         self.retry_after_s = retry_after_s
         self.gone = gone
         self.too_many = too_many
+        self.status = status
 
     @property
     def counts(self) -> bool:
@@ -77,18 +81,21 @@ def of_status(status: int, retry_after_s: float | None, retried: frozenset[int])
     """The failure that a status other than 200 is. `retried` are the statuses that a retry may help."""
     reason = f"IAM answered {status}"
     if status in _REFUSED:
-        return CallFailure("iam_auth_error", reason)
+        return CallFailure("iam_auth_error", reason, status=status)
     if status in _REJECTED:
         apart = Apart.HALVES if status == _TOO_LARGE else Apart.SINGLY
-        return CallFailure("iam_rejected", reason, apart=apart, too_many=status in _TOO_MANY)
+        return CallFailure("iam_rejected", reason, apart=apart, too_many=status in _TOO_MANY, status=status)
     if status in _BUSY:
-        return CallFailure("iam_error", reason, retry_after_s=retry_after_s)
+        return CallFailure("iam_error", reason, retry_after_s=retry_after_s, status=status)
     if status >= 500:  # noqa: PLR2004 - RFC 9110 section 15.6
         apart = Apart.SINGLY if retry_after_s is None else Apart.NO
-        return CallFailure("iam_error", reason, retryable=status in retried, apart=apart, retry_after_s=retry_after_s)
-    return CallFailure("iam_invalid_response", reason, gone=status in _GONE)
+        retryable = status in retried
+        return CallFailure(
+            "iam_error", reason, retryable=retryable, apart=apart, retry_after_s=retry_after_s, status=status
+        )
+    return CallFailure("iam_invalid_response", reason, gone=status in _GONE, status=status)
 
 
 def invalid(reason: str) -> CallFailure:
     """A 200 whose body is not what was asked for: one odd question may be the cause."""
-    return CallFailure("iam_invalid_response", reason, apart=Apart.SINGLY)
+    return CallFailure("iam_invalid_response", reason, apart=Apart.SINGLY, status=OK)

@@ -15,14 +15,13 @@ from typing import Final, NamedTuple
 import httpx
 
 from gateway.errors import GatewayError
-from gateway.iam.failure import Apart, CallFailure, invalid, of_status
+from gateway.iam.failure import OK, Apart, CallFailure, invalid, of_status
 from gateway.model.settings import IamSettings
 from gateway.resilience.retry import retry_after_s
 from gateway.upstream.transport import FRESH, HARMLESS, cause_of
 
 MAX_REPLY: Final = 1024 * 1024
 _SMALL: Final = 16 * 1024
-_OK: Final = 200
 _FAILURES: Final = (
     (httpx.PoolTimeout, "iam_overloaded", False, Apart.NO),
     (httpx.ConnectTimeout, "iam_timeout", True, Apart.NO),
@@ -138,7 +137,7 @@ class Wire:
 
     async def _received(self, response: httpx.Response, stream: httpx.AsyncByteStream) -> bytes:
         fields = {name.lower(): value for name, value in response.headers.raw}
-        if response.status_code != _OK:
+        if response.status_code != OK:
             await _drain_small(fields.get(b"content-length", b""), stream)
             after_s = retry_after_s(fields.get(b"retry-after"), self._wall())
             raise of_status(response.status_code, after_s, self._retried)
@@ -169,7 +168,7 @@ async def _drain_small(length: bytes, stream: httpx.AsyncByteStream) -> None:
 
 def _translated(error: httpx.HTTPError) -> CallFailure:
     if isinstance(error.__cause__, GatewayError) and error.__cause__.proxy_error == "http_protocol_error":
-        return invalid("the reply is not HTTP")
+        return CallFailure("iam_invalid_response", "the reply is not HTTP", apart=Apart.SINGLY)
     for kind, code, retryable, apart in _FAILURES:
         if isinstance(error, kind):
             return CallFailure(code, cause_of(error), retryable=retryable, apart=apart)

@@ -24,7 +24,8 @@ class InstrumentKind(enum.StrEnum):
 class Instrument:
     """One metric. `unit` as in UCUM (`{request}` is a count of requests). `bounds`: upper bounds of the buckets.
 
-    `least`: of several workers the least value counts, not the sum.
+    `least`: of several workers the least value counts, not the sum. `text_name`: the name in Prometheus text where
+    that has a convention of its own, without the `_total` of counters.
     """
 
     name: str
@@ -34,10 +35,13 @@ class Instrument:
     labels: tuple[str, ...] = ()
     bounds: tuple[float, ...] = ()
     least: bool = False
+    text_name: str = ""
 
 
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 """What the semantic conventions advise for HTTP durations."""
+_SHORT: Final = (0.00025, 0.0005, 0.001, 0.0025, *_SECONDS)
+"""For what is often decided from memory."""
 _SIZES: Final = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0)
 
 _COUNTER, _GAUGE, _HISTOGRAM = InstrumentKind.COUNTER, InstrumentKind.GAUGE, InstrumentKind.HISTOGRAM
@@ -55,7 +59,14 @@ CALL_DURATION: Final = Instrument(
     _HISTOGRAM,
     "s",
     "Duration of single attempts at an upstream, and of calls to IAM (upstream `iam`).",
-    ("http.request.method", "upstream", "http.response.status_code", "error.type"),
+    (
+        "http.request.method",
+        "upstream",
+        "http.response.status_code",
+        "error.type",
+        "server.address",
+        "server.port",
+    ),
     _SECONDS,
 )
 DECISIONS: Final = Instrument(
@@ -70,8 +81,8 @@ DECISION_DURATION: Final = Instrument(
     _HISTOGRAM,
     "s",
     "Time in which a request waited for its decision.",
-    (),
-    _SECONDS,
+    ("route", "outcome"),
+    _SHORT,
 )
 BATCH_SIZE: Final = Instrument(
     "gateway.iam.batch.size",
@@ -151,6 +162,91 @@ CONFIG: Final = Instrument(
     "The configuration that serves, by its hash: the number of workers that serve it.",
     ("hash",),
 )
+BUILD: Final = Instrument(
+    "gateway.build.info",
+    _GAUGE,
+    "",
+    "1, with the version of the gateway and of Python.",
+    ("version", "python"),
+    least=True,
+)
+ACTIVE_REQUESTS: Final = Instrument(
+    "gateway.requests.active",
+    _GAUGE,
+    "{request}",
+    "Requests that are not over, streams among them.",
+)
+STREAMS: Final = Instrument(
+    "gateway.streams.open",
+    _GAUGE,
+    "{stream}",
+    "WebSockets and event streams that are open.",
+)
+CONNECTIONS: Final = Instrument(
+    "gateway.connections.open",
+    _GAUGE,
+    "{connection}",
+    "Connections of callers that are open, by listener.",
+    ("listener",),
+)
+CLIENT_CONNECTIONS: Final = Instrument(
+    "http.client.open_connections",
+    _GAUGE,
+    "{connection}",
+    "Connections to upstreams: `active` ones carry a request, `idle` ones wait for the next.",
+    ("upstream", "server.address", "server.port", "http.connection.state"),
+)
+CLIENT_CONNECTIONS_LIMIT: Final = Instrument(
+    "gateway.upstream.connections.limit",
+    _GAUGE,
+    "{connection}",
+    "How many connections there may be to an origin (`max_connections`), streams apart.",
+    ("upstream", "server.address", "server.port"),
+)
+CLIENT_PENDING: Final = Instrument(
+    "gateway.upstream.pending",
+    _GAUGE,
+    "{request}",
+    "Requests that wait for a connection to an upstream.",
+    ("upstream", "server.address", "server.port"),
+)
+CPU_TIME: Final = Instrument(
+    "process.cpu.time",
+    _COUNTER,
+    "s",
+    "Time in which the CPU worked for the process.",
+    text_name="process_cpu_seconds",
+)
+MEMORY: Final = Instrument(
+    "process.memory.usage",
+    _GAUGE,
+    "By",
+    "Memory of the process that is in RAM.",
+    text_name="process_resident_memory_bytes",
+)
+OPEN_FILES: Final = Instrument(
+    "process.open_file_descriptor.count",
+    _GAUGE,
+    "{file_descriptor}",
+    "Files and sockets that the process has open.",
+    text_name="process_open_fds",
+)
+MOST_FILES: Final = Instrument(
+    "process.open_file_descriptor.limit",
+    _GAUGE,
+    "{file_descriptor}",
+    "How many files and sockets the process may have open; of several workers the least.",
+    least=True,
+    text_name="process_max_fds",
+)
+STARTED: Final = Instrument(
+    "process.start.time",
+    _GAUGE,
+    "s",
+    "When the process began, in Unix time; of several workers the first.",
+    least=True,
+    text_name="process_start_time_seconds",
+)
 DROPPED: Final = Instrument(
     "gateway.telemetry.dropped",
     _COUNTER,
@@ -175,5 +271,17 @@ INSTRUMENTS: Final = (
     CONNECTIONS_REFUSED,
     RELOADED,
     CONFIG,
+    BUILD,
+    ACTIVE_REQUESTS,
+    STREAMS,
+    CONNECTIONS,
+    CLIENT_CONNECTIONS,
+    CLIENT_CONNECTIONS_LIMIT,
+    CLIENT_PENDING,
+    CPU_TIME,
+    MEMORY,
+    OPEN_FILES,
+    MOST_FILES,
+    STARTED,
     DROPPED,
 )

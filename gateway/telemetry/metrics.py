@@ -7,7 +7,7 @@ from typing import Final
 
 from gateway.model.record import AccessRecord
 from gateway.telemetry import instruments
-from gateway.telemetry.observer import Observer, Span
+from gateway.telemetry.observer import NO_SERVER, Observer, Server, Span
 from gateway.telemetry.store import Store
 
 KNOWN_METHODS: Final = frozenset(
@@ -63,25 +63,38 @@ class MetricsObserver(Observer):
     def decided(self, route: str, outcome: str, code: str, source: str, duration_s: float) -> None:
         """See Observer."""
         self._decisions.add((route, outcome, code))
-        self._decision_times.record((), duration_s)
+        self._decision_times.record((route, outcome), duration_s)
 
     def cache(self, result: str) -> None:
         """See Observer."""
         self._cache.add((result,))
 
-    def iam_call_ended(self, span: Span, size: int, code: str, duration_s: float) -> None:
+    def iam_call_ended(
+        self, span: Span, size: int, code: str, duration_s: float, status: int = 0, server: Server = NO_SERVER
+    ) -> None:
         """See Observer."""
         self._batch_sizes.record((), size)
-        self._calls.record(("POST", "iam", "", code), duration_s)
+        labels = ("POST", "iam", _STATUSES[status] if status else "", code, server.address, server.port)
+        self._calls.record(labels, duration_s)
 
     def iam_queue(self, waiting: int) -> None:
         """See Observer."""
         self._queue.set((), waiting)
 
-    def attempt_ended(self, span: Span, upstream: str, method: str, status: int, code: str, duration_s: float) -> None:
+    def attempt_ended(
+        self,
+        span: Span,
+        upstream: str,
+        method: str,
+        status: int,
+        code: str,
+        duration_s: float,
+        server: Server = NO_SERVER,
+    ) -> None:
         """See Observer."""
         known = method if method in KNOWN_METHODS else "_OTHER"
-        self._calls.record((known, upstream, _STATUSES[status] if status else "", code), duration_s)
+        labels = (known, upstream, _STATUSES[status] if status else "", code, server.address, server.port)
+        self._calls.record(labels, duration_s)
 
     def retry(self, target: str, attempt: int, attempts: int, code: str) -> None:
         """See Observer."""

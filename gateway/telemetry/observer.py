@@ -7,11 +7,23 @@ only (route ids, upstream and breaker names, codes of the table). Tokens and raw
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from gateway.model.record import AccessRecord
     from gateway.model.request import Request
+
+
+class Server(NamedTuple):
+    """Who is asked, as spans and metrics call it: host name or address, port in digits, `scheme://host:port`."""
+
+    address: str
+    port: str
+    url: str
+
+
+NO_SERVER = Server("", "", "")
+"""Nobody was chosen yet."""
 
 
 class Span:
@@ -66,8 +78,13 @@ class Observer:
         """One call to IAM with `size` questions begins, on behalf of `links`. `operation`: its method and path."""
         return NO_SPAN
 
-    def iam_call_ended(self, span: Span, size: int, code: str, duration_s: float) -> None:
-        """It ended; `code` is empty for success (`gateway.iam.batch.size`, `http.client.request.duration`)."""
+    def iam_call_ended(
+        self, span: Span, size: int, code: str, duration_s: float, status: int = 0, server: Server = NO_SERVER
+    ) -> None:
+        """It ended; `code` is empty for success (`gateway.iam.batch.size`, `http.client.request.duration`).
+
+        `status`: of IAM's answer, 0 where there was none.
+        """
 
     def iam_queue(self, waiting: int) -> None:
         """How many questions wait for a call (`gateway.iam.queue`)."""
@@ -76,8 +93,17 @@ class Observer:
         """One attempt at an upstream begins: a CLIENT span."""
         return NO_SPAN
 
-    def attempt_ended(self, span: Span, upstream: str, method: str, status: int, code: str, duration_s: float) -> None:
-        """It ended, with a status or with a code."""
+    def attempt_ended(
+        self,
+        span: Span,
+        upstream: str,
+        method: str,
+        status: int,
+        code: str,
+        duration_s: float,
+        server: Server = NO_SERVER,
+    ) -> None:
+        """It ended, with a status or with a code. `server`: the origin that was asked."""
 
     def retry(self, target: str, attempt: int, attempts: int, code: str) -> None:
         """Attempt number `attempt` of `attempts` begins because the one before failed with `code`."""

@@ -24,7 +24,7 @@ _OPEN_METRICS: Final = "application/openmetrics-text"
 
 def prometheus_name(instrument: Instrument) -> str:
     """The name in Prometheus text, for counters without the `_total` that its samples have."""
-    return instrument.name.replace(".", "_") + _SUFFIXES.get(instrument.unit, "")
+    return instrument.text_name or instrument.name.replace(".", "_") + _SUFFIXES.get(instrument.unit, "")
 
 
 def exposition(snapshot: Snapshot, accept: str) -> tuple[bytes, str]:

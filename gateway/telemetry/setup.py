@@ -13,11 +13,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import IO, Any, Final
 
 from gateway.errors import GatewayError
 from gateway.model.record import AccessRecord
 from gateway.model.settings import ServerSettings
+from gateway.telemetry import process
 from gateway.telemetry.access_log import AccessLog, json_line, json_summary, text_line, text_summary
 from gateway.telemetry.diagnostics import TEXT, Diagnostics, formatter, install
 from gateway.telemetry.fanout import Fanout
@@ -28,7 +30,7 @@ from gateway.telemetry.otlp.choice import Choice, choose
 from gateway.telemetry.propagation import PropagatingObserver, path_of
 from gateway.telemetry.sampling import sampler_of
 from gateway.telemetry.spans import SpansObserver
-from gateway.telemetry.store import Snapshot, Store, merge
+from gateway.telemetry.store import Readings, Snapshot, Store, merge
 from gateway.telemetry.trace_context import new_span, new_trace
 from gateway.telemetry.writer import LineWriter
 
@@ -62,6 +64,10 @@ class Telemetry:
     def exposition(self, accept: str = "") -> tuple[bytes, str]:
         """All metrics and their media type, by what an `Accept` field asks for."""
         return exposition([self._store.snapshot()], accept)
+
+    def read(self, source: Callable[[], Readings]) -> None:
+        """Show what `source` tells with the metrics. It is called in any thread, and must not raise."""
+        self._store.read(source)
 
     def snapshot(self) -> Snapshot:
         """The values of this worker, as JSON data for another one."""
@@ -118,6 +124,7 @@ def build_observer(
     observers = [spans, Diagnostics(), requests, *also]
     if choice.collect:
         observers.append(MetricsObserver(store))
+        store.read(process.readings)
 
     def close_lines() -> None:
         requests.close()
@@ -163,7 +170,13 @@ def _counter_of_drops(store: Store) -> Callable[[str], Callable[[int], None]]:
     values = store.values(DROPPED)
     for signal in SIGNALS:  # a counter that begins at one hides its first event from `increase`
         values.add((signal,), 0)
-    return lambda signal: lambda count: values.add((signal,), count)
+    lock = threading.Lock()  # spans are dropped by the event loop and by the exporter's thread
+
+    def drop(signal: str, count: int) -> None:
+        with lock:
+            values.add((signal,), count)
+
+    return lambda signal: partial(drop, signal)
 
 
 def _exporting(

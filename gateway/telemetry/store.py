@@ -24,6 +24,9 @@ An exemplar is `[bucket, value, trace id, span id, Unix time]`: one measured val
 """
 
 
+Readings = Iterable[tuple[Instrument, Labels, float]]
+"""What is not counted but looked at when somebody asks."""
+
 Exemplar = tuple[float, str, str, float]
 """Value, trace id, span id, Unix time."""
 
@@ -95,6 +98,7 @@ class Store:
         self.started_s = time.time()
         self._values: dict[str, Values] = {}
         self._distributions: dict[str, Distribution] = {}
+        self._sources: list[Callable[[], Readings]] = []
         for instrument in INSTRUMENTS:
             if instrument.kind is InstrumentKind.HISTOGRAM:
                 self._distributions[instrument.name] = Distribution(instrument.bounds)
@@ -109,6 +113,10 @@ class Store:
         """Where a histogram is written."""
         return self._distributions[instrument.name]
 
+    def read(self, source: Callable[[], Readings]) -> None:
+        """Have `source` tell its values with every snapshot. It is called in any thread."""
+        self._sources.append(source)
+
     def snapshot(self) -> Snapshot:
         """A copy of all values, as JSON data."""
         taken: Snapshot = {
@@ -117,6 +125,9 @@ class Store:
         }
         for name, kept in self._distributions.items():
             taken[name] = [[list(labels), cell.copy()] for labels, cell in list(kept.cells.items())]
+        for source in self._sources:
+            for instrument, labels, value in source():
+                taken[instrument.name].append([list(labels), value])
         return taken
 
 

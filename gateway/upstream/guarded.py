@@ -39,7 +39,7 @@ from gateway.resilience.budget import RetryBudget
 from gateway.resilience.deadline import Deadline
 from gateway.resilience.retry import backoff_s, retry_after_s
 from gateway.resilience.ticket import CircuitOpen, Ticket
-from gateway.telemetry.observer import Observer, Span
+from gateway.telemetry.observer import NO_SERVER, Observer, Span
 from gateway.upstream.answer import STREAMS, Answer, Judged, StreamTypes
 from gateway.upstream.auth import Credentials
 from gateway.upstream.call import Call, prepare_trial
@@ -293,7 +293,10 @@ class GuardedUpstream:
             code = failure.code
             return failure
         finally:
-            observer.attempt_ended(span, name, method, status, code, self._clock() - begun_s)
+            server = NO_SERVER if call.member is None else call.member.server
+            if span.sampled:
+                span.set("url.full", server.url + _path(call.outgoing.target))
+            observer.attempt_ended(span, name, method, status, code, self._clock() - begun_s, server)
 
     async def _send_with(self, auth: Credentials, call: Call, span: Span) -> Answer:
         """Send with our credentials, renewed once if they are refused, and with the attempt's trace context."""
@@ -372,6 +375,11 @@ def _refused(refusal: CircuitOpen) -> GatewayError:
         sent=False,
         reason=f"last failure: {refusal.cause_code}" if refusal.cause_code else "",
     )
+
+
+def _path(target: bytes) -> str:
+    """What a span may say of it: a query may hold secrets."""
+    return target.partition(b"?")[0].decode("latin-1")
 
 
 def _named(error: GatewayError, deadline: Deadline) -> GatewayError:

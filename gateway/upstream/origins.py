@@ -16,6 +16,7 @@ from gateway.model.route import Timeouts
 from gateway.model.settings import UpstreamSettings
 from gateway.resilience.deadline import Deadline
 from gateway.resilience.evidence import Blame, Evidence
+from gateway.telemetry.observer import Server
 from gateway.upstream.connect import Connector, Origin
 from gateway.upstream.outgoing import Outgoing
 from gateway.upstream.pool import Pool
@@ -33,8 +34,8 @@ class Member:
     """One origin of an upstream. Times are of the upstream's clock, monotonic seconds.
 
     `failures`: how often in a row it was set aside; `failed_s`: when anything failed here last. `setbacks` only
-    grows: who began before the last one tells nothing new. `ill`: set by whoever looks after the origins; nothing
-    here does.
+    grows: who began before the last one tells nothing new. `server`: its name for spans and metrics. `ill`: set by
+    whoever looks after the origins; nothing here does.
     """
 
     __slots__ = (
@@ -47,12 +48,14 @@ class Member:
         "failures",
         "ill",
         "pool",
+        "server",
         "setbacks",
     )
 
     def __init__(self, origin: Origin, connector: Connector, settings: UpstreamSettings) -> None:
         self.connector = connector
         self.pool = _pool(origin, connector, settings, settings.max_connections, settings.max_pending)
+        self.server = Server(origin.address.host, str(origin.address.port), str(origin))
         self.evidence = Evidence()
         self.failures = 0
         self.failed_s = 0.0

@@ -114,6 +114,11 @@ class Pool:
         return len(self._streams)
 
     @property
+    def limit(self) -> int:
+        """How many connections there may be, streams apart."""
+        return self._max_connections
+
+    @property
     def load(self) -> int:
         """Requests that have or wait for a connection: what balancing compares."""
         return len(self._open) - len(self._idle) + len(self._streams) + len(self._dialing) + self._queue.count

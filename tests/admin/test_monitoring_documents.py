@@ -26,10 +26,10 @@ DASHBOARD = json.loads((DOCS / "grafana" / "dashboard.json").read_text())
 ALERTS = yaml.safe_load((DOCS / "prometheus" / "alerts.yaml").read_text())
 ALERT_TESTS = yaml.safe_load((DOCS / "prometheus" / "alerts.test.yaml").read_text())
 COLLECTOR = yaml.safe_load((DOCS / "otel-collector.yaml").read_text())
-OURS = re.compile(r"\b((?:gateway|http)_[a-z_]+)(?:\{([^}]*)\})?")
+OURS = re.compile(r"\b((?:gateway|http|process)_[a-z_]+)(?:\{([^}]*)\})?")
 LABEL = re.compile(r"([a-z_]+)\s*(?:=~|!~|!=|=)")
 GROUPED = re.compile(r"\bby \(([^)]*)\)")
-OF_PROMETHEUS = {"job", "le"}
+OF_PROMETHEUS = {"job", "instance", "le"}
 WITHIN_S = 60.0
 
 

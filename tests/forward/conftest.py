@@ -250,7 +250,7 @@ class Spy(Observer):
     def degraded(self, route: str, mode: str) -> None:
         self.modes.append((route, mode))
 
-    def attempt_ended(self, span: Any, upstream: str, method: str, status: int, code: str, duration_s: float) -> None:
+    def attempt_ended(self, span: Any, upstream: str, method: str, status: int, code: str, *_: object) -> None:
         self.attempts.append((status, code))
 
 

@@ -39,7 +39,7 @@ class Memory(Observer):
         self.links = list(links)
         return NO_SPAN
 
-    def iam_call_ended(self, span, size, code, duration_s):
+    def iam_call_ended(self, span, size, code, duration_s, status, server):
         self.calls.append((size, code))
 
     def iam_queue(self, waiting):

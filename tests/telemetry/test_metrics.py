@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import platform
 import re
+import subprocess
+import sys
+import time
+from ast import literal_eval
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.telemetry import prometheus
-from gateway.telemetry.instruments import INSTRUMENTS, InstrumentKind
+from gateway import __version__
+from gateway.telemetry import process, prometheus
+from gateway.telemetry.instruments import ACTIVE_REQUESTS, INSTRUMENTS, STARTED, InstrumentKind
 from gateway.telemetry.metrics import MetricsObserver
-from gateway.telemetry.observer import NO_SPAN
+from gateway.telemetry.observer import NO_SPAN, Server
 from gateway.telemetry.store import Store, merge
 from tests.telemetry.conftest import record
 
@@ -96,12 +102,17 @@ def test_decisions_keep_denials_and_unknowns_apart(store, observer):
     assert value(store, name, route="inventory", outcome="allow") == 1
     assert value(store, name, route="inventory", outcome="deny", code="iam_denied") == 1
     assert value(store, name, route="inventory", outcome="unknown", code="iam_timeout") == 1
-    assert value(store, "gateway_authz_duration_seconds_count") == 3
+    name = "gateway_authz_duration_seconds_count"
+    assert value(store, name, route="inventory", outcome="allow") == 1
+    assert value(store, name, route="inventory", outcome="unknown") == 1
+    quick = {"route": "inventory", "outcome": "allow", "le": "0.00025"}
+    assert value(store, "gateway_authz_duration_seconds_bucket", **quick) == 0
 
 
 def test_calls_to_iam_are_counted_with_their_size(store, observer):
     observer.iam_call_ended(NO_SPAN, 3, "", 0.002)
     observer.iam_call_ended(NO_SPAN, 50, "iam_timeout", 2)
+    observer.iam_call_ended(NO_SPAN, 0, "iam_error", 0.1, 503, Server("iam.test", "8443", "https://iam.test:8443"))
     observer.iam_queue(7)
     observer.cache("hit")
     assert value(store, "gateway_iam_batch_size_sum") == 53
@@ -109,6 +120,8 @@ def test_calls_to_iam_are_counted_with_their_size(store, observer):
     assert value(store, "gateway_authz_cache_total", result="hit") == 1
     name = "http_client_request_duration_seconds_count"
     assert value(store, name, http_request_method="POST", upstream="iam", error_type="iam_timeout") == 1
+    asked = {"http_request_method": "POST", "upstream": "iam", "server_address": "iam.test", "server_port": "8443"}
+    assert value(store, name, **asked, http_response_status_code="503", error_type="iam_error") == 1
 
 
 def test_attempts_are_counted_by_upstream(store, observer):
@@ -155,8 +168,8 @@ def test_workers_add_up():
     merged = prometheus.text(merge(sent)).decode()
     assert 'gateway_authz_decisions_total{code="",outcome="allow",route="inventory"} 3.0' in merged
     assert 'gateway_authz_decisions_total{code="iam_denied",outcome="deny",route="only-here"} 1.0' in merged
-    assert "gateway_authz_duration_seconds_count 4.0" in merged
-    assert 'gateway_authz_duration_seconds_bucket{le="0.025"} 3.0' in merged
+    assert 'gateway_authz_duration_seconds_count{outcome="allow",route="inventory"} 3.0' in merged
+    assert 'gateway_authz_duration_seconds_bucket{le="0.025",outcome="allow",route="inventory"} 3.0' in merged
     assert 'gateway_circuit_state{kind="iam",name="iam",state="closed"} 3.0' in merged
 
 
@@ -166,7 +179,7 @@ def test_every_metric_is_shown_before_anything_happened(store):
 
 
 def _rows() -> dict[str, list[str]]:
-    rows = re.findall(r"^\| `([a-z.]+)` \| `([a-z_]+)` \| (\w+) \| ([^|]*) \|", DOCUMENT.read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| `([a-z._]+)` \| `([a-z_]+)` \| (\w+) \| ([^|]*) \|", DOCUMENT.read_text(), re.MULTILINE)
     return {name: [shown, kind, labels] for name, shown, kind, labels in rows}
 
 
@@ -202,3 +215,27 @@ def test_of_several_workers_one_that_was_refused_is_enough(store, observer):
     both = merge([store.snapshot(), other.snapshot()])
     assert both["gateway.config.last.reload.successful"] == [[[], 0]]
     assert both["gateway.config.info"] == [[["a"], 2]]
+
+
+def test_the_process_is_described_as_prometheus_clients_do(store):
+    store.read(process.readings)
+    assert value(store, "gateway_build_info", version=__version__, python=platform.python_version()) == 1
+    assert value(store, "process_cpu_seconds_total") > 0
+    assert value(store, "process_resident_memory_bytes") > 1_000_000
+    assert 0 < value(store, "process_open_fds") <= value(store, "process_max_fds")
+
+
+def test_the_start_of_a_process_is_in_unix_time():
+    before_s = time.time()
+    code = "from gateway.telemetry import process; print({i.name: v for i, _, v in process.readings()})"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)  # noqa: S603
+    assert before_s - 1 <= literal_eval(told.stdout)[STARTED.name] <= time.time() + 1
+
+
+def test_what_is_read_adds_up_over_workers(store):
+    other = Store()
+    for each, requests in ((store, 2), (other, 3)):
+        each.read(lambda requests=requests: [(ACTIVE_REQUESTS, (), requests), (STARTED, (), 100.0 + requests)])
+    merged = merge([store.snapshot(), other.snapshot()])
+    assert merged[ACTIVE_REQUESTS.name] == [[[], 5]]
+    assert merged[STARTED.name] == [[[], 102.0]]

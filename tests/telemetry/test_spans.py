@@ -9,7 +9,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanKind, StatusCode
 
-from gateway.telemetry.observer import NO_SPAN
+from gateway.telemetry.observer import NO_SPAN, Server
 from gateway.telemetry.otlp.traces import readable
 from gateway.telemetry.sampling import sampler_of
 from gateway.telemetry.spans import RecordedSpan, SpansObserver
@@ -91,6 +91,19 @@ def test_a_request_is_a_tree_of_four_spans(observer, exported):
     assert attempt.attributes["gateway.upstream"] == "inventory"
     assert server.attributes["http.route"] == "/inventory/*"
     assert server.attributes["http.response.status_code"] == 200
+
+
+def test_a_client_span_says_who_was_asked(observer, exported):
+    made, server = record(trace_id="", span_id=""), Server("shop.test", "8080", "http://shop.test:8080")
+    span = observer.request_started(request(), made)
+    attempt = observer.attempt_started(span, "shop", "GET", 1)
+    observer.attempt_ended(attempt, "shop", "GET", 200, "", 0.01, server)
+    call = observer.iam_call_started(1, [span])
+    observer.iam_call_ended(call, 1, "iam_error", 0.01, 503, Server("iam.test", "443", "https://iam.test:443"))
+    asked, iam = only(exported, "GET").attributes, only(exported, "POST /access/v1/evaluations").attributes
+    assert (asked["server.address"], asked["server.port"]) == ("shop.test", 8080)
+    assert (iam["server.address"], iam["server.port"], iam["http.response.status_code"]) == ("iam.test", 443, 503)
+    assert iam["url.full"] == "https://iam.test:443/access/v1/evaluations"
 
 
 def test_what_is_sent_on_names_the_span_that_sends(observer, exported):
