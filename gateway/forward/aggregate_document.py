@@ -2,7 +2,8 @@
 
 Rules: the path's parameters come first, then who was asked and who answered; a system whose policy said no is not
 asked, stands in `systems_denied` and takes nothing from the answer's being complete; a system that failed does.
-`*_found` is false wherever nothing was found, for whatever reason. Systems are always in the route's order.
+`*_found` is None where a system did not answer, since False would say that it did. Systems are always in the route's
+order.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class AggregateDocument:
 
     def __init__(self, action: AggregateAction) -> None:
         self._action = action
+        self._unknown = False if action.unknown_as_false else None
         self._found_fields = [(part.name, part.found_field) for part in action.parts if part.found_field]
         self._comparer = Comparer(action.compare, [part.name for part in action.parts])
         self._required = [part.name for part in action.parts if part.required]
@@ -70,7 +72,8 @@ class AggregateDocument:
         if stale:
             document["systems_stale"] = stale
         document["failures"] = {name: failure.document for name, failure in failures.items()}
-        document.update({field: name in found for name, field in self._found_fields})
+        knows = {answer.name: answer.found for answer in said.answers if answer.failure is None}
+        document.update({field: knows.get(name, self._unknown) for name, field in self._found_fields})
         document["complete"] = not failures
         document["discrepancy_count"] = len(discrepancies)
         document["discrepancies"] = discrepancies

@@ -223,12 +223,16 @@ class Bulk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AggregateAction:
-    """Ask several systems and answer with what they said. `require` is the least number of answers."""
+    """Ask several systems and answer with what they said. `require` is the least number of answers.
+
+    `unknown_as_false`: a `found_field` says False, not None, of a system that did not answer.
+    """
 
     parts: tuple[Part, ...]
     require: int = 1
     compare: tuple[Comparison, ...] = ()
     include_data: bool = False
+    unknown_as_false: bool = False
     bulk: Bulk | None = None
     echo: tuple[str, ...] = ()
     """Path parameters shown at the top of the answer, e.g. `("email",)`."""

@@ -104,7 +104,7 @@ async def test_an_open_circuit_is_a_failed_system_as_the_contract_shows_it(world
             "systems_available": ["ActiveDirectory", "Entra"],
             "systems_failed": ["Workday"],
             "failures": {"Workday": {"code": "upstream_circuit_open"}},
-            "workday_found": False,
+            "workday_found": None,
             "ad_found": True,
             "entra_found": True,
             "complete": False,
@@ -288,7 +288,7 @@ async def test_found_at_says_where_what_was_asked_for_stands(kit, tmp_path, body
         await fill(world)
         world.systems["ad"].answer = answering(body)
         shown = (await world.call(JOHN)).json
-        assert shown["ad_found"] is bool(found)
+        assert shown["ad_found"] is found
         assert ("ActiveDirectory" in shown["data"]) is bool(found)
         failure = {"ActiveDirectory": {"code": "upstream_protocol_error"}}
         assert shown["failures"] == (failure if found is None else {})
@@ -378,7 +378,7 @@ class TestAuthorization:
         assert world.systems["ad"].seen == []
         assert shown["systems_denied"] == ["ActiveDirectory"]
         assert shown["systems_checked"] == shown["systems_available"] == ["Workday", "Entra"]
-        assert (shown["ad_found"], shown["complete"], shown["failures"]) == (False, True, {})
+        assert (shown["ad_found"], shown["complete"], shown["failures"]) == (None, True, {})
         assert caller.values(b"x-gateway-degraded") == []
 
     async def test_iams_failure_is_the_routes_failure(self, world, kit):
@@ -459,3 +459,20 @@ async def test_a_caller_who_leaves_ends_what_the_systems_do(world, kit):
     with pytest.raises(asyncio.CancelledError):
         await asking
     assert all(world.breakers[f"user-audit.{part}"].state == "closed" for part in ("Workday", "Entra"))
+
+
+NOT_ASKED = ("found_field: ad_found", 'found_field: ad_found, authorize: ["read system:ad"]')
+AS_FALSE = ("require: 1", "require: 1\n      unknown_as_false: true")
+
+
+@pytest.mark.parametrize(("changes", "unknown"), [([NOT_ASKED], None), ([NOT_ASKED, AS_FALSE], False)])
+async def test_found_is_unknown_of_a_system_that_could_not_be_asked(kit, tmp_path, changes, unknown):
+    """It failed, was denied, or IAM could not say whether it may be asked; a system that has nothing says false."""
+    async with changed(kit, tmp_path, *changes) as world:
+        await fill(world)
+        world.systems["workday"].answer = answering(b"", 500)
+        world.systems["entra"].answer = answering(b"", 404)
+        for not_asked in (kit.DENIED, kit.fault("iam_rejected", isolated=True)):
+            world.iam.answers = {"read system:ad": not_asked}
+            shown = (await world.call(JOHN)).json
+            assert [shown[f"{name}_found"] for name in NAMES] == [unknown, unknown, False]

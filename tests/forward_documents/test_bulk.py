@@ -211,3 +211,12 @@ async def test_a_token_that_iam_does_not_know_is_401_for_the_whole_request(world
     world.iam.answers = {"audit user:b": kit.Decision(kit.DENIED.outcome, unauthenticated=True)}
     assert (await world.refused("/audit/users", "POST", {"emails": ["a", "b"]})).code == "unauthenticated"
     assert world.systems["ad"].seen == []
+
+
+@pytest.mark.parametrize(("key", "unknown"), [("", None), ("unknown_as_false: true\n      ", False)])
+async def test_found_is_unknown_in_bulk_too(kit, tmp_path, monkeypatch, key, unknown):
+    monkeypatch.setattr(f"{__name__}.ROUTES", ROUTES.replace("systems:", f"{key}systems:"))
+    async with world_of(kit, tmp_path) as world:
+        world.systems["ad"].answer = lambda target, _: ({"a": 500, "b": 404}.get(target[-1], 200), {})
+        results = (await post(world, ["a", "b", "c"])).json["results"]
+        assert [result["ad_found"] for result in results] == [unknown, False, True]

@@ -80,6 +80,7 @@ def compile_aggregate(
         require=len(require) if require else _least(section, keys, names, world),
         compare=tuple(_comparison(section, i, each, names, world) for i, each in enumerate(keys.compare)),
         include_data=keys.include is not None,
+        unknown_as_false=keys.unknown_as_false,
         bulk=None if keys.bulk is None else _bulk(section, keys.bulk, segments, world),
         echo=echo,
     )

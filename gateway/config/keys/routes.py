@@ -47,7 +47,10 @@ class PartKeys(CallKeys):
     path: Text = required("Path and query; placeholders are filled in, percent-encoded.")
     method: Annotated[Literal["GET", "POST"], Word] = key("GET", "GET, or POST with `json`.")
     json_: Json = Field(default=None, alias="json", description="The body of a POST; placeholders are filled in.")
-    found_field: Maybe[Text] = optional("The name of the answer's true-or-false member that says whether it was found.")
+    found_field: Maybe[Text] = optional(
+        "The name of the answer's member that says whether it was found: true, false, or null where the system could "
+        "not be asked."
+    )
     found_at: Maybe[Text] = optional(
         "For systems that answer 200 also when they found nothing (GraphQL, searches): the JSON pointer (RFC 6901) of "
         "what was asked for. Null, false, an empty list or mapping there is not found. When left out: a 2xx is found."
@@ -89,6 +92,11 @@ class AggregateKeys(Keys):
     )
     require: Require = key(1, "How many must answer, or a list of those that must; otherwise 503.")
     compare: list[CompareKeys] = listing("Fields compared between the systems.")
+    unknown_as_false: Flag = key(
+        False,
+        "Say false in the `found_field` of a system that failed or was not asked. When left out it is null: nobody "
+        "knows whether it is there.",
+    )
     include: Maybe[Annotated[Literal["data"], Word]] = optional("`data` adds the systems' bodies to the answer.")
     bulk: Maybe[BulkKeys] = optional("Many items in one request.")
 
