@@ -55,6 +55,12 @@ class PreparedCheck:
         """The check for one request. `value` raises `bad_request` for what is not exactly one usable value."""
         return self.static or self._filled({placeholder: value(placeholder) for placeholder in self.placeholders})
 
+    def shown(self, value: Value) -> Check:
+        """The check filled in for people and records: `value` may give other texts than IAM was asked about."""
+        template = self._template
+        context = None if template.context is None else fill_tree(template.context, value)
+        return Check(fill_tree(template.action, value), fill_tree(template.resource, value), context, "")
+
     def _filled(self, values: Mapping[Placeholder, str]) -> Check:
         template, value = self._template, values.__getitem__
         for text in self._composite:

@@ -23,6 +23,7 @@ from gateway.app.shared import Parts
 from gateway.app.slices import Steps, at_once, each, one_by_one
 from gateway.authorize import Authorizer, DecisionCache, plans_by_route, questions_at_a_time
 from gateway.authorize.snapshot import Snapshot
+from gateway.evidence.log import DecisionLog
 from gateway.forward.copies import Copies
 from gateway.forward.health import SystemsHealth
 from gateway.forward.streams import Streams
@@ -81,6 +82,7 @@ class Composition:
     streams: Streams
     health: SystemsHealth
     snapshot: Snapshot | None
+    decision_log: DecisionLog | None
 
 
 def compose(configuration: Configuration, observer: Observer, parts: Parts) -> Composition:
@@ -108,11 +110,13 @@ class _Composer:
         upstreams = {name: self._upstream(settings) for name, settings in configuration.upstreams.items()}
         iam = self._iam()
         cache = self._cache()
+        log = self._decision_log()
         plans = yield partial(plans_by_route, configuration.routes)
         authorizer = Authorizer(
             iam,
             configuration.routes,
             plans=plans,
+            witness=log,
             local=self._local(iam),
             cache=cache,
             observer=self._observer,
@@ -132,6 +136,7 @@ class _Composer:
             health=health,
             observer=self._observer,
             rules=HeaderRules(server, _identity_field(configuration.identity)),
+            witness=log,
         )
 
         def service(route: Route) -> Service:
@@ -161,6 +166,7 @@ class _Composer:
             streams,
             health,
             self._snapshot(cache),
+            log,
         )
 
     def breaker(self, name: str, kind: str, policy: BreakerPolicy, addresses: Iterable[str]) -> Breaker:
@@ -265,6 +271,14 @@ class _Composer:
         snapshot = self._parts.take("snapshot", settings, lambda: Snapshot(settings), lambda kept: kept.aclose)
         self._parts.when_settled(lambda: snapshot.serve(cache, base, decider.urls))
         return snapshot
+
+    def _decision_log(self) -> DecisionLog | None:
+        settings = self._configuration.server.decision_log
+        if settings is None:
+            return None
+        return self._parts.take(
+            "decision log", settings, lambda: DecisionLog(settings, self._observer), lambda log: log.aclose
+        )
 
     def _identifier(self) -> Identifier:
         """Judges tokens anew after every change; keys and verified signatures stay with the verifiers."""

@@ -53,6 +53,7 @@ from gateway.upstream.answer import STREAMS, StreamTypes
 from gateway.upstream.auth import Credentials, build_credentials
 from gateway.upstream.guarded import Caller, GuardedUpstream
 from gateway.upstream.websocket import WebSocketDialer
+from gateway.witness import Witness
 
 UPSTREAM = "upstream"
 
@@ -84,6 +85,7 @@ class Endpoints:
     health: SystemsHealth
     observer: Observer
     rules: HeaderRules
+    witness: Witness | None = None
 
     def of(self, route: Route) -> Endpoint | None:
         """The endpoint of one route; None where another proxy forwards."""
@@ -93,7 +95,9 @@ class Endpoints:
             case NavigationAction() as action:
                 return self._navigation(route, action)
             case PermissionsAction():
-                return PermissionsEndpoint(route, decide=self.authorizer.decide, observer=self.observer)
+                return PermissionsEndpoint(
+                    route, decide=self.authorizer.decide, observer=self.observer, witness=self.witness
+                )
             case DecideAction():
                 return None
             case HealthAction():
@@ -179,6 +183,7 @@ class Endpoints:
             rules=self.rules,
             last_good=self._last_good(route.id, action.upstream, route.on_upstream_failure.get("GET")),
             observer=self.observer,
+            witness=self.witness,
         )
 
     def _aggregate(self, route: Route, action: AggregateAction) -> Endpoint:

@@ -144,6 +144,8 @@ class Gateway:
             detail = "; ".join(problems) or self.composition.configuration.hash
             self._telemetry.observer.config_reload(result, detail)
             self._tell(result, by, problems)
+            if self.composition.decision_log is not None:
+                self.composition.decision_log.reopen()
             await self.when_reloaded(self.composition.configuration.server)
             return not problems, problems
 

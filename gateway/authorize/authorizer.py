@@ -20,6 +20,7 @@ from gateway.authorize.combine import combine
 from gateway.authorize.degrade import StandIns
 from gateway.authorize.judge import Case, Judge, Refusal, refused
 from gateway.authorize.plan import ITEM_METHOD, Plan, Plans, plans_by_route
+from gateway.authorize.testimony import tell, tell_recheck, tell_unasked
 from gateway.errors import GatewayError
 from gateway.iam.decision_point import DecisionPoint
 from gateway.model.permit import Fallback, Permit
@@ -30,6 +31,7 @@ from gateway.model.route import AccessKind, IamFailureMode, Route
 from gateway.model.subject import Subject
 from gateway.resilience.deadline import Deadline
 from gateway.telemetry.observer import NO_SPAN, Observer, Span
+from gateway.witness import Witness
 
 
 class Asking(NamedTuple):
@@ -44,6 +46,7 @@ class Asking(NamedTuple):
 class Authorizer:
     """Decides for the routes of one configuration. `cache` may outlive it. `plans`: where they were made before.
 
+    `witness` is told of every decision.
     `at_a_time`: how many questions of one request wait for IAM at once; a multiple of the batch size, and no more than
     one subject may have waiting, or a long list would be its own overload.
     """
@@ -59,6 +62,7 @@ class Authorizer:
         clock: Callable[[], float] = time.monotonic,
         at_a_time: int = 500,
         plans: Plans | None = None,
+        witness: Witness | None = None,
     ) -> None:
         self.cache = cache
         self._iam = iam
@@ -67,6 +71,7 @@ class Authorizer:
         self._judge = Judge(StandIns(cache, local, observer))
         self._plans, self._item_plans = plans or plans_by_route(routes)
         self._at_a_time = at_a_time
+        self._witness = witness
         if local is None and any(_degrades_to_local(plan) for plans in self._plans.values() for plan in plans.values()):
             raise ValueError("a route degrades to the embedded policies, but there are none")
 
@@ -85,13 +90,17 @@ class Authorizer:
         """
         plan = self._plans[route.id][request.method]
         if not plan.checks:
-            return _unasked(plan, request, subject)
+            permit = _unasked(plan, request, subject)
+            if self._witness is not None:
+                tell_unasked(self._witness, permit, record.trace_id)
+            return permit
         if subject is None:
             raise GatewayError("internal_error", reason=f"route {route.id} was to be authorized without a subject")
         case = Case(request, plan, subject, plan.questions(request, subject))
         began_s = self._clock()
         own = self._observer.authorize_started(span)
         verdict: Permit | Fallback | Refusal | None = None
+        decisions: list[Decision] = []
         try:
             decisions = await self.decide(
                 case.questions,
@@ -107,6 +116,8 @@ class Authorizer:
             if verdict is None and deadline.remaining_s() <= 0:
                 verdict = Refusal(GatewayError("iam_timeout", reason="the deadline ended before the permit"), "unknown")
             write_down(verdict, route.id, self._clock() - began_s, record, own, self._observer)
+            if self._witness is not None and verdict is not None:
+                tell(self._witness, case, decisions, verdict, record.trace_id)
         if isinstance(verdict, Refusal):
             raise verdict.error
         return verdict
@@ -147,7 +158,7 @@ class Authorizer:
         began_s = self._clock()
         cases = [_item_case(plan, request, permit.subject) for request in requests]
         decisions = await self._decide_cases(cases, permit.request, deadline, span)
-        verdicts = [await self._item_verdict(case, decisions, deadline, span) for case in cases]
+        verdicts = [await self._item_verdict(case, decisions, deadline, span, record.trace_id) for case in cases]
         if any(isinstance(verdict, Refusal) and verdict.code == "unauthenticated" for verdict in verdicts):
             raise void_credentials()
         write_down_items(verdicts, plan.route.id, self._clock() - began_s, record, self._observer)
@@ -171,12 +182,13 @@ class Authorizer:
         )
         stale = plan.rule.mode is IamFailureMode.STALE
         max_stale_s = plan.rule.max_stale_s if stale else self.cache.max_stale_s
-        combined = combine(
-            [
-                self._known_permit(question, decision, max_stale_s)
-                for question, decision in zip(case.questions, decisions, strict=True)
-            ]
-        )
+        known = [
+            self._known_permit(question, decision, max_stale_s)
+            for question, decision in zip(case.questions, decisions, strict=True)
+        ]
+        combined = combine(known)
+        if self._witness is not None:
+            tell_recheck(self._witness, case, known, combined)
         if combined.outcome is not Outcome.ALLOW:
             raise refused(case, decisions, combined).error
 
@@ -230,11 +242,15 @@ class Authorizer:
         decisions: Mapping[tuple[str, str], Decision],
         deadline: Deadline,
         span: Span,
+        trace_id: str,
     ) -> Permit | Fallback | Refusal | GatewayError:
         if isinstance(case, GatewayError):
             return case
         found = [decisions[question.key] for question in case.questions]
-        return await self._judge.judge(case, found, deadline=deadline, span=span)
+        verdict = await self._judge.judge(case, found, deadline=deadline, span=span)
+        if self._witness is not None:
+            tell(self._witness, case, found, verdict, trace_id)
+        return verdict
 
     def _known_permit(self, question: Question, decision: Decision, max_stale_s: float) -> Decision:
         if decision.outcome is not Outcome.UNKNOWN:

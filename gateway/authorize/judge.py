@@ -77,9 +77,9 @@ class Judge:
         return _permit(case, whole, "", ()) if whole.outcome is Outcome.ALLOW else None
 
     async def judge(
-        self, case: Case, decisions: Sequence[Decision], *, deadline: Deadline, span: Span
+        self, case: Case, decisions: list[Decision], *, deadline: Deadline, span: Span
     ) -> Permit | Fallback | Refusal:
-        """The verdict on one case, given one decision for each of its questions."""
+        """The verdict on one case, given one decision for each of its questions; what stood in takes their place."""
         permit = self.permit(case, decisions)
         if permit is not None:
             return permit
@@ -97,7 +97,7 @@ class Judge:
     async def _without_iam(
         self,
         case: Case,
-        decisions: Sequence[Decision],
+        decisions: list[Decision],
         failing: Decision,
         *,
         deadline: Deadline,
@@ -112,10 +112,10 @@ class Judge:
         if rule.mode is IamFailureMode.FALLBACK and rule.response is not None:
             return Fallback(rule.response, fault.code)
         request_id = case.request.request_id
-        filled = await self._stand_ins.fill(
+        decisions[:] = await self._stand_ins.fill(
             rule, case.questions, decisions, deadline=deadline, request_id=request_id, span=span
         )
-        return _granted(case, filled, fault.code)
+        return _granted(case, decisions, fault.code)
 
 
 def _granted(case: Case, decisions: Sequence[Decision], code: str) -> Permit | Refusal:

@@ -85,3 +85,13 @@ def parse_share(text: str) -> float:
     if not share:
         raise ValueError("a share is more than 0%")
     return share
+
+
+def parse_some(text: str) -> float:
+    """`all`, `none`, or a share. Raises ValueError with what is wrong."""
+    if text in ("all", "none"):
+        return float(text == "all")
+    try:
+        return parse_share(text)
+    except ValueError as error:
+        raise ValueError(f"{error}; all and none are the words for everything and nothing") from None

@@ -42,6 +42,7 @@ from gateway.resilience.deadline import Deadline
 from gateway.telemetry.observer import Observer
 from gateway.template import RequestValues
 from gateway.upstream.outgoing import Outgoing
+from gateway.witness import Witness, of_items, see_items
 
 MAX_DOCUMENT: Final = 2 * 1024 * 1024
 _ITEMS_IN_A_TURN: Final = 200
@@ -99,6 +100,7 @@ class NavigationEndpoint:
         rules: HeaderRules,
         last_good: LastGood,
         observer: Observer,
+        witness: Witness | None = None,
     ) -> None:
         if not isinstance(route.action, NavigationAction):
             raise TypeError(f"route {route.id} is not a navigation")
@@ -112,6 +114,7 @@ class NavigationEndpoint:
         self._rules = rules
         self._last_good = last_good
         self._observer = observer
+        self._witness = witness
 
     async def __call__(self, permit: Permit, exchange: Exchange, deadline: Deadline) -> None:
         """Answer with the marked document."""
@@ -210,6 +213,11 @@ class NavigationEndpoint:
                 client=request.client,
             )
         refuse_void_credentials(decisions)
+        if self._witness is not None:
+            items = [place.value for place, question in zip(places, questions, strict=True) if question is not None]
+            checks = [self._check] * len(asked)
+            trace_id = exchange.record.trace_id
+            see_items(self._witness, of_items(permit, asked, decisions, trace_id, checks=checks, items=items))
         answers = iter(decisions)
         mark(
             places,

@@ -33,6 +33,7 @@ from gateway.model.question import Check, Decision, Outcome, Question
 from gateway.model.route import PermissionsAction, Route
 from gateway.resilience.deadline import Deadline
 from gateway.telemetry.observer import Observer
+from gateway.witness import Witness, of_items, see_items
 
 MAX_BODY: Final = 64 * 1024
 _SEMANTICS: Final = {
@@ -47,7 +48,7 @@ _UNKNOWN: Final = {"decision": False, "context": {"access": "unknown"}}
 class PermissionsEndpoint:
     """Serves one permissions route."""
 
-    def __init__(self, route: Route, *, decide: Decide, observer: Observer) -> None:
+    def __init__(self, route: Route, *, decide: Decide, observer: Observer, witness: Witness | None = None) -> None:
         if not isinstance(route.action, PermissionsAction):
             raise TypeError(f"route {route.id} is not about permissions")
         self._route = route
@@ -55,6 +56,7 @@ class PermissionsEndpoint:
         self._max_body = min(MAX_BODY, route.max_body or MAX_BODY)
         self._decide = decide
         self._observer = observer
+        self._witness = witness
 
     async def __call__(self, permit: Permit, exchange: Exchange, deadline: Deadline) -> None:
         """Answer every question of the body."""
@@ -73,6 +75,8 @@ class PermissionsEndpoint:
             client=request.client,
         )
         refuse_void_credentials(decisions)
+        if self._witness is not None:
+            see_items(self._witness, of_items(permit, questions, decisions, exchange.record.trace_id))
         deadline.stop()
         await self._respond(exchange, asked, decisions)
 

@@ -47,6 +47,20 @@ class ServerTls:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionLogSettings:
+    """Where decisions are written, and how much of them. `path` is absolute. `permits`: the share of permits, 0 to 1.
+
+    `subject`: plain | hash | none; `values`: plain | hash, of what checks have from headers and queries.
+    """
+
+    path: Path
+    permits: float = 1.0
+    subject: str = "plain"
+    values: str = "plain"
+    key: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSettings:
     """The public and admin listeners and the limits of everything (docs/configuration.md)."""
 
@@ -81,6 +95,7 @@ class ServerSettings:
     """json | text | off; None: text on a terminal, else json."""
     log: str | None = None
     """text | json, of the lines on stderr; None: text."""
+    decision_log: DecisionLogSettings | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

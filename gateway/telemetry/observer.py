@@ -129,5 +129,8 @@ class Observer:
     def config_serves(self, digest: str, problems: int) -> None:
         """The configuration of this hash serves; so many mistakes has the file that was refused since, 0 for none."""
 
+    def lines_dropped(self, signal: str, count: int) -> None:
+        """So many lines of this log were given up. May be told by another thread."""
+
     def bug(self, where: str, error: BaseException) -> None:
         """Something raised that should not have: log it in full."""

@@ -38,7 +38,7 @@ _log = logging.getLogger("gateway.telemetry")
 
 Closing = list[Callable[[], None]]
 
-SIGNALS: Final = ("logs", "traces", "metrics")
+SIGNALS: Final = ("logs", "traces", "metrics", "decisions")
 _FLUSH_S: Final = 5.0
 _LINES_FLUSH_S: Final = 2.0
 _LAST_WORDS_S: Final = 0.5

@@ -35,6 +35,7 @@ SECRETS = {
     "header": "s3cret-in-a-header",
     "fragment": "s3cret-in-a-bad-target",
     "IAM_TOKEN": "s3cret-for-iam",
+    "DECISIONS_KEY": "s3cret-for-hashes",
     "ADMIN_TOKEN": "s3cret-for-operators",
     "UPSTREAM_TOKEN": "s3cret-for-upstream",
     "UPSTREAM_PASSWORD": "s3cret-for-basic-upstream",
@@ -46,7 +47,8 @@ MODES = ("ok", "errors", "nonsense", "refusing", "hang", "ok")
 ROUTES = """
 version: 1
 server:
-  {listen: "127.0.0.1:{port}", admin: "127.0.0.1:{admin}", drain_timeout: 4s, admin_token: "${ADMIN_TOKEN}"}
+  {listen: "127.0.0.1:{port}", admin: "127.0.0.1:{admin}", drain_timeout: 4s, admin_token: "${ADMIN_TOKEN}",
+   decision_log: {path: decisions.jsonl, values: hash, key: "${DECISIONS_KEY}"}}
 iam:
   url: "IAM"
   token: "${IAM_TOKEN}"
@@ -117,7 +119,8 @@ def tokens(issuer: Issuer) -> dict[str, str]:
 
 async def ask_everything(site: Site, bearers: dict[str, str], mode: dict[str, str]) -> None:
     query = f"?q=1&access_token={quote(SECRETS['query'])}"
-    paths = [f"/{route}/7{query}" for route in ("plain", "bearer", "basic", "oauth", "dead", "public", "nowhere")]
+    paths = [f"/basic/7?q={SECRETS['query']}"]
+    paths += [f"/{route}/7{query}" for route in ("plain", "bearer", "basic", "oauth", "dead", "public", "nowhere")]
     paths += ["/audit/a@b" + query, "/bearer/fail" + query, "/basic/7" + query + "&q=2"]
     async with httpx.AsyncClient(base_url=site.process.url, trust_env=False, timeout=20) as client:
         for name in MODES:
@@ -205,6 +208,8 @@ async def test_no_secret_is_anywhere(tmp_path: Path, receiver: Receiver, identit
         reached = len(site.upstream.seen), len(site.iam.seen)
     await until(lambda: len(receiver.spans) > 100 and "http.server.request.duration" in receiver.metrics)
     told = [site.process.output.decode(), site.process.errors.decode(), *said]
+    told.append((tmp_path / "decisions.jsonl").read_text())
+    assert told[-1].count('"outcome":"deny"') > 2, "decisions were logged"
     told += [str(message) for message in [*receiver.spans, *receiver.resources, *receiver.metrics.values()]]
     assert min(reached) > 20, "what was to be asked was asked"
     assert {"iam_denied", "iam_invalid_response", "iam_auth_error", "unauthenticated"} <= set(codes(told[0]))

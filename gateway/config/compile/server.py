@@ -11,7 +11,7 @@ from gateway.config.compile.world import World
 from gateway.config.keys.server import ServerKeys
 from gateway.config.tls_files import check_authorities, check_pair
 from gateway.config.validate import Section
-from gateway.model.settings import Address, Network, ServerSettings, ServerTls
+from gateway.model.settings import Address, DecisionLogSettings, Network, ServerSettings, ServerTls
 
 _NOWHERE: Final = Address("127.0.0.1", 0)
 _SAME_NAME: Final = (
@@ -51,6 +51,7 @@ def compile_server(section: Section[ServerKeys], world: World) -> ServerSettings
         tls=_tls(section, world),
         strip_request_headers=frozenset(name.encode() for name in keys.strip_request_headers),
         admin_hosts=_admin_hosts(section, world),
+        decision_log=_decision_log(section, world),
         **{name: getattr(keys, name) for name in _SAME_NAME},
     )
 
@@ -74,6 +75,24 @@ def _decisions(section: Section[ServerKeys], world: World, others: Iterable[Addr
     if address is not None and address.port and address in others:
         world.problems.error(mark, "same-address", f"two listeners can't be on {address}")
     return address
+
+
+def _decision_log(section: Section[ServerKeys], world: World) -> DecisionLogSettings | None:
+    keys = section.keys.decision_log
+    if keys is None or not section.sound("decision_log"):
+        return None
+    path, mark = world.files.resolve(keys.path), section.at("decision_log", "path")
+    if path.is_dir():
+        world.problems.error(mark, "bad-path", f"{keys.path} is a folder, and decisions are logged to a file")
+    elif not path.parent.is_dir():
+        world.problems.warning(mark, "no-folder", f"there is no folder {path.parent}: decisions can't be logged there")
+    hashed = "hash" in (keys.subject, keys.values) or (world.identity == "opaque" and keys.subject != "none")
+    if hashed and keys.key is None:
+        message = "something is hashed here, so a key is needed, best as ${file:/path}"
+        if world.identity == "opaque" and "hash" not in (keys.subject, keys.values):
+            message = "opaque tokens are always hashed, so a key is needed, best as ${file:/path}"
+        world.problems.error(section.key("decision_log"), "key-needed", message)
+    return DecisionLogSettings(path=path, permits=keys.permits, subject=keys.subject, values=keys.values, key=keys.key)
 
 
 def _check_admin(section: Section[ServerKeys], world: World, listen: Address | None, admin: Address | None) -> None:

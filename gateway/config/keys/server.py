@@ -12,9 +12,11 @@ from gateway.config.keys.types import (
     FilePath,
     HeaderName,
     Name,
+    RequiredSecret,
     Secret,
     Size,
     SizeOrZero,
+    SomeOrNone,
     Text,
     Word,
 )
@@ -32,6 +34,20 @@ class DecisionsKeys(Keys):
     """The decision listener, for a proxy that forwards by itself (docs/decisions.md)."""
 
     listen: Text = required("Where the other proxy asks: HOST:PORT. Only `trusted_proxies` may ask.")
+
+
+class DecisionLogKeys(Keys):
+    """One line for each decision, in a file (docs/evidence.md)."""
+
+    path: FilePath = required("The file, made with mode 0600. Rotate it by renaming it, then SIGHUP.")
+    permits: SomeOrNone = key("all", "all, none or a share like 1% of the permits; denials and unknowns always.")
+    subject: Annotated[Literal["plain", "hash", "none"], Word] = key(
+        "plain", "How a line names the subject. An opaque token is hashed in any case."
+    )
+    values: Annotated[Literal["plain", "hash"], Word] = key(
+        "plain", "How a line shows what checks have from `{header.NAME}` and `{query.NAME}`."
+    )
+    key: Maybe[RequiredSecret] = optional("What hashes are keyed with. Required where anything is hashed.")
 
 
 class ServerKeys(Keys):
@@ -89,3 +105,4 @@ class ServerKeys(Keys):
     log: Maybe[Annotated[Literal["text", "json"], Word]] = optional(
         "The form of the lines on stderr: text or json. When left out: text."
     )
+    decision_log: Maybe[DecisionLogKeys] = optional("A log of decisions. None when left out.")

@@ -175,6 +175,20 @@ Share = TypeAliasType(
         ),
     ],
 )
+SomeOrNone = TypeAliasType(
+    "SomeOrNone",
+    Annotated[
+        float,
+        _unit(units.parse_some, "bad-share", zero=True),
+        _schema(
+            {"type": "string", "pattern": units.SHARE_PATTERN},
+            {"enum": ["all", "none"]},
+            description="all, none, or a share of a hundred: 1%.",
+            examples=["all", "1%"],
+        ),
+    ],
+)
+"""1 is all, 0 is none."""
 Count = TypeAliasType(
     "Count",
     Annotated[
