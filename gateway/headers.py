@@ -43,10 +43,10 @@ HOP_BY_HOP: Final = frozenset(
 )
 _NOT_SHOWN: Final = HOP_BY_HOP | {b"x-request-id"}
 _NEVER_NAMED: Final = frozenset({b"authorization", b"host", b"content-length", b"cookie", b"x-request-id"})
-_SPOOFABLE: Final = frozenset(
+SPOOFABLE: Final = frozenset(
     {b"remote-user", b"forwarded", b"x-real-ip", b"proxy", b"x-rewrite-url", b"x-method-override"}
 )
-_SPOOFABLE_PREFIXES: Final = (
+SPOOFABLE_PREFIXES: Final = (
     b"x-auth-",
     b"x-gateway-",
     b"x-authenticated-",
@@ -81,6 +81,13 @@ _REMEMBERED: Final = 4096
 _LONGEST: Final = 64
 
 
+@lru_cache(maxsize=1024)
+def tells_who_asks(name: bytes) -> bool:
+    """Whether a field of that lower-case name, or one that is read like it, is believed only from a gateway."""
+    read_as = name.translate(_DASHED)
+    return read_as in SPOOFABLE or read_as.startswith(SPOOFABLE_PREFIXES)
+
+
 class HeaderRules:
     """What happens to a request field by name, for one configuration: made once, remembers each name's verdict."""
 
@@ -94,10 +101,10 @@ class HeaderRules:
         self._identity_read_as = None if identity is None else identity.translate(_DASHED)
         extra = {name.lower().translate(_DASHED) for name in settings.strip_request_headers}
         prefixes = tuple(name[:-1] for name in extra if name.endswith(b"*"))
-        self._exact = HOP_BY_HOP | _SPOOFABLE | _OURS | {name for name in extra if not name.endswith(b"*")}
-        self._prefixes = _SPOOFABLE_PREFIXES + _OUR_PREFIXES + prefixes
+        self._exact = HOP_BY_HOP | SPOOFABLE | _OURS | {name for name in extra if not name.endswith(b"*")}
+        self._prefixes = SPOOFABLE_PREFIXES + _OUR_PREFIXES + prefixes
         # Removed from everybody else, also where its name is one that is removed anyway. What is written anew is not.
-        anew = HOP_BY_HOP | _OURS | (self._exact - _SPOOFABLE)
+        anew = HOP_BY_HOP | _OURS | (self._exact - SPOOFABLE)
         passes = identity not in anew and not (identity or b"").startswith(_OUR_PREFIXES + _MADE_ANEW + prefixes)
         self._passes = identity if passes else None
         self.verdicts: dict[bytes, int] = {}

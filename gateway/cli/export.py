@@ -1,16 +1,27 @@
-"""`gateway export envoy`: the configuration of an Envoy in front of the gateway, from the same routes.yaml.
+"""`gateway export`: configurations of other proxies, from the same routes.yaml (docs/decisions.md).
 
-JSON, which is YAML too: `envoy -c FILE.yaml` takes it as it is.
+Envoy's is JSON, which is YAML too: `envoy -c FILE.yaml` takes it as it is.
 """
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gateway.cli.configuration import DEFAULT_FILE, ConfigFile, load_or_exit
 from gateway.cli.output import fail, note, say_json
+
+if TYPE_CHECKING:
+    from gateway.config.proxies import Plan
+    from gateway.model.settings import Address
+
+Listen = Annotated[str, typer.Option(metavar="HOST:PORT", help="Where the proxy listens for callers.")]
+Backend = Annotated[str, typer.Option(metavar="HOST:PORT", help="Where routes without upstream are forwarded to.")]
+Decide = Annotated[bool, typer.Option("--decide", help="Ask the decision listener; Envoy forwards by itself.")]
+EVERYWHERE = "0.0.0.0:10080"
 
 
 def register(app: typer.Typer) -> None:
@@ -22,29 +33,78 @@ def register(app: typer.Typer) -> None:
     def _export() -> None:
         """Write configurations for others."""
 
-    @export.command()
-    def envoy(
-        config: ConfigFile = DEFAULT_FILE,
-        listen: Annotated[
-            str, typer.Option(metavar="HOST:PORT", help="Where Envoy listens for callers.")
-        ] = "0.0.0.0:10080",
-        admin: Annotated[
-            str, typer.Option(metavar="HOST:PORT", help="Where Envoy listens for its operators.")
-        ] = "127.0.0.1:9902",
-    ) -> None:
-        """Print an Envoy configuration that puts HTTP/2, HTTP/3 and gRPC in front of this gateway."""
-        from gateway.config.addresses import parse_address  # noqa: PLC0415 - heavy
-        from gateway.config.envoy import NotExportable, Places, bootstrap, warnings  # noqa: PLC0415
+    export.command()(envoy)
+    export.command()(nginx)
+    export.command()(traefik)
+    export.command()(caddy)
 
-        configuration = load_or_exit(config, warnings=False)
-        try:
-            places = Places(parse_address(listen), parse_address(admin))
-        except ValueError as error:
-            raise typer.BadParameter(str(error)) from None
-        try:
-            document = bootstrap(configuration, places)
-        except (NotExportable, OSError) as error:
-            fail(str(error))
-        for line in warnings(configuration):
-            note(line)
-        say_json(document)
+
+def envoy(
+    config: ConfigFile = DEFAULT_FILE,
+    listen: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where Envoy listens for callers.")] = EVERYWHERE,
+    admin: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where Envoy listens for its operators.")
+    ] = "127.0.0.1:9902",
+    decide: Decide = False,  # noqa: FBT002 - an option
+    backend: Backend = "",
+) -> None:
+    """Print an Envoy configuration: HTTP/2, HTTP/3 and gRPC in front of this gateway, or its decisions asked for."""
+    from gateway.config.envoy import NotExportable, Places, bootstrap, deciding, warnings  # noqa: PLC0415 - heavy
+
+    places = Places(_address(listen), _address(admin))
+    if decide:
+        say_json(deciding(_planned(config, listen, backend), places))
+        return
+    configuration = load_or_exit(config, warnings=False)
+    try:
+        document = bootstrap(configuration, places)
+    except (NotExportable, OSError) as error:
+        fail(str(error))
+    for line in warnings(configuration):
+        note(line)
+    say_json(document)
+
+
+def nginx(config: ConfigFile = DEFAULT_FILE, listen: Listen = EVERYWHERE, backend: Backend = "") -> None:
+    """Print an nginx.conf that asks the decision listener by `auth_request`."""
+    from gateway.config.proxies import nginx_conf  # noqa: PLC0415 - heavy
+
+    _print(nginx_conf, config, listen, backend)
+
+
+def traefik(config: ConfigFile = DEFAULT_FILE, listen: Listen = EVERYWHERE, backend: Backend = "") -> None:
+    """Print Traefik's dynamic configuration (file provider), which asks the decision listener by `forwardAuth`."""
+    from gateway.config.proxies import traefik_dynamic  # noqa: PLC0415 - heavy
+
+    _print(traefik_dynamic, config, listen, backend)
+
+
+def caddy(config: ConfigFile = DEFAULT_FILE, listen: Listen = EVERYWHERE, backend: Backend = "") -> None:
+    """Print a Caddyfile that asks the decision listener by `forward_auth`."""
+    from gateway.config.proxies import caddyfile  # noqa: PLC0415 - heavy
+
+    _print(caddyfile, config, listen, backend)
+
+
+def _print(written: Callable[[Plan], str], config: Path, listen: str, backend: str) -> None:
+    typer.echo(written(_planned(config, listen, backend)), nl=False)
+
+
+def _planned(config: Path, listen: str, backend: str) -> Plan:
+    from gateway.config.proxies import Front, NotExportable, plan  # noqa: PLC0415 - heavy
+
+    front = Front(_address(listen), _address(backend) if backend else None)
+    configuration = load_or_exit(config, warnings=False)
+    try:
+        return plan(configuration, front)
+    except NotExportable as error:
+        fail(str(error))
+
+
+def _address(text: str) -> Address:
+    from gateway.config.addresses import parse_address  # noqa: PLC0415 - heavy
+
+    try:
+        return parse_address(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None

@@ -9,6 +9,11 @@ Each proxy has an entry path of its own, because each names the original request
 
 Only `server.trusted_proxies` may ask. A request that names no usable method and target, or one of them twice, is
 refused and never guessed. The target stays as it was named, byte for byte: the pipeline judges it like any other.
+
+Two fields that the exported configurations send where they choose the route before they ask. `X-Gateway-Route`: the
+route that the proxy will forward by; another one decided on is refused, so that both always mean the same.
+`X-Gateway-Spoofed: refuse`: the proxy can overwrite fields by name only, so a request with any other field by which a
+gateway tells who is asking is refused. Neither can make more be permitted.
 """
 
 from __future__ import annotations
@@ -19,6 +24,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from gateway.forwarded import RequestBuilder
+from gateway.headers import tells_who_asks
 from gateway.model.request import Request, Target
 from gateway.model.settings import ServerSettings
 
@@ -29,16 +35,30 @@ _FIELDS: Final = {
     b"/traefik": (b"x-forwarded-method", b"x-forwarded-uri"),
     b"/caddy": (b"x-forwarded-method", b"x-forwarded-uri"),
 }
+_OWN: Final = frozenset(
+    {
+        *(b"x-forwarded-" + part for part in (b"for", b"proto", b"host", b"method", b"uri")),
+        b"x-original-method",
+        b"x-original-uri",
+        b"x-gateway-route",
+        b"x-gateway-spoofed",
+    }
+)
+"""What the proxy writes itself, over whatever the client sent."""
 _METHOD: Final = re.compile(rb"[A-Z][A-Z-]{0,31}")
 _HOST: Final = re.compile(rb"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 
 
 @dataclass(slots=True)
 class NamedRequest(Request):
-    """What was asked about. `door`: the entry path it came by. `fault`: why it cannot be judged, "" if it can."""
+    """What was asked about. `door`: the entry path it came by. `fault`: why it cannot be judged, "" if it can.
+
+    `route`: the id of the route that the proxy will forward by, None where it did not say.
+    """
 
     door: bytes = b""
     fault: str = ""
+    route: bytes | None = None
 
 
 class NamedRequestBuilder:
@@ -78,6 +98,11 @@ def _read_fields(named: NamedRequest, settings: ServerSettings) -> None:
     else:
         named.host = hosts[0].decode("ascii") if hosts else named.host
         _aim(named, methods[0], targets[0], settings)
+    routes = named.values(b"x-gateway-route")
+    if routes:
+        named.route = b",".join(routes)
+    if named.values(b"x-gateway-spoofed") and any(key not in _OWN and tells_who_asks(key) for key, _ in named.headers):
+        named.fault = "A field of the request is one that only gateways may set."
 
 
 def _aim(named: NamedRequest, method: bytes, target: bytes, settings: ServerSettings) -> None:

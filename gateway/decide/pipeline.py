@@ -26,6 +26,7 @@ from gateway.telemetry.observer import Observer, Span
 
 _PROBLEM: Final = b"x-gateway-problem"
 _OK: Final = 200
+_OTHER_ROUTE: Final = "The proxy in front would forward this by another route."
 
 
 class DecisionExchange(Exchange):
@@ -74,9 +75,14 @@ class DecisionPipeline(Pipeline[NamedRequest]):
 
     def _service(self, exchange: Exchange, site: Site) -> Service:
         request = exchange.request
-        if isinstance(request, NamedRequest) and request.fault:
+        if not isinstance(request, NamedRequest):
+            raise GatewayError("internal_error", reason="the decision listener has a request that nobody named")
+        if request.fault:
             raise GatewayError("bad_request", request.fault, reason=request.fault)
-        return match(exchange, site)
+        service = match(exchange, site)
+        if request.route is not None and request.route != service.route.id.encode("ascii"):
+            raise GatewayError("bad_request", _OTHER_ROUTE, reason="the proxy would forward by another route")
+        return service
 
     async def _cors(self, exchange: Exchange, route: Route) -> bool:
         """A preflight is no decision: it needs what every request needs, or the other proxy answers it."""
@@ -102,6 +108,7 @@ def granted(permit: Permit) -> Headers:
     headers = [
         (b"cache-control", b"no-store"),
         (b"x-request-id", permit.request.request_id.encode("ascii")),
+        (b"x-gateway-route", permit.route.id.encode("ascii")),
     ]
     subject, mark = permit.subject, iam_mark(permit)
     if subject is not None and subject.identified:

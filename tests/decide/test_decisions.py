@@ -142,6 +142,7 @@ async def test_a_permit_is_200_with_who_it_is_for(site, door):
     assert fields[b"x-auth-subject"] == b"alice%C3%A9"
     assert fields[b"x-auth-email"] == b"alice@example"
     assert fields[b"x-request-id"]
+    assert fields[b"x-gateway-route"] == b"orders"
     assert site.authorizer.asked == [("POST", b"/orders/7?a=%31", "gateway.internal", False, "10.1.2.3")]
 
 
@@ -242,6 +243,27 @@ async def test_what_does_not_name_one_request_is_400_and_never_guessed(site, hea
     assert status == 400
     assert b"bad_request" in body
     assert site.authorizer.asked == []
+
+
+@pytest.mark.parametrize("door", ["nginx", "traefik", "caddy"])
+async def test_another_route_than_the_proxy_would_forward_by_is_refused(site, door):
+    raw, headers, more = named(door, "GET", "/orders/7")
+    assert (await ask(site, raw, [*headers, ("x-gateway-route", "orders")], **more))[0] == 200
+    for other in ("rest", "-", "", "Orders", "orders, rest"):
+        assert (await ask(site, raw, [*headers, ("x-gateway-route", other)], **more))[0] == 400
+    twice = [("x-gateway-route", "orders"), ("x-gateway-route", "rest")]
+    assert (await ask(site, raw, [*headers, *twice], **more))[0] == 400
+    assert (await ask(site, named(door, "GET", "/open/7")[0], [*headers, *twice], **more))[0] == 400
+
+
+@pytest.mark.parametrize("name", ["x-auth-role", "x_auth_subject", "x.gateway.degraded", "x-user-id", "remote_user"])
+async def test_a_proxy_that_overwrites_by_name_alone_has_other_spellings_refused(site, name):
+    raw, headers, more = named("nginx", "GET", "/orders/7")
+    assert (await ask(site, raw, [*headers, (name, "root")], **more))[0] == 200
+    refusing = [*headers, ("x-gateway-spoofed", "refuse"), ("x-gateway-route", "orders")]
+    assert (await ask(site, raw, refusing, **more))[0] == 200
+    status, _, body = await ask(site, raw, [*refusing, (name, "root")], **more)
+    assert (status, b"bad_request" in body) == (400, True)
 
 
 @pytest.mark.parametrize("raw", [b"/", b"/envoy", b"/envoy?x=/orders/7", b"/nginx/", b"/orders/7", b"/NGINX", b"*"])

@@ -5,8 +5,12 @@ matches none too, so that 404, 405 and 400 are answered by one voice. Envoy's ro
 
 routes.py     a route's path, methods and times
 bootstrap.py  listeners, hardening, the cluster
+
+`decide.py` is the other way about: an Envoy that asks the decision listener and forwards by itself.
 """
 
-from gateway.config.envoy.bootstrap import NotExportable, Places, bootstrap, warnings
+from gateway.config.envoy.bootstrap import Places, bootstrap, warnings
+from gateway.config.envoy.decide import deciding
+from gateway.config.proxies.plan import NotExportable
 
-__all__ = ["NotExportable", "Places", "bootstrap", "warnings"]
+__all__ = ["NotExportable", "Places", "bootstrap", "deciding", "warnings"]

@@ -8,7 +8,6 @@ closed by Envoy before the gateway does, so that no request meets one that is ju
 from __future__ import annotations
 
 import base64
-import dataclasses
 import hashlib
 import ipaddress
 from dataclasses import dataclass
@@ -19,23 +18,20 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from gateway.config.envoy.routes import CLUSTER, seconds, virtual_hosts
+from gateway.config.proxies.plan import NotExportable, reached_at
 from gateway.model.settings import Address, Configuration, ServerSettings, ServerTls
 
-_HTTP: Final = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
-_FILTERS: Final = "type.googleapis.com/envoy.extensions.filters.http"
-_SOCKETS: Final = "type.googleapis.com/envoy.extensions.transport_sockets"
-_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-_BUFFER: Final = 32 * 1024
-_WINDOWS: Final = {
+HTTP: Final = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+FILTERS: Final = "type.googleapis.com/envoy.extensions.filters.http"
+SOCKETS: Final = "type.googleapis.com/envoy.extensions.transport_sockets"
+OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+BUFFER: Final = 32 * 1024
+WINDOWS: Final = {
     "max_concurrent_streams": 100,
     "initial_stream_window_size": 64 * 1024,
     "initial_connection_window_size": 1024 * 1024,
 }
 _EARLIER_S: Final = 5.0
-
-
-class NotExportable(Exception):
-    """This configuration has no like in Envoy: one line for the user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,28 +53,28 @@ def bootstrap(configuration: Configuration, places: Places) -> dict[str, Any]:
     if server.tls is not None:
         listeners.append(_quic(configuration, places, server.tls))
     return {
-        "admin": {"address": _address(places.admin)},
+        "admin": {"address": address(places.admin)},
         "static_resources": {"listeners": listeners, "clusters": [_cluster(server)]},
-        "overload_manager": {
-            "resource_monitors": [
-                {
-                    "name": "envoy.resource_monitors.global_downstream_max_connections",
-                    "typed_config": {
-                        "@type": "type.googleapis.com/envoy.extensions.resource_monitors.downstream_connections.v3"
-                        ".DownstreamConnectionsConfig",
-                        "max_active_downstream_connections": server.max_connections,
-                    },
-                }
-            ]
-        },
+        "overload_manager": connections_limited(server),
     }
+
+
+def connections_limited(server: ServerSettings) -> dict[str, Any]:
+    """`overload_manager`: as many callers as the gateway itself would accept."""
+    limit = {
+        "@type": "type.googleapis.com/envoy.extensions.resource_monitors.downstream_connections.v3"
+        ".DownstreamConnectionsConfig",
+        "max_active_downstream_connections": server.max_connections,
+    }
+    name = "envoy.resource_monitors.global_downstream_max_connections"
+    return {"resource_monitors": [{"name": name, "typed_config": limit}]}
 
 
 def warnings(configuration: Configuration) -> list[str]:
     """What else has to be so for the two to work together."""
     server = configuration.server
-    envoy = _reached_at(server.listen).host
-    if not _is_address(envoy) or any(ipaddress.ip_address(envoy) in network for network in server.trusted_proxies):
+    envoy = reached_at(server.listen).host
+    if not is_address(envoy) or any(ipaddress.ip_address(envoy) in network for network in server.trusted_proxies):
         return []
     return [f"server.trusted_proxies does not have Envoy's address ({envoy}): every caller will look like Envoy"]
 
@@ -87,12 +83,12 @@ def _tcp(configuration: Configuration, places: Places) -> dict[str, Any]:
     chain: dict[str, Any] = {"filters": [_manager(configuration, "AUTO", places)]}
     tls = configuration.server.tls
     if tls is not None:
-        context = {"@type": f"{_SOCKETS}.tls.v3.DownstreamTlsContext", **_certificate(tls, ["h2", "http/1.1"])}
+        context = {"@type": f"{SOCKETS}.tls.v3.DownstreamTlsContext", **certificate(tls, ["h2", "http/1.1"])}
         chain["transport_socket"] = {"name": "envoy.transport_sockets.tls", "typed_config": context}
     return {
         "name": "tcp",
-        "address": _address(places.listen),
-        "per_connection_buffer_limit_bytes": _BUFFER,
+        "address": address(places.listen),
+        "per_connection_buffer_limit_bytes": BUFFER,
         "filter_chains": [chain],
     }
 
@@ -100,8 +96,8 @@ def _tcp(configuration: Configuration, places: Places) -> dict[str, Any]:
 def _quic(configuration: Configuration, places: Places, tls: ServerTls) -> dict[str, Any]:
     """HTTP/3 (RFC 9114) on the same port."""
     context = {
-        "@type": f"{_SOCKETS}.quic.v3.QuicDownstreamTransport",
-        "downstream_tls_context": _certificate(tls, ["h3"]),
+        "@type": f"{SOCKETS}.quic.v3.QuicDownstreamTransport",
+        "downstream_tls_context": certificate(tls, ["h3"]),
     }
     chain = {
         "filters": [_manager(configuration, "HTTP3", places)],
@@ -109,14 +105,15 @@ def _quic(configuration: Configuration, places: Places, tls: ServerTls) -> dict[
     }
     return {
         "name": "quic",
-        "address": _address(places.listen, "UDP"),
+        "address": address(places.listen, "UDP"),
         "udp_listener_config": {"quic_options": {}},
         "filter_chains": [chain],
     }
 
 
-def _certificate(tls: ServerTls, protocols: list[str]) -> dict[str, Any]:
-    certificate = {
+def certificate(tls: ServerTls, protocols: list[str]) -> dict[str, Any]:
+    """The part of a listener's TLS that TCP and QUIC share."""
+    pair = {
         "certificate_chain": {"filename": str(tls.cert_file)},
         "private_key": {"filename": str(tls.key_file)},
     }
@@ -124,7 +121,7 @@ def _certificate(tls: ServerTls, protocols: list[str]) -> dict[str, Any]:
         "common_tls_context": {
             "alpn_protocols": protocols,
             "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
-            "tls_certificates": [certificate],
+            "tls_certificates": [pair],
         }
     }
 
@@ -132,7 +129,7 @@ def _certificate(tls: ServerTls, protocols: list[str]) -> dict[str, Any]:
 def _manager(configuration: Configuration, codec: str, places: Places) -> dict[str, Any]:
     server = configuration.server
     manager: dict[str, Any] = {
-        "@type": _HTTP,
+        "@type": HTTP,
         "stat_prefix": "edge",
         "codec_type": codec,
         "use_remote_address": True,
@@ -147,9 +144,9 @@ def _manager(configuration: Configuration, codec: str, places: Places) -> dict[s
             "idle_timeout": seconds(server.idle_timeout_s),
             "max_headers_count": server.max_headers,
         },
-        "http2_protocol_options": {**_WINDOWS, "allow_connect": True},
+        "http2_protocol_options": {**WINDOWS, "allow_connect": True},
         "upgrade_configs": [{"upgrade_type": "websocket"}],
-        "local_reply_config": {"body_format": _PROBLEM},
+        "local_reply_config": {"body_format": PROBLEM},
         "route_config": {"name": "gateway", "virtual_hosts": virtual_hosts(configuration)},
         "http_filters": [
             _grpc_bridge(),
@@ -164,7 +161,7 @@ def _manager(configuration: Configuration, codec: str, places: Places) -> dict[s
     return {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}
 
 
-_PROBLEM: Final = {
+PROBLEM: Final = {
     "content_type": "application/problem+json",
     "json_format": {"type": "about:blank", "title": "%LOCAL_REPLY_BODY%", "status": "%RESPONSE_CODE%"},
 }
@@ -172,7 +169,7 @@ _PROBLEM: Final = {
 
 
 def _typed(name: str) -> dict[str, Any]:
-    return {"@type": f"{_FILTERS}.{name}"}
+    return {"@type": f"{FILTERS}.{name}"}
 
 
 def _grpc_bridge() -> dict[str, Any]:
@@ -188,31 +185,31 @@ def _grpc_bridge() -> dict[str, Any]:
 
 
 def _cluster(server: ServerSettings) -> dict[str, Any]:
-    target, admin = _reached_at(server.listen), _reached_at(server.admin)
+    target, admin = reached_at(server.listen), reached_at(server.admin)
     idle_s = max(server.idle_timeout_s - _EARLIER_S, server.idle_timeout_s / 2)
     options = {
-        "@type": f"type.googleapis.com/{_OPTIONS}",
+        "@type": f"type.googleapis.com/{OPTIONS}",
         "common_http_protocol_options": {"idle_timeout": seconds(idle_s)},
         "explicit_http_config": {"http_protocol_options": {}},
     }
     endpoint = {
-        "address": _address(target),
-        "health_check_config": {"address": _address(admin)},
+        "address": address(target),
+        "health_check_config": {"address": address(admin)},
     }
     thresholds = dict.fromkeys(("max_connections", "max_pending_requests", "max_requests"), server.max_connections)
     cluster: dict[str, Any] = {
         "name": CLUSTER,
-        "type": "STATIC" if _is_address(target.host) and _is_address(admin.host) else "STRICT_DNS",
+        "type": "STATIC" if is_address(target.host) and is_address(admin.host) else "STRICT_DNS",
         "connect_timeout": "1s",
-        "per_connection_buffer_limit_bytes": _BUFFER,
-        "typed_extension_protocol_options": {_OPTIONS: options},
+        "per_connection_buffer_limit_bytes": BUFFER,
+        "typed_extension_protocol_options": {OPTIONS: options},
         "circuit_breakers": {"thresholds": [thresholds]},
-        "health_checks": [_ready(tls=server.tls is not None)],
+        "health_checks": [ready(tls=server.tls is not None)],
         "load_assignment": {"cluster_name": CLUSTER, "endpoints": [{"lb_endpoints": [{"endpoint": endpoint}]}]},
     }
     if server.tls is not None:
         cluster["transport_socket"] = _tls_to_the_gateway(server.tls)
-        raw = {"@type": f"{_SOCKETS}.raw_buffer.v3.RawBuffer"}
+        raw = {"@type": f"{SOCKETS}.raw_buffer.v3.RawBuffer"}
         socket = {"name": "envoy.transport_sockets.raw_buffer", "typed_config": raw}
         cluster["transport_socket_matches"] = [{"name": "plain", "match": _PLAIN, "transport_socket": socket}]
     return cluster
@@ -221,7 +218,7 @@ def _cluster(server: ServerSettings) -> dict[str, Any]:
 _PLAIN: Final = {"plain": True}
 
 
-def _ready(*, tls: bool) -> dict[str, Any]:
+def ready(*, tls: bool) -> dict[str, Any]:
     """`/readyz` of the admin listener, which does without its token and never speaks TLS."""
     check: dict[str, Any] = {
         "timeout": "1s",
@@ -240,19 +237,14 @@ def _tls_to_the_gateway(tls: ServerTls) -> dict[str, Any]:
     pin = base64.b64encode(hashlib.sha256(key).digest()).decode()
     validation = {"trust_chain_verification": "ACCEPT_UNTRUSTED", "verify_certificate_spki": [pin]}
     context = {
-        "@type": f"{_SOCKETS}.tls.v3.UpstreamTlsContext",
+        "@type": f"{SOCKETS}.tls.v3.UpstreamTlsContext",
         "common_tls_context": {"validation_context": validation},
     }
     return {"name": "envoy.transport_sockets.tls", "typed_config": context}
 
 
-def _reached_at(address: Address) -> Address:
-    """From the same machine."""
-    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-    return dataclasses.replace(address, host=everywhere.get(address.host, address.host))
-
-
-def _is_address(host: str) -> bool:
+def is_address(host: str) -> bool:
+    """Whether it is an IP address and no name."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
@@ -260,5 +252,6 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def _address(address: Address, protocol: str = "TCP") -> dict[str, Any]:
-    return {"socket_address": {"protocol": protocol, "address": address.host, "port_value": address.port}}
+def address(place: Address, protocol: str = "TCP") -> dict[str, Any]:
+    """An `Address` of Envoy's."""
+    return {"socket_address": {"protocol": protocol, "address": place.host, "port_value": place.port}}

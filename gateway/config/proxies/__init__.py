@@ -1,0 +1,13 @@
+"""A configuration → another proxy that listens, asks the decision listener, and forwards by itself.
+
+plan.py       what such a proxy has to do for this routes.yaml, and what none of them can
+patterns.py   paths and field names as all of them write them
+nginx.py · traefik.py · caddy.py   the plan in the words of each (Envoy's: `config.envoy.decide`)
+"""
+
+from gateway.config.proxies.caddy import caddyfile
+from gateway.config.proxies.nginx import nginx_conf
+from gateway.config.proxies.plan import Front, NotExportable, Plan, plan
+from gateway.config.proxies.traefik import traefik_dynamic
+
+__all__ = ["Front", "NotExportable", "Plan", "caddyfile", "nginx_conf", "plan", "traefik_dynamic"]
