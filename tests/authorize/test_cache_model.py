@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -12,6 +11,7 @@ from gateway.errors import GatewayError
 from gateway.model.question import ALLOW, DENY, Decision, Outcome, Question, unknown
 from gateway.model.settings import CacheSettings
 from gateway.model.subject import Subject
+from tests.support.properties import examples
 
 TTL_S, NEGATIVE_TTL_S, MAX_ENTRIES = 10.0, 3.0, 40
 NAMES, THINGS = st.sampled_from(["alice", "bob"]), st.sampled_from("abcd")
@@ -103,4 +103,4 @@ class CacheMachine(RuleBasedStateMachine):
 
 
 TestCacheModel = CacheMachine.TestCase
-TestCacheModel.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestCacheModel.settings = examples(60, stateful_step_count=40)

@@ -8,13 +8,14 @@ import timeit
 from urllib.parse import unquote_to_bytes
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.checks import PreparedCheck, make_check
 from gateway.errors import GatewayError
 from gateway.model.route import CheckTemplate
 from gateway.template import _query_value, parse
+from tests.support.properties import examples
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
@@ -159,7 +160,7 @@ def question(text: str, values: dict[str, str]) -> str | None:
 
 
 @given(st.sampled_from(COMPOSITE), *(st.fixed_dictionaries(dict.fromkeys("abc", COLONS)) for _ in range(2)))
-@settings(max_examples=2000)
+@examples(2000)
 @example("{path.a}:{path.b}", {"a": "x:y", "b": "z", "c": "a"}, {"a": "x", "b": "y:z", "c": "a"})
 @example("{path.a}aa{path.b}", {"a": "xa", "b": "b", "c": "a"}, {"a": "x", "b": "ab", "c": "a"})
 def test_different_values_make_different_questions(text, one, other):

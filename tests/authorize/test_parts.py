@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import GatewayError
@@ -14,6 +14,7 @@ from gateway.model.route import AggregateAction, IamFailureMode, IamFailureRule,
 from gateway.resilience.deadline import Deadline
 from gateway.telemetry.observer import NO_SPAN
 from gateway.template import parse
+from tests.support.properties import examples
 
 ANSWERS = st.sampled_from(["allow", "deny", "timeout", "rejected", "isolated"])
 MODES = st.sampled_from([IamFailureMode.FAIL_CLOSED, IamFailureMode.ALLOW, IamFailureMode.STALE])
@@ -35,7 +36,7 @@ def permitted(answer, mode):
     return answer == "allow" or (answer == "timeout" and mode is IamFailureMode.ALLOW)
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@examples(300)
 @given(
     own=st.lists(ANSWERS, max_size=2),
     parts=st.lists(st.tuples(st.lists(ANSWERS, max_size=2), st.booleans()), min_size=1, max_size=4),

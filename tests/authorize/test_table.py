@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import KINDS, GatewayError
@@ -13,6 +13,7 @@ from gateway.model.question import Decision, Outcome
 from gateway.model.route import FallbackResponse, IamFailureMode, IamFailureRule
 from gateway.resilience.deadline import Deadline
 from gateway.telemetry.observer import NO_SPAN
+from tests.support.properties import examples
 
 OWN_FAILURES = {
     "iam_circuit_open", "iam_timeout", "iam_unreachable", "iam_error", "iam_invalid_response", "iam_auth_error"
@@ -66,7 +67,7 @@ def expected(answers, known_ages, local, mode, max_stale_s, method, identified):
             return "allow_open" if identified and method in ("GET", "HEAD") else "refused"
 
 
-@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@examples(400)
 @given(data=st.data())
 def test_nothing_is_permitted_that_the_table_does_not_permit(kit, data):
     count = data.draw(st.integers(1, 4), label="checks")

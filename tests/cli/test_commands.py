@@ -236,6 +236,7 @@ def test_explain_asks_the_embedded_policies(run: Run, request_text: str, subject
     run("explain", request_text, "--subject", subject, "--ask").says(code)
 
 
+@pytest.mark.hazard
 def test_explain_asks_an_iam_that_is_not_there(run: Run) -> None:
     ran = run("explain", "GET /inventory/7", "--subject", "alice", "--ask")
     ran.says(3, out="read system:inventory: unknown (iam_unreachable: connect 127.0.0.1:1: refused)")
@@ -265,6 +266,7 @@ def test_a_drill_without_a_demo_is_one_line(run: Run, folder: Path, monkeypatch:
     run("drill", "iam-down").refuses(1, "no demo is running")
 
 
+@pytest.mark.hazard
 def test_commands_import_only_what_they_need() -> None:
     """`gateway --help` answers at once: nothing heavy is imported with the command line."""
     script = "import sys, gateway.cli; print([name for name in ('httpx', 'uvicorn', 'cedarpy') if name in sys.modules])"

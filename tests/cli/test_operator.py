@@ -12,6 +12,8 @@ import pytest
 
 from tests.cli.conftest import Run
 
+pytestmark = pytest.mark.hazard
+
 STATUS = {
     "version": "1",
     "ready": True,

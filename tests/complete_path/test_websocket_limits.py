@@ -246,6 +246,7 @@ async def swallow(reader: asyncio.StreamReader) -> None:
         (b"\xc1" + frame(TEXT, b"x")[1:], 1002),
         (frame(TEXT, b"\xff", fin=False), 1007),
     ],
+    ids=["fragments", "pings", "frame too long", "message too long", "reserved bit", "no UTF-8"],  # masks are random
 )
 async def test_what_breaks_a_limit_is_closed_with_its_code_which_can_be_read(
     scene: Scene, sent: bytes, code: int

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.config import ConfigurationError, load, masked, weakened
@@ -15,6 +15,7 @@ from gateway.config.matrix import failure_matrix
 from gateway.config.schema import json_schema
 from tests.config.test_examples import EXAMPLE, MORE_ROUTES, MORE_UPSTREAMS
 from tests.config.texts import JWT, whole
+from tests.support.properties import examples
 
 SCHEMA = json_schema()
 WORDS = [
@@ -53,9 +54,7 @@ def _try(folder: Path, content: bytes) -> None:
     assert weakened(configuration, configuration) == []
 
 
-RELAXED = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+RELAXED = examples(150)
 
 
 @RELAXED

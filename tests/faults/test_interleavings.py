@@ -18,7 +18,7 @@ import hypothesis.strategies as st
 import pytest
 import uvicorn
 import uvloop
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 
 from gateway.admin.recent import Recent
 from gateway.app.listeners import bind
@@ -40,6 +40,7 @@ from tests.faults.actors import (
     reply,
     until,
 )
+from tests.support.properties import examples
 
 pytestmark = pytest.mark.hazard
 
@@ -294,7 +295,7 @@ async def play(steps: list[tuple[str, Any]], folder: Path) -> None:
         await until(closed)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(25)
 @given(st.lists(STEPS, min_size=25, max_size=40))
 def test_nothing_is_forwarded_without_a_permit_nothing_hangs_and_nothing_is_left_behind(
     steps: list[tuple[str, Any]],

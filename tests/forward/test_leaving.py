@@ -6,10 +6,14 @@ import asyncio
 import random
 from typing import Any
 
+import pytest
+
 from gateway.errors import GatewayError
 from gateway.model.route import BreakerPolicy, Resilience, RetryPolicy, Timeouts
 from gateway.resilience.evidence import RECENT_S
 from tests.forward.conftest import Client, Conversation, a_request, upstream_of
+
+pytestmark = pytest.mark.hazard
 
 MOODS = ("answer", "late", "drip", "cut", "silent", "error")
 

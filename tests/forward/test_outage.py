@@ -15,6 +15,8 @@ from gateway.model.route import (
 )
 from tests.forward.conftest import BOB, Client, Conversation, a_request, upstream_of
 
+pytestmark = pytest.mark.hazard
+
 STALE = UpstreamFailureRule(mode=UpstreamFailureMode.STALE, max_stale_s=300.0)
 FALLBACK = UpstreamFailureRule(
     mode=UpstreamFailureMode.FALLBACK,

@@ -11,6 +11,8 @@ from gateway.errors import GatewayError
 from gateway.model.route import Cors, ProxyAction, Resilience, RetryPolicy
 from tests.forward.conftest import Client, Conversation, a_request, upstream_of
 
+pytestmark = pytest.mark.hazard
+
 
 async def ok(talk: Conversation) -> None:
     await talk.body()

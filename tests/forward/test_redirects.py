@@ -10,6 +10,8 @@ from gateway.forward.redirects import Redirects
 from gateway.model.route import ProxyAction
 from tests.forward.conftest import Conversation, upstream_of
 
+pytestmark = pytest.mark.hazard
+
 ORIGINS = [b"10.1.2.3:9001", b"store.internal"]
 
 

@@ -16,6 +16,8 @@ from gateway.model.route import STREAM_CONTENT_TYPES, Resilience, Timeouts
 from gateway.model.subject import name_of
 from tests.forward.conftest import ALICE, BOB, Client, Conversation, a_request, a_route, upstream_of
 
+pytestmark = pytest.mark.hazard
+
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 EVENT = b"9\r\ndata: 1\n\n\r\n"
 

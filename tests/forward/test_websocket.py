@@ -38,6 +38,8 @@ from gateway.upstream.websocket import WebSocketDialer
 from gateway.websocket.frames import BINARY, CONTINUATION, FIN, TEXT, Piece
 from tests.forward.conftest import ALICE, FakeEdge, Spy, a_request, a_route, upstream_of
 
+pytestmark = pytest.mark.hazard
+
 HANDSHAKE: Headers = [
     (b"upgrade", b"websocket"),
     (b"connection", b"Upgrade"),

@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+pytestmark = pytest.mark.hazard
+
 ROUTES = """
   - id: user-audit
     path: /audit/users/{email}

@@ -7,6 +7,8 @@ import json
 
 import pytest
 
+pytestmark = pytest.mark.hazard
+
 ROUTES = """
   - id: user-audit
     path: /audit/users/{email}

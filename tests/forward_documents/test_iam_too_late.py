@@ -7,6 +7,8 @@ import time
 
 import pytest
 
+pytestmark = pytest.mark.hazard
+
 ROUTES = """
   - id: navigation
     path: /registry/navigation

@@ -8,6 +8,8 @@ import json
 
 import pytest
 
+pytestmark = pytest.mark.hazard
+
 ROUTES = """
   - id: navigation
     path: /registry/navigation

@@ -6,11 +6,14 @@ import asyncio
 import json
 
 import httpx
+import pytest
 
 from gateway.iam.build import build_iam
 from gateway.model.settings import IamSettings
 from gateway.resilience.breaker import Breaker
 from gateway.telemetry.observer import Observer
+
+pytestmark = pytest.mark.hazard
 
 ROUTES = """
   - id: navigation

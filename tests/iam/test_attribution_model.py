@@ -12,7 +12,7 @@ import selectors
 
 import httpx
 import hypothesis.strategies as st
-from hypothesis import example, given, settings
+from hypothesis import example, given
 
 from gateway.iam.build import build_iam
 from gateway.model.question import Outcome
@@ -22,6 +22,7 @@ from gateway.resilience.breaker import Breaker
 from gateway.resilience.deadline import GRACE_S, Deadline
 from gateway.telemetry.observer import NO_SPAN
 from tests.iam.conftest import URL, Memory, answer, decided, question
+from tests.support.properties import examples
 
 THRESHOLD = 3
 ANSWERS_IN_S = 0.01
@@ -169,7 +170,7 @@ async def play(steps):
     assert (len(run.iam._waiting), run.iam._pendings, run.iam._calls, run.iam._held) == (0, {}, {}, {})
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.lists(STEPS, max_size=30))
 @example([("wait", 6.0), *(("ask", user, "poison-500", 0.3) for user in USERS)])
 def test_no_permit_by_mistake_nothing_to_buy_and_nobody_without_an_outcome(steps):
@@ -192,7 +193,7 @@ async def play_healthy(steps):
     await run.iam.aclose()
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.lists(STEPS, max_size=30))
 def test_a_healthy_iams_circuit_never_opens(steps):
     on_jumping_clock(play_healthy(steps))
@@ -218,7 +219,7 @@ async def play_dead(before, fault, users):
     await run.iam.aclose()
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.integers(0, 4), st.sampled_from(FAULTS), st.integers(1, 5))
 def test_a_dead_iams_circuit_opens_after_the_threshold_and_at_most_a_second(before, fault, users):
     on_jumping_clock(play_dead(before, fault, users))

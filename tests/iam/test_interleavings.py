@@ -8,11 +8,12 @@ import asyncio
 
 import httpx
 import hypothesis.strategies as st
-from hypothesis import given, settings
+from hypothesis import given
 
 from gateway.model.route import BreakerPolicy, RetryPolicy
 from gateway.model.settings import IamTimeouts
 from tests.iam.conftest import Bench, answer, codes, decided, question, turns
+from tests.support.properties import examples
 
 FAULTS = {
     "well": None,
@@ -113,7 +114,7 @@ async def play(steps):
     await run.bench.iam.aclose()
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.lists(STEPS, max_size=40))
 def test_nothing_is_permitted_by_mistake_and_nothing_is_left_behind(steps):
     asyncio.run(play(steps))

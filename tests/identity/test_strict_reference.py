@@ -15,7 +15,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, hmac
 from cryptography.hazmat.primitives.asymmetric import ec, padding
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import event, given
 from hypothesis import strategies as st
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
@@ -25,6 +25,7 @@ from gateway.identity.jwt import JwtIdentifier
 from gateway.identity.key_ring import KeyRing
 from gateway.identity.verifier import Verifier
 from tests.identity.conftest import EC, NOW_S, OKP, RSA, Clock, FixedKeys, b64, bearer, claims, issuer_of
+from tests.support.properties import examples
 
 OTHER = "https://other.example"
 SAME_ID = {
@@ -183,7 +184,7 @@ async def _accepted(identifier: JwtIdentifier, token: bytes) -> bool:
         return False
 
 
-@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(600)
 @given(token=tokens())
 async def test_what_is_accepted_is_what_a_strict_reference_accepts(identifier, token):
     wanted = reference(token)

@@ -12,6 +12,8 @@ import pytest
 from gateway.config import load
 from gateway.model.route import AggregateAction
 
+pytestmark = pytest.mark.hazard
+
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ["user-audit.yaml", "device-audit.yaml"]
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.pdp.authzen import EVALUATION, EVALUATIONS, MAX_BODY, describe
 from gateway.pdp.evaluations import MAX_EVALUATIONS
+from tests.support.properties import examples
 
 JSON = {"content-type": "application/json"}
 READ = {
@@ -128,7 +129,7 @@ near_misses = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(150)
 @given(items=st.lists(evaluation | near_misses | values, max_size=4), top=evaluation)
 async def test_no_input_breaks_the_server_or_permits_a_stranger(
     certified: httpx.AsyncClient, items: list[Any], top: dict[str, Any]

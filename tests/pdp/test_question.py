@@ -7,11 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.pdp.point import EmbeddedDecisionPoint
 from gateway.pdp.question import Malformed, Uid, read_question, type_name
+from tests.support.properties import examples
 
 READ = {
     "subject": {"type": "identity", "id": "alice"},
@@ -139,7 +140,7 @@ permit(principal == Identity::"q\\"uote\\\\", action, resource);
 """
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(200)
 @given(subject=st.text(min_size=1), action=st.text(min_size=1), resource=st.text(min_size=1))
 def test_ids_are_compared_exactly_whatever_they_hold(
     point: Callable[..., EmbeddedDecisionPoint], subject: str, action: str, resource: str

@@ -14,6 +14,8 @@ from gateway.model.permit import Fallback
 from gateway.pipeline import Pipeline
 from gateway.telemetry.observer import Observer
 
+pytestmark = pytest.mark.hazard
+
 RULE = "{degrade: fallback, methods: [GET, POST], response: {status: 202, json: {menu: []}, headers: {X-Own: '1'}}}"
 ROUTES = f"""
 version: 1

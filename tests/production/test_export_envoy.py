@@ -21,6 +21,8 @@ from tests.production import http3
 from tests.production.authority import Authority
 from tests.production.backends import Backend, routes, until
 
+pytestmark = pytest.mark.hazard
+
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 integration = pytest.mark.integration

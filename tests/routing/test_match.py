@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import GatewayError
 from gateway.model.request import Target
 from gateway.model.route import Access, AccessKind, Cors, ProxyAction, Route, Segment
 from gateway.routing import Router, method_not_allowed, parse_target
+from tests.support.properties import examples
 
 GET = frozenset({"GET"})
 
@@ -77,7 +78,7 @@ hosts = st.sampled_from([None, "a.test", "b.test"])
     st.lists(st.sampled_from(["a", "b", "c"]), max_size=5),
     st.sampled_from(["a.test", "b.test", "c.test"]),
 )
-@settings(max_examples=1500)
+@examples(1500)
 def test_the_trie_agrees_with_the_naive_reading(
     given_routes: list[tuple[str, str | None]], segments: list[str], host: str
 ) -> None:

@@ -6,12 +6,13 @@ import re
 from urllib.parse import unquote_to_bytes
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.errors import GatewayError
 from gateway.model.request import Target
 from gateway.routing import parse_target
+from tests.support.properties import examples
 
 ALPHABET = [b"/", b".", b"%", b"2", b"f", b"e", b"5", b"c", b";", b"\\", b"#", b"?", b"a"]
 PIECES = [
@@ -61,7 +62,7 @@ def accepted(raw: bytes) -> Target | None:
 
 
 @given(st.one_of(*(st.lists(st.sampled_from(pieces), max_size=16).map(b"".join) for pieces in (ALPHABET, PIECES))))
-@settings(max_examples=3000)
+@examples(3000)
 @example(b"..%2f..%2fadmin")
 @example(b"..%3b/admin")
 @example(b"%252e%252e/admin")
@@ -77,7 +78,7 @@ def test_what_is_accepted_below_a_prefix_stays_below_it_for_every_reader(rest: b
 
 
 @given(st.binary(max_size=40))
-@settings(max_examples=2000)
+@examples(2000)
 def test_any_bytes_are_a_target_or_bad_request_and_nothing_else(raw: bytes) -> None:
     for candidate in (raw, b"/" + raw):
         target = accepted(candidate)

@@ -7,12 +7,13 @@ import itertools
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from listener_harness import MiniGateway, bare, served
 
 from gateway.model.settings import ServerSettings
 from gateway.server.boundary import Boundary
+from tests.support.properties import examples
 
 GET = b"GET /open/%d HTTP/1.1\r\nHost: gateway.test\r\n\r\n"
 LAST = b"GET /open/last HTTP/1.1\r\nHost: gateway.test\r\nConnection: close\r\n\r\n"
@@ -95,7 +96,7 @@ async def test_what_is_pipelined_behind_a_slow_answer_is_bounded() -> None:
 
 
 @given(st.data())
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@examples(300)
 def test_boundaries_are_the_same_however_the_stream_is_split(data: st.DataObject) -> None:
     """Oracle: the ends of CRLFCRLF, non-overlapping, in the whole stream."""
     stream = data.draw(st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"\r\n\r\n", b"a"]), max_size=20).map(b"".join))

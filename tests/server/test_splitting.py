@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 import uvloop
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from uvicorn.server import ServerState
 
@@ -16,6 +16,7 @@ from gateway.errors import GatewayError
 from gateway.model.settings import ServerSettings
 from gateway.server import uvicorn_config
 from gateway.server.connection import EdgeProtocol
+from tests.support.properties import examples
 
 HOST = b"Host: a\r\n"
 MESSAGES = [
@@ -107,7 +108,7 @@ async def converse(parts: list[bytes]) -> tuple[list[tuple[str, str, bytes]], li
 
 
 @given(st.lists(st.sampled_from(MESSAGES), min_size=1, max_size=5), st.lists(DAMAGE, max_size=2), st.data())
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(300)
 def test_split_anywhere_it_is_the_same_conversation(
     messages: list[bytes], damage: list[Any], data: st.DataObject
 ) -> None:

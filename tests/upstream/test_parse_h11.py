@@ -5,11 +5,12 @@ from __future__ import annotations
 from itertools import pairwise
 
 import h11
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.upstream.parse import ResponseParser, Violation
 from gateway.upstream.reply import Reply
+from tests.support.properties import examples
 
 TOKEN = st.text("abcdefghijklmnopqrstuvwxyzABCDEFXYZ0123456789-_!#", min_size=1, max_size=12).map(str.encode)
 VALUE = st.binary(max_size=20).map(lambda raw: bytes(byte for byte in raw if byte >= 0x20 and byte != 0x7F).strip())
@@ -91,7 +92,7 @@ def theirs(
     return status, headers, body, complete
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(responses(), st.lists(st.integers(0, 2000), max_size=6))
 def test_valid_responses_are_read_as_h11_reads_them(response, at):
     method, data, end = response
@@ -102,7 +103,7 @@ def test_valid_responses_are_read_as_h11_reads_them(response, at):
     assert read == theirs(method, pieces, end=end)
 
 
-@settings(max_examples=600, deadline=None)
+@examples(600)
 @given(responses(), st.integers(0, 2000), st.sampled_from([b"\r", b"\n", b"\0", b" ", b":", b"0", b"\x7f", b"Z"]))
 def test_what_ours_lets_through_after_damage_h11_does_not_frame_otherwise(response, position, damage):
     method, data, _ = response

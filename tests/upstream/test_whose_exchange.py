@@ -14,7 +14,7 @@ from math import inf
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import GatewayError
@@ -23,6 +23,7 @@ from gateway.resilience.deadline import Deadline
 from gateway.upstream.connect import Origin
 from gateway.upstream.outgoing import Outgoing
 from gateway.upstream.pool import Pool
+from tests.support.properties import examples
 
 ORIGIN = Origin.parse("http://127.0.0.1:9")
 PATIENT = Timeouts(connect_s=inf, read_s=inf, write_s=inf)
@@ -209,7 +210,7 @@ async def play(steps: list[tuple[str, Any]], max_connections: int) -> Stage:
     return stage
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.lists(STEPS, min_size=15, max_size=60), st.integers(1, 3))
 def test_leavers_harm_nobody_who_stays(steps: list[tuple[str, Any]], max_connections: int) -> None:
     stage = asyncio.run(play(steps, max_connections))
@@ -217,7 +218,7 @@ def test_leavers_harm_nobody_who_stays(steps: list[tuple[str, Any]], max_connect
         assert number in stage.left or caller.result() == b"%d" % number
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.lists(STEPS | st.tuples(st.just("end"), NUMBER), min_size=5, max_size=40), st.integers(1, 3))
 def test_nobody_waits_without_an_outcome_when_connections_end_too(
     steps: list[tuple[str, Any]], max_connections: int

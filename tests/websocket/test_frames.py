@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 from websockets.protocol import State
@@ -28,6 +28,7 @@ from gateway.websocket.frames import (
     encode,
     end_of,
 )
+from tests.support.properties import examples
 
 pytestmark = pytest.mark.hazard
 
@@ -65,7 +66,6 @@ def messages(pieces: list[Piece]) -> list[tuple[int, bytes]]:
 parts = st.lists(st.binary(max_size=300), min_size=1, max_size=6)
 
 
-@settings(deadline=None)
 @given(
     sent=st.lists(parts, max_size=8),
     masked=st.booleans(),
@@ -94,7 +94,7 @@ def test_any_fragments_in_any_portions_come_out_as_they_went_in(
     assert read_all(FrameReader(masked=True), encode(got, masked=True)) == pieces
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(
     st.lists(st.tuples(st.integers(0, 255), st.booleans(), st.binary(max_size=130)), min_size=1, max_size=4),
 )
