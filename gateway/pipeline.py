@@ -26,11 +26,11 @@ from gateway.forward.marks import DEGRADED, iam_fallback_mark, respond_with
 from gateway.identity import PlacedTokens
 from gateway.model.permit import Fallback, Permit
 from gateway.model.record import AccessRecord
-from gateway.model.request import Request
+from gateway.model.request import Headers, Request
 from gateway.model.route import AccessKind, Route
 from gateway.model.settings import ServerSettings
 from gateway.model.subject import Subject
-from gateway.problem import render
+from gateway.problem import render, render_page, wants_page
 from gateway.resilience.admission import Limit, Place
 from gateway.resilience.deadline import Deadline, DeadlineExceeded
 from gateway.routing import Router, method_not_allowed, parse_target
@@ -241,13 +241,17 @@ class Pipeline(Generic[R]):
         if exchange.started:
             exchange.abort()
             return
-        status, headers, body = render(
-            error,
-            server_name=site.settings.name,
-            request_id=exchange.request.request_id,
-            route=record.route,
-        )
-        await exchange.respond(status, headers, body)
+        await exchange.respond(*self._answer(error, exchange.request, site, record.route))
+
+    def _answer(self, error: GatewayError, request: Request, site: Site, route_id: str) -> tuple[int, Headers, bytes]:
+        """A refusal as a response: the route's page for a person, else problem+json."""
+        page = site.services[route_id].route.error_page if route_id else None
+        if page is not None and self._wants_page(request):
+            return render_page(error, page, request, server_name=site.settings.name)
+        return render(error, server_name=site.settings.name, request_id=request.request_id, route=route_id)
+
+    def _wants_page(self, request: Request) -> bool:
+        return wants_page(request)
 
 
 def match(exchange: Exchange, site: Site) -> Service:

@@ -1,14 +1,16 @@
-"""A GatewayError as a response: problem+json (RFC 9457), `Proxy-Status` (RFC 9209) and `Retry-After`.
+"""A GatewayError as a response: problem+json (RFC 9457) or a page, `Proxy-Status` (RFC 9209) and `Retry-After`.
 
 The one place that words an error for the caller: used by the pipeline's error boundary and by the listener for what
 never became a request. `Retry-After` is a whole number ≥ 1, spread upwards by at most 20 % so that callers do not come
 back together, and the same number is `retry_after` in the body.
 
-Deliberately absent: content negotiation. HTML never reflects input, because there is no HTML.
+A page goes only to a caller who asks for HTML by name, on a route that has one. It shows what the problem says and no
+text of the request's, and everything filled in is escaped.
 """
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import random
@@ -16,9 +18,17 @@ from types import MappingProxyType
 from typing import Final
 
 from gateway.errors import KINDS, GatewayError
-from gateway.model.request import Headers
+from gateway.model.error_page import ErrorPage
+from gateway.model.request import Headers, Request
+from gateway.negotiation import named_quality
 
 SPREAD: Final = 0.2
+_JSON_TYPES: Final = (b"application/json", b"application/problem+json")
+_PAGE_FIELDS: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"vary", b"Accept"),
+)
 _NOT_ASKED: Final = "Access could not be checked, so nothing was forwarded."
 _DETAILS: Final = MappingProxyType(
     {
@@ -72,7 +82,7 @@ def render(
     as it is instead of the error's own; a kind without `Retry-After` never gets one.
     """
     kind = error.kind
-    wait = (retry_after or spread_retry_after(error.retry_after_s or 1.0)) if kind.retry_after else None
+    wait = _wait_s(error, retry_after)
     document: dict[str, object] = {
         "type": f"urn:gateway:problem:{kind.code}",
         "title": kind.title,
@@ -85,7 +95,42 @@ def render(
     if wait is not None:
         document["retry_after"] = wait
     document["request_id"] = request_id
-    return kind.status, _headers(error, server_name, request_id, wait), json.dumps(document).encode("ascii")
+    headers = _headers(error, server_name, request_id, wait, b"application/problem+json")
+    return kind.status, headers, json.dumps(document).encode("ascii")
+
+
+def wants_page(request: Request) -> bool:
+    """Whether a person asks: HTML is named, and JSON is not named as at least as welcome."""
+    accept = request.values(b"accept")
+    page = named_quality(accept, b"text/html")
+    return page > max(named_quality(accept, json_type) for json_type in _JSON_TYPES)
+
+
+def render_page(
+    error: GatewayError, page: ErrorPage, request: Request, *, server_name: str
+) -> tuple[int, Headers, bytes]:
+    """As `render`, for people. A page that answers GET loads itself again when a retry can help."""
+    wait = _wait_s(error, None)
+    again = wait is not None and request.method == "GET"
+    values = {
+        "status": str(error.kind.status),
+        "title": error.kind.title,
+        "detail": _detail(error, wait),
+        "retry_after": "" if wait is None else str(wait),
+        "request_id": request.request_id,
+    }
+    shown = {name: html.escape(value) for name, value in values.items()}
+    shown["refresh"] = f'<meta http-equiv="refresh" content="{wait}">' if again else ""
+    body = "".join(shown[part] if index % 2 else part for index, part in enumerate(page.parts))
+    headers = _headers(error, server_name, request.request_id, wait, b"text/html; charset=utf-8")
+    headers += [(b"content-security-policy", page.policy), *_PAGE_FIELDS]
+    return error.kind.status, headers, body.encode()
+
+
+def _wait_s(error: GatewayError, given: int | None) -> int | None:
+    if not error.kind.retry_after:
+        return None
+    return given or spread_retry_after(error.retry_after_s or 1.0)
 
 
 def _detail(error: GatewayError, wait: int | None) -> str:
@@ -95,9 +140,9 @@ def _detail(error: GatewayError, wait: int | None) -> str:
     return f"{detail} Try again in {wait} second{'' if wait == 1 else 's'}."
 
 
-def _headers(error: GatewayError, server_name: str, request_id: str, wait: int | None) -> Headers:
+def _headers(error: GatewayError, server_name: str, request_id: str, wait: int | None, content_type: bytes) -> Headers:
     headers = [
-        (b"content-type", b"application/problem+json"),
+        (b"content-type", content_type),
         (b"cache-control", b"no-store"),
         (b"x-request-id", request_id.encode("ascii")),
         (b"proxy-status", f"{server_name}; error={error.proxy_error}".encode("ascii")),

@@ -17,9 +17,10 @@ from gateway.forward.marks import DEGRADED, iam_mark
 from gateway.headers import visible
 from gateway.model.permit import Fallback, Permit
 from gateway.model.record import AccessRecord
-from gateway.model.request import Headers
+from gateway.model.request import Headers, Request
 from gateway.model.route import Route
 from gateway.pipeline import Pipeline, Service, Site, match
+from gateway.problem import wants_page
 from gateway.resilience.deadline import Deadline
 from gateway.routing import method_not_allowed
 from gateway.telemetry.observer import Observer, Span
@@ -98,6 +99,10 @@ class DecisionPipeline(Pipeline[NamedRequest]):
         deadline: Deadline,  # noqa: ARG002 - there is nothing left to wait for
     ) -> None:
         await exchange.respond(_OK, granted(permit))
+
+    def _wants_page(self, request: Request) -> bool:
+        """Never through nginx: it drops the body, and a field cannot carry a page."""
+        return not (isinstance(request, NamedRequest) and request.door == NGINX) and wants_page(request)
 
     async def _fall_back(self, fallback: Fallback, exchange: Exchange) -> None:  # noqa: ARG002 - nothing is answered
         raise GatewayError(fallback.code, reason="the fallback response is not for another proxy")

@@ -27,13 +27,13 @@ from gateway.model.permit import Fallback, Permit
 from gateway.model.record import AccessRecord
 from gateway.model.request import Request
 from gateway.model.route import Bulk, Route
+from gateway.negotiation import named_quality
 from gateway.resilience.deadline import Deadline
 from gateway.telemetry.observer import Observer, Span
 
 MAX_BODY: Final = 1024 * 1024
 _TOLD: Final = 10  # different failures in one line of the log
 _LINES: Final = b"application/x-ndjson"
-_UNWANTED: Final = frozenset({b"q=0", b"q=0.0", b"q=0.00", b"q=0.000"})
 _KINDS: Final = ("complete", "partial", "failed", "denied")
 _Result = dict[str, Any]
 _Emit = Callable[[_Result], Awaitable[None]]
@@ -197,11 +197,8 @@ def _kind(result: _Result) -> str:
 
 
 def _wants_lines(request: Request) -> bool:
-    """Whether the caller names NDJSON as acceptable (RFC 9110 section 12.5.1); a wildcard means the JSON document."""
-    ranges = (part.split(b";") for value in request.values(b"accept") for part in value.lower().split(b","))
-    return any(
-        parts[0].strip() == _LINES and not any(weight.strip() in _UNWANTED for weight in parts[1:]) for parts in ranges
-    )
+    """Whether the caller names NDJSON as acceptable; a wildcard means the JSON document."""
+    return named_quality(request.values(b"accept"), _LINES) > 0
 
 
 def _headers(request: Request, content_type: bytes) -> list[tuple[bytes, bytes]]:

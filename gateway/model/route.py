@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from gateway.model.error_page import ErrorPage
 from gateway.template import Template
 
 
@@ -301,6 +302,7 @@ class Route:
     max_body: int = 64 * 1024 * 1024
     max_concurrency: int = 1000
     cors: Cors | None = None
+    error_page: ErrorPage | None = None
     recheck_s: float | None = None
     stream_idle_timeout_s: float = 300.0
     stream_content_types: tuple[str, ...] = STREAM_CONTENT_TYPES

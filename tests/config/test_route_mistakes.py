@@ -394,3 +394,21 @@ def test_what_serves_but_should_be_known_is_a_warning(load_text, marked, id_, wo
     (warning,) = load_text(text.replace(MARK, "")).warnings
     assert f":{line}:{col}: warning[{id_}]: " in warning
     assert words in warning
+
+
+PAGES = [
+    ("<h1>Sorry</h1><script src=x></script>", "<script> does not work here"),
+    ('<link rel="stylesheet" href="https://x/y.css">', "<link> does not work here"),
+    ("<style>p::after { content: '{status}' }</style>", "inside <style>"),
+    (" \n", "the page is empty"),
+    ("x" * (256 * 1024 + 1), "at most 262144 are sent"),
+]
+
+
+@pytest.mark.parametrize(("page", "words"), PAGES, ids=[words for _, words in PAGES])
+def test_a_page_that_would_not_work_is_found_at_load(assert_mistake, page, words) -> None:
+    assert_mistake(route("error_page: {html: ‸sorry.html}"), "bad-page", words, files={"sorry.html": page})
+
+
+def test_a_page_that_is_not_there_is_found_at_load(assert_mistake) -> None:
+    assert_mistake(route("error_page: {html: ‸sorry.html}"), "unreadable-file", "there is no such file")

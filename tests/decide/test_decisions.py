@@ -26,6 +26,7 @@ routes:
   - {id: orders, path: /orders/*, methods: [GET, HEAD, POST], authorize: ["read system:orders"]}
   - {id: open, path: /open/*, methods: [GET], authorize: public, upstream: shop, cors: {origins: [https://app.example]}}
   - {id: hosted, path: /hosted, host: shop.example, methods: [GET], authorize: public}
+  - {id: paged, path: /paged, authorize: ["read system:orders"], error_page: {}}
   - {id: rest, path: /*, authorize: public, upstream: shop}
 """
 ALICE = Subject("identity", "alice\u00e9", "k", "{}", headers=((b"x-auth-email", b"alice@example"),))
@@ -317,3 +318,13 @@ async def test_a_route_without_upstream_is_not_found_on_the_public_listener(site
     assert status == 404
     assert site.authorizer.asked == []
     assert (await ask(site, b"/open/7", [], pipeline=Pipeline))[2] == b"forwarded"
+
+
+@pytest.mark.parametrize("door", DOORS)
+async def test_a_person_behind_another_proxy_sees_the_page_where_the_proxy_can_carry_it(site, door):
+    site.authorizer.verdict = GatewayError("iam_unreachable", retry_after_s=5)
+    raw, headers, more = named(door, "GET", "/paged")
+    status, fields, _ = await ask(site, raw, [*headers, ("accept", "text/html")], **more)
+    page = b"text/html; charset=utf-8"
+    assert (status, fields[b"content-type"]) == (503, b"application/problem+json" if door == "nginx" else page)
+    assert b"\n" not in fields.get(b"x-gateway-problem", b"")

@@ -11,6 +11,7 @@ from gateway.config.compile.access import Authorization, access_by_method, compi
 from gateway.config.compile.actions import DECIDE, check_methods_of_kind, compile_action, default_methods, kind_of
 from gateway.config.compile.checks import Scope
 from gateway.config.compile.cors import compile_cors
+from gateway.config.compile.error_page import compile_error_page
 from gateway.config.compile.failure_rules import check_rules, iam_rules, upstream_rules
 from gateway.config.compile.fingerprint import fingerprint
 from gateway.config.compile.methods import allowed, check_method
@@ -101,6 +102,7 @@ def _route(section: Section[RouteKeys], drawn: _Drawn, action: Action, world: Wo
         max_body=world.max_body if policy.max_body is None else policy.max_body,
         max_concurrency=keys.max_concurrency or max(1, world.max_concurrency // 2),
         cors=None if keys.cors is None else compile_cors(section, keys.cors, world),
+        error_page=compile_error_page(section, keys.error_page, world),
         recheck_s=keys.recheck,
         stream_idle_timeout_s=keys.stream_idle_timeout,
         stream_content_types=tuple(keys.stream_content_types),

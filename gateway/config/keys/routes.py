@@ -16,6 +16,7 @@ from gateway.config.keys.types import (
     Count,
     Duration,
     DurationOrZero,
+    FilePath,
     Flag,
     HeaderName,
     Json,
@@ -116,6 +117,15 @@ class PermissionsKeys(Keys):
     max_items: Count = key(100, "Questions in one request.")
 
 
+class ErrorPageKeys(Keys):
+    """A page for people: sent instead of problem+json to who asks for `text/html` by name. `error_page: {}`: ours."""
+
+    html: Maybe[FilePath] = optional(
+        "A page of your own, UTF-8, at most 256 KiB. `{status}`, `{title}`, `{detail}`, `{retry_after}`, "
+        "`{request_id}` and `{refresh}` are filled in. When left out: a plain page."
+    )
+
+
 class HealthKeys(Keys):
     """The health of all systems: `health: {}`."""
 
@@ -149,6 +159,9 @@ class RouteKeys(PolicyKeys):
     policy: Name = key("fail-closed", "A resilience policy: one of policies/, or a built-in one.")
     max_concurrency: Maybe[Count] = optional("Requests in flight on this route. When left out: half of the server's.")
     cors: Maybe[CorsKeys] = optional("Answer cross-origin requests here. When left out OPTIONS is a request like any.")
+    error_page: Maybe[ErrorPageKeys] = optional(
+        "Show people in browsers a page when the gateway refuses or fails. When left out: problem+json for everybody."
+    )
     recheck: Maybe[Duration] = optional("How often open streams are checked again. When left out: never.")
     stream_idle_timeout: Duration = key("5m", "The longest silence of a WebSocket or of an answer that is a stream.")
     stream_content_types: list[MediaType] = key(
