@@ -1,7 +1,7 @@
 """`gateway policy test`: run the tables of cases beside the policies.
 
 On a terminal the results are a tree; elsewhere one tab-separated line a case, for programs. Failed cases stand with
-their place and with what the policies said, and on stderr as `FILE:LINE:COL: error[case_failed]: …`.
+their place and with what the policies said, and on stderr as `FILE:LINE:COL: error[case-failed]: …`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def register(app: typer.Typer) -> None:
         results = [result for file in files for result in file.results]
         failed = [result for result in results if not result.passed]
         for result in failed:
-            note(f"{result.case.place}: error[case_failed]: {_sentence(result)}")
+            note(f"{result.case.place}: error[case-failed]: {_sentence(result)}")
         note(f"{len(results) - len(failed)} passed, {len(failed)} failed")
         if failed:
             raise typer.Exit(EXIT_BAD)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gateway.config.compile.paths import shape
 from gateway.config.problems import Mark, Problems, quoted
-from gateway.model.route import AggregateAction, NavigationAction, ProxyAction, Route
+from gateway.model.route import AccessKind, AggregateAction, NavigationAction, ProxyAction, Route
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,18 @@ def _breaker_names(route: Route) -> Iterator[tuple[str, str]]:
     if isinstance(route.action, AggregateAction) and not is_bulk(route):
         for part in route.action.parts:
             yield f"{route.id}.{part.name}", f"the system {quoted(part.name)} of {quoted(route.id)}"
+
+
+def warn_of_short_deadlines(placed: Iterable[Placed], iam_total_s: float, problems: Problems) -> None:
+    """Warns of routes that end before IAM has had its time: `iam_total_s` is `iam.timeout.total`."""
+    for each in placed:
+        asks = any(access.kind is AccessKind.CHECKS for access in each.route.access.values())
+        if asks and each.route.deadline_s <= iam_total_s and not is_bulk(each.route):
+            message = (
+                f"the deadline of {quoted(each.route.id)} ({each.route.deadline_s:g}s) ends before iam.timeout.total "
+                f"({iam_total_s:g}s): while IAM is slow, its requests end without its answer; make one of them fit"
+            )
+            problems.warning(each.id, "contradiction", message)
 
 
 def warn_unused(upstreams: Iterable[tuple[str, Mark]], routes: Iterable[Route], problems: Problems) -> None:

@@ -19,7 +19,7 @@ from gateway.config.compile.routes import compile_route
 from gateway.config.compile.server import compile_server
 from gateway.config.compile.upstreams import compile_upstream
 from gateway.config.compile.world import World
-from gateway.config.cross import Placed, check_ids, check_names, check_ties, warn_unused
+from gateway.config.cross import Placed, check_ids, check_names, check_ties, warn_of_short_deadlines, warn_unused
 from gateway.config.files import Files
 from gateway.config.interpolation import Interpolation
 from gateway.config.keys.base import Keys
@@ -41,7 +41,7 @@ from gateway.config.problems import ConfigurationError, Mark, Problems, quoted
 from gateway.config.tree import Node
 from gateway.config.validate import Section, validate
 from gateway.config.yaml_reader import read_yaml
-from gateway.model.settings import Configuration, Identity, OpaqueIdentity
+from gateway.model.settings import Configuration, IamApi, Identity, OpaqueIdentity
 
 K = TypeVar("K", bound=Keys)
 _STAND_INS: Final[Mapping[str, Any]] = {"id": "unnamed", "path": "/", "authorize": "public"}
@@ -122,6 +122,8 @@ class _Reading:
         upstreams = {name: compile_upstream(name, each, world) for name, each in sections.upstreams.items()}
         placed = self._routes(sections, world)
         self._look_across(sections, placed)
+        if iam is not None and iam.api is not IamApi.EMBEDDED:
+            warn_of_short_deadlines(placed, iam.timeout.total_s, self._problems)
         if self._problems.errors or iam is None:
             return None
         return Configuration(

@@ -89,6 +89,8 @@ def policy_of(section: Section[C], name: str, policies: dict[str, Node], problem
     """The policy that a route names; unknown ones are noted."""
     if name not in policies and section.sound("policy"):
         message = f"there is no policy {quoted(name)}{near(name, policies) or _known(policies)}"
+        if name.replace("_", "-").endswith("open"):
+            message += " To let reads through while IAM is down: on_iam_failure: [{methods: [GET], degrade: allow}]"
         problems.error(section.at("policy"), "unknown-policy", message)
     return policies.get(name)
 

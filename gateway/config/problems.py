@@ -7,10 +7,12 @@ Problems are collected, not raised: only the loader raises, once, with all of th
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Final
 
+_FORM: Final = re.compile(r"(.*?):(\d+):(\d+): (error|warning)\[([a-z0-9-]+)\]: (.*)")
 _NEAR: Final = 0.6
 _TELLING: Final = 6
 """Characters from which a value is hidden also where it is not quoted: shorter ones stand in many words."""
@@ -41,6 +43,15 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}:{self.col}: {self.severity}[{self.id}]: {self.message}"
+
+    @classmethod
+    def parse(cls, line: str) -> Problem:
+        """From its own text."""
+        found = _FORM.fullmatch(line)
+        if found is None:
+            raise ValueError(f"not a problem: {line}")
+        file, line_, col, severity, id_, message = found.groups()
+        return cls(file, int(line_), int(col), severity, id_, message)
 
     def as_json(self) -> dict[str, str | int]:
         """The same as a JSON object."""

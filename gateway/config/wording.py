@@ -22,22 +22,26 @@ _KINDS: Final = {
     "model_attributes_type": "a mapping",
 }
 
+_ADDRESSES: Final = frozenset({"listen", "admin", "decisions"})
+
 
 def word(kind: str, detail: Details) -> tuple[str, str]:
     """The id and the message for an error of the library, or of our own types."""
     value, context = detail.get("input"), detail.get("ctx", {})
     if kind in _KINDS:
-        return _wrong_type(_KINDS[kind], value)
+        return _wrong_type(_KINDS[kind], value, of=str(detail["loc"][-1]) if detail.get("loc") else "")
     if kind in _WORDS:
         return _WORDS[kind](value, context, detail)
     return kind.replace("_", "-"), str(detail["msg"])
 
 
-def _wrong_type(expected: str, value: Any) -> tuple[str, str]:
+def _wrong_type(expected: str, value: Any, of: str = "") -> tuple[str, str]:
     if value is None:
         return "empty-value", f"no value: {expected} is expected"
     hint = ""
-    if expected == "text" and isinstance(value, int | float):
+    if of in _ADDRESSES and isinstance(value, int):
+        hint = f'; write HOST:PORT, like "127.0.0.1:{value}"'
+    elif expected == "text" and isinstance(value, int | float):
         hint = f'; quote it: "{_shown(value)}"'
     return "wrong-type", f"{expected} is expected, not {_described(value)}{hint}"
 
@@ -58,6 +62,11 @@ def _missing(_value: Any, _context: Details, detail: Details) -> tuple[str, str]
     return "missing-key", f"the key {quoted(detail['loc'][-1])} is missing"
 
 
+def _check_outside_list(value: str, names: list[str]) -> str:
+    """A check where a word is expected: how it is written."""
+    return f"; checks are a list: [{quoted(value)}]" if "public" in names and " " in value and ":" in value else ""
+
+
 def _literal(value: Any, context: Details, _detail: Details) -> tuple[str, str]:
     expected = str(context.get("expected", "")).replace("'", '"')
     if value is None:
@@ -65,7 +74,7 @@ def _literal(value: Any, context: Details, _detail: Details) -> tuple[str, str]:
     if not isinstance(value, str):
         return "wrong-type", f"{expected} is expected, not {_described(value)}"
     names = [name for name in expected.split('"')[1::2] if name]
-    return "bad-value", f"{quoted(value)} is not {expected}{near(value, names)}"
+    return "bad-value", f"{quoted(value)} is not {expected}{_check_outside_list(value, names) or near(value, names)}"
 
 
 def _limit(words: str, name: str) -> Callable[[Any, Details, Details], tuple[str, str]]:

@@ -27,6 +27,12 @@ _FORBIDDEN: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
+_BOM_SAID: Final = (
+    "the file starts with a byte order mark; save it as UTF-8 without one (editors call it "
+    '"UTF-8", not "UTF-8 with BOM"; in a shell: sed -i "1s/^\\xEF\\xBB\\xBF//" FILE)'
+)
+
+
 class _Refused(Exception):
     """The file can't be read on."""
 
@@ -49,7 +55,7 @@ def _text(file: str, content: bytes) -> str:
     if len(content) > MAX_BYTES:
         raise _Refused(top, "file-too-large", f"the file is larger than {MAX_BYTES // 1024} KiB")
     if content.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
-        raise _Refused(top, "byte-order-mark", "the file starts with a byte order mark; save it as UTF-8 without one")
+        raise _Refused(top, "byte-order-mark", _BOM_SAID)
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -62,7 +62,7 @@ def load_cases(folder: Path, problems: list[Problem]) -> list[CaseFile]:
         if text is not None:
             loaded.append(CaseFile(file.name, tuple(_Reader(file, text, problems).cases())))
     if not files:
-        problems.append(Problem(str(folder), 1, 1, "no_cases", f"there is no table of cases (*{SUFFIX})"))
+        problems.append(Problem(str(folder), 1, 1, "no-cases", f"there is no table of cases (*{SUFFIX})"))
     return loaded
 
 
@@ -80,27 +80,27 @@ class _Reader:
             self._syntax(str(error))
             return []
         for name in document.keys() - {"case"}:
-            self._add(self._key_offset(name, 0, len(self._text)), "unknown_key", _unknown(name, ("case",)))
+            self._add(self._key_offset(name, 0, len(self._text)), "unknown-key", _unknown(name, ("case",)))
         items = document.get("case", [])
         if not isinstance(items, list) or not items:
-            self._add(0, "case_shape", "there is no [[case]] in this file")
+            self._add(0, "case-shape", "there is no [[case]] in this file")
             return []
         return [case for index, item in enumerate(items) for case in self._case(index, item)]
 
     def _case(self, index: int, item: Any) -> list[Case]:
         if not isinstance(item, dict):
-            self._add(self._start(index), "case_shape", "a case is a table")
+            self._add(self._start(index), "case-shape", "a case is a table")
             return []
         before = len(self._problems)
         for name in item.keys() - set(_KEYS):
-            self._add_key(index, name, "unknown_key", _unknown(name, _KEYS))
+            self._add_key(index, name, "unknown-key", _unknown(name, _KEYS))
         for name in _KEYS:
             if name not in item:
-                self._add(self._start(index), "missing_key", f"the case has no '{name}'")
+                self._add(self._start(index), "missing-key", f"the case has no '{name}'")
         if not isinstance(item.get("allow", True), bool):
-            self._add_key(index, "allow", "case_shape", "'allow' is true or false")
+            self._add_key(index, "allow", "case-shape", "'allow' is true or false")
         if not isinstance(item.get("why", ""), str):
-            self._add_key(index, "why", "case_shape", "'why' is text")
+            self._add_key(index, "why", "case-shape", "'why' is text")
         subjects = [self._subject(index, value) for value in _several(item.get("subject", ""))]
         checks = [self._check(index, value) for value in _several(item.get("check", ""))]
         if len(self._problems) > before:
@@ -122,10 +122,10 @@ class _Reader:
         if isinstance(value, str):
             return value, {"subject": {"type": "identity", "id": value}}
         if not isinstance(value, dict):
-            self._add_key(index, "subject", "case_shape", "a subject is an id or a table {type, id, properties}")
+            self._add_key(index, "subject", "case-shape", "a subject is an id or a table {type, id, properties}")
             return "", {}
         for name in value.keys() - set(_SUBJECT_KEYS):
-            self._add_key(index, "subject", "unknown_key", _unknown(name, _SUBJECT_KEYS))
+            self._add_key(index, "subject", "unknown-key", _unknown(name, _SUBJECT_KEYS))
         return f"{value.get('type')}:{value.get('id')}{_and_more(value)}", {"subject": value}
 
     def _check(self, index: int, value: Any) -> tuple[str, dict[str, Any]]:
@@ -133,13 +133,13 @@ class _Reader:
             action, _, resource = value.partition(" ")
             kind, _, name = resource.partition(":")
             if not (action and kind and name):
-                self._add_key(index, "check", "case_check", f"'{value}' is not \"<action> <type>:<id>\"")
+                self._add_key(index, "check", "case-check", f"'{value}' is not \"<action> <type>:<id>\"")
             return value, {"action": {"name": action}, "resource": {"type": kind, "id": name}}
         if not isinstance(value, dict):
-            self._add_key(index, "check", "case_shape", "a check is a text or a table {action, resource, context}")
+            self._add_key(index, "check", "case-shape", "a check is a text or a table {action, resource, context}")
             return "", {}
         for name in value.keys() - set(_CHECK_KEYS):
-            self._add_key(index, "check", "unknown_key", _unknown(name, _CHECK_KEYS))
+            self._add_key(index, "check", "unknown-key", _unknown(name, _CHECK_KEYS))
         return _in_words(value), dict(value)
 
     def _start(self, index: int) -> int:
@@ -158,9 +158,9 @@ class _Reader:
         what = message[: found.start()] if found else message
         what = what[:1].lower() + what[1:]
         if found and found[1]:
-            self._problems.append(Problem(str(self._file), int(found[1]), int(found[2]), "toml_syntax", what))
+            self._problems.append(Problem(str(self._file), int(found[1]), int(found[2]), "toml-syntax", what))
         else:
-            self._add(len(self._text), "toml_syntax", what)
+            self._add(len(self._text), "toml-syntax", what)
 
     def _add(self, offset: int, problem_id: str, message: str) -> None:
         self._problems.append(problem_at(self._file, self._text, offset, problem_id, message))

@@ -41,7 +41,7 @@ def load_entities(folder: Path, problems: list[Problem]) -> Entities:
     try:
         return _Reader(JsonFile(file, text, found), found).entities()
     except RecursionError:
-        found = [Problem(str(file), 1, 1, "json_syntax", "nested too deeply")]
+        found = [Problem(str(file), 1, 1, "json-syntax", "nested too deeply")]
         return {}
     finally:
         problems += found
@@ -57,7 +57,7 @@ class _Reader:
         if value is None:
             return {}
         if not isinstance(value, list):
-            self._add((), "entity_shape", "entities.json is a list of entities")
+            self._add((), "entity-shape", "entities.json is a list of entities")
             return {}
         entities: Entities = {}
         for index, item in enumerate(value):
@@ -74,10 +74,10 @@ class _Reader:
     def _read_entity(self, index: int, item: Any, entities: Entities) -> None:
         before = len(self._problems)
         if not isinstance(item, dict):
-            self._add((index,), "entity_shape", "an entity is an object with 'uid', 'attrs' and 'parents'")
+            self._add((index,), "entity-shape", "an entity is an object with 'uid', 'attrs' and 'parents'")
             return
         for name in item.keys() - set(_MEMBERS):
-            self._add((index, name), "unknown_key", f"unknown key '{name}'{did_you_mean(name, _MEMBERS)}")
+            self._add((index, name), "unknown-key", f"unknown key '{name}'{did_you_mean(name, _MEMBERS)}")
         uid = self._uid(item.get("uid"), (index, "uid") if "uid" in item else (index,))
         attrs = self._record(item, "attrs", index)
         tags = self._record(item, "tags", index)
@@ -86,7 +86,7 @@ class _Reader:
             return
         entity = {"uid": _uid_json(uid), "attrs": attrs, "tags": tags, "parents": [_uid_json(p) for p in parents]}
         if uid in entities:
-            self._add((index, "uid"), "duplicate_entity", f'{uid.type}::"{uid.id}" stands here a second time')
+            self._add((index, "uid"), "duplicate-entity", f'{uid.type}::"{uid.id}" stands here a second time')
         else:
             entities[uid] = entity
 
@@ -94,25 +94,25 @@ class _Reader:
         for index, entity in enumerate(entities.values()):
             if not _accepted([{**entity, "parents": []}]):
                 self._add(
-                    (index,), "entity_value", "Cedar cannot read this entity: is an __extn or __entity malformed?"
+                    (index,), "entity-value", "Cedar cannot read this entity: is an __extn or __entity malformed?"
                 )
 
     def _uid(self, value: Any, path: Path_) -> Uid | None:
         if isinstance(value, dict) and value.keys() == {"__entity"}:
             value = value["__entity"]
         if not isinstance(value, dict) or not all(isinstance(value.get(name), str) for name in _UID_MEMBERS):
-            self._add(path, "entity_uid", 'an entity is named {"type": "…", "id": "…"}')
+            self._add(path, "entity-uid", 'an entity is named {"type": "…", "id": "…"}')
             return None
         for name in value.keys() - set(_UID_MEMBERS):
-            self._add((*path, name), "unknown_key", f"unknown key '{name}'{did_you_mean(name, _UID_MEMBERS)}")
+            self._add((*path, name), "unknown-key", f"unknown key '{name}'{did_you_mean(name, _UID_MEMBERS)}")
         if not _TYPE.fullmatch(value["type"]):
-            self._add((*path, "type"), "entity_type", f"'{value['type']}' is not a Cedar type name")
+            self._add((*path, "type"), "entity-type", f"'{value['type']}' is not a Cedar type name")
             return None
         return Uid(value["type"], value["id"])
 
     def _parents(self, value: Any, index: int) -> list[Uid]:
         if not isinstance(value, list):
-            self._add((index, "parents"), "entity_shape", "'parents' is a list of entities")
+            self._add((index, "parents"), "entity-shape", "'parents' is a list of entities")
             return []
         uids = [self._uid(item, (index, "parents", place)) for place, item in enumerate(value)]
         return [uid for uid in uids if uid is not None]
@@ -120,19 +120,19 @@ class _Reader:
     def _record(self, item: Mapping[str, Any], name: str, index: int) -> Mapping[str, Any]:
         value = item.get(name, {})
         if not isinstance(value, dict):
-            self._add((index, name), "entity_shape", f"'{name}' is an object")
+            self._add((index, name), "entity-shape", f"'{name}' is an object")
             return {}
         self._check_value(value, (index, name))
         return value
 
     def _check_value(self, value: Any, path: Path_) -> None:
         if value is None:
-            self._add(path, "entity_value", "Cedar has no null: leave the attribute out")
+            self._add(path, "entity-value", "Cedar has no null: leave the attribute out")
         elif isinstance(value, float):
             message = 'Cedar has no floating point: write {"__extn": {"fn": "decimal", "arg": "1.5"}}'
-            self._add(path, "entity_value", message)
+            self._add(path, "entity-value", message)
         elif isinstance(value, int) and value not in _INTEGERS:
-            self._add(path, "entity_value", "the number does not fit 64 bits")
+            self._add(path, "entity-value", "the number does not fit 64 bits")
         elif isinstance(value, dict):
             for name, member in value.items():
                 self._check_value(member, (*path, name))
@@ -157,7 +157,7 @@ class _Reader:
         if left:
             names = ", ".join(f'{uid.type}::"{uid.id}"' for uid in order if uid in left)
             index = next(place for place, uid in enumerate(order) if uid in left)
-            self._add((index, "parents"), "entity_cycle", f"the parents of {names} form a cycle")
+            self._add((index, "parents"), "entity-cycle", f"the parents of {names} form a cycle")
 
 
 def _accepted(entities: Iterable[Mapping[str, Any]]) -> bool:

@@ -33,9 +33,9 @@ class JsonFile:
         try:
             self.value = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=self._object)
         except json.JSONDecodeError as error:
-            problems.append(problem_at(file, text, error.pos, "json_syntax", error.msg[0].lower() + error.msg[1:]))
+            problems.append(problem_at(file, text, error.pos, "json-syntax", error.msg[0].lower() + error.msg[1:]))
         except _ConstantError as error:
-            problems.append(problem_at(file, text, text.find(str(error)), "json_syntax", f"{error} is not JSON"))
+            problems.append(problem_at(file, text, text.find(str(error)), "json-syntax", f"{error} is not JSON"))
         if self._duplicates and self.value is not None:
             self._read(0, (), problems)
 
@@ -72,7 +72,7 @@ class JsonFile:
             key, at = self._read_string(key_at)
             if key in members:
                 message = f"duplicate key {json.dumps(key)}"
-                problems.append(problem_at(self._file, self._text, key_at, "duplicate_key", message))
+                problems.append(problem_at(self._file, self._text, key_at, "duplicate-key", message))
             self._offsets[(*path, key)] = key_at
             members[key], at = self._read(self._skip(at) + 1, (*path, key), problems)
             at = self._skip(at)

@@ -91,7 +91,7 @@ class EmbeddedDecisionPoint:
         """Every `*.cedar` of `folder` and its `entities.json`. Raises PolicyError with all mistakes."""
         problems: list[Problem] = []
         if not folder.is_dir():
-            raise PolicyError([Problem(str(folder), 1, 1, "no_folder", "there is no such folder")])
+            raise PolicyError([Problem(str(folder), 1, 1, "no-folder", "there is no such folder")])
         policies = load_policies(folder, problems)
         entities = load_entities(folder, problems)
         if policies is None or problems:

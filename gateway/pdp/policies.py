@@ -47,7 +47,7 @@ def load_policies(folder: Path, problems: list[Problem]) -> Policies | None:
         _load_file(file, collected)
     if not collected.policies and not collected.problems:
         text = f"there is no policy in {len(files)} *.cedar files, so nothing could ever be permitted"
-        collected.problems.append(Problem(str(folder), 1, 1, "no_policies", text))
+        collected.problems.append(Problem(str(folder), 1, 1, "no-policies", text))
     problems += collected.problems
     return None if collected.problems else _compiled(collected.policies)
 
@@ -73,15 +73,15 @@ def _load_statement(file: Path, source: str, statement: Statement, collected: _C
         parsed = json.loads(cedarpy.policies_to_json_str(statement.text(source)))
     except ValueError as error:
         offset, message = explain(source, statement, str(error), _complaint)
-        collected.problems.append(problem_at(file, source, offset, "policy_syntax", message))
+        collected.problems.append(problem_at(file, source, offset, "policy-syntax", message))
         return
     if parsed["templates"]:
         slot = next((token for token in statement.tokens if token.text == "?"), statement.tokens[0])
         message = "templates (?principal, ?resource) are not supported; write a policy for a group of entities"
-        collected.problems.append(problem_at(file, source, slot.start, "policy_template", message))
+        collected.problems.append(problem_at(file, source, slot.start, "policy-template", message))
         return
     (policy,) = parsed["staticPolicies"].values()
-    place = problem_at(file, source, statement.start, "duplicate_id", "")
+    place = problem_at(file, source, statement.start, "duplicate-id", "")
     _note_id(place, (policy.get("annotations") or {}).get("id"), collected)
     collected.policies[f"{file.name}:{place.line}:{place.col}"] = policy
 
@@ -92,7 +92,7 @@ def _note_id(place: Problem, policy_id: str | None, collected: _Collected) -> No
     first = collected.ids.setdefault(policy_id, f"{place.file}:{place.line}:{place.col}")
     if first != f"{place.file}:{place.line}:{place.col}":
         message = f"@id({json.dumps(policy_id)}) already names the policy at {first}"
-        collected.problems.append(Problem(place.file, place.line, place.col, "duplicate_id", message))
+        collected.problems.append(Problem(place.file, place.line, place.col, "duplicate-id", message))
 
 
 def _complaint(text: str) -> str | None:

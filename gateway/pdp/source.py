@@ -22,7 +22,7 @@ def read_source(file: Path, problems: list[Problem]) -> str | None:
         problems.append(Problem(str(file), 1, 1, "unreadable", error.strerror or "cannot be read"))
         return None
     if len(raw) > MAX_FILE_BYTES:
-        problems.append(Problem(str(file), 1, 1, "too_large", f"the file is larger than {MAX_FILE_BYTES} bytes"))
+        problems.append(Problem(str(file), 1, 1, "too-large", f"the file is larger than {MAX_FILE_BYTES} bytes"))
         return None
     if raw.startswith(_BOM):
         problems.append(Problem(str(file), 1, 1, "encoding", "the file begins with a byte order mark; save it without"))

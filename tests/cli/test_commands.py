@@ -251,14 +251,14 @@ def test_policy_test_counts_and_fails_with_places(run: Run, folder: Path) -> Non
     cases.write_text(case.format("she may", "alice") + case.format("he may", "bob"))
     ran = run("policy", "test")
     ran.says(1, out="FAIL\t", err="1 passed, 1 failed")
-    assert "who.cases.toml:6:1: error[case_failed]" in ran.err
+    assert "who.cases.toml:6:1: error[case-failed]" in ran.err
     cases.write_text("[[case]\n")
     run("policy", "test").refuses(1, "who.cases.toml:1:", "error[")
 
 
 @pytest.mark.parametrize("arguments", [("policy", "test", "nowhere"), ("iam", "--policies", "nowhere")])
 def test_a_folder_that_is_not_there_is_one_line(run: Run, arguments: tuple[str, ...]) -> None:
-    run(*arguments).refuses(1, "nowhere:1:1: error[no_folder]")
+    run(*arguments).refuses(1, "nowhere:1:1: error[no-folder]")
 
 
 def test_a_drill_without_a_demo_is_one_line(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

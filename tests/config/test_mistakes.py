@@ -9,7 +9,7 @@ from tests.config.texts import JWT, MARK, PARTS, whole
 SERVER = [
     ("{lisen‸: 1}", "unknown-key", 'did you mean "listen"?'),
     ("{‸zzz: 1}", "unknown-key", 'unknown key "zzz"'),
-    ("{listen: ‸8080}", "wrong-type", 'text is expected, not 8080; quote it: "8080"'),
+    ("{listen: ‸8080}", "wrong-type", 'text is expected, not 8080; write HOST:PORT, like "127.0.0.1:8080"'),
     ("{listen: ‸nonsense}", "bad-address", "an address is HOST:PORT"),
     ('{listen: ‸":8080"}', "bad-address", "0.0.0.0:8080 listens on every address"),
     ('{listen: ‸"localhost:70000"}', "bad-address", "a port is at most 65535"),

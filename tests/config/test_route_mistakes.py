@@ -380,7 +380,7 @@ def test_a_wrong_path_does_not_hide_what_is_wrong_beside_it(mistakes) -> None:
 PUBLIC = [
     ("authorize: ‸public", "public-writes", "anybody may DELETE, PATCH, POST, PUT"),
     ("on_iam_failure: ‸{degrade: allow, acknowledge_fail_open: true}", "fails-open", "every identified caller may GET"),
-    ("deadline: 2s\ntimeout: {read: ‸3s}", "contradiction", "longer than the deadline (2s)"),
+    ("deadline: 5s\ntimeout: {read: ‸6s}", "contradiction", "longer than the deadline (5s)"),
     ("on_iam_failure: [fail_closed, ‸{degrade: stale}]", "unreachable-rule", "never reached"),
     ('authorize: {"*": ["a b:c"], ‸PURGE: public}', "unused-key", "PURGE is not among the route's methods"),
 ]

@@ -59,5 +59,5 @@ def test_validate_shows_them_as_text_and_as_json(tmp_path: Path):
 def test_nothing_serves_with_policies_that_it_needs_and_cannot_read(tmp_path: Path, iam: str, rest: str):
     ended = run(write(tmp_path, "permit(", iam, rest), "serve")
     assert (ended.returncode, ended.stdout) == (1, "")
-    assert ended.stderr.startswith("policies/access/p.cedar:1:8: error[policy_syntax]")
+    assert ended.stderr.startswith("policies/access/p.cedar:1:8: error[policy-syntax]")
     assert "Traceback" not in ended.stderr

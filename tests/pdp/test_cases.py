@@ -54,25 +54,25 @@ def test_subjects_and_checks_are_combined(folder: MakeFolder):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("x = [", "1:6: error[toml_syntax]: invalid value"),
-        ("[[case]\n", "1:7: error[toml_syntax]: expected ']]' at the end of an array declaration"),
-        ("", "1:1: error[case_shape]: there is no [[case]] in this file"),
-        ("case = 1", "1:1: error[case_shape]: there is no [[case]] in this file"),
-        ("case = [1]", "1:1: error[case_shape]: a case is a table"),
-        (FINE + "\n[[cases]]\nx = 1", "7:1: error[unknown_key]: unknown key 'cases'; did you mean 'case'?"),
-        (FINE + "alow = true", "6:1: error[unknown_key]: unknown key 'alow'; did you mean 'allow'?"),
-        (FINE + FINE.replace("allow = true\n", ""), "6:1: error[missing_key]: the case has no 'allow'"),
-        (FINE + "\n" + with_key("allow", '"yes"'), "11:1: error[case_shape]: 'allow' is true or false"),
-        (with_key("why", "1"), "2:1: error[case_shape]: 'why' is text"),
-        (with_key("subject", "1"), "3:1: error[case_shape]: a subject is an id or a table"),
+        ("x = [", "1:6: error[toml-syntax]: invalid value"),
+        ("[[case]\n", "1:7: error[toml-syntax]: expected ']]' at the end of an array declaration"),
+        ("", "1:1: error[case-shape]: there is no [[case]] in this file"),
+        ("case = 1", "1:1: error[case-shape]: there is no [[case]] in this file"),
+        ("case = [1]", "1:1: error[case-shape]: a case is a table"),
+        (FINE + "\n[[cases]]\nx = 1", "7:1: error[unknown-key]: unknown key 'cases'; did you mean 'case'?"),
+        (FINE + "alow = true", "6:1: error[unknown-key]: unknown key 'alow'; did you mean 'allow'?"),
+        (FINE + FINE.replace("allow = true\n", ""), "6:1: error[missing-key]: the case has no 'allow'"),
+        (FINE + "\n" + with_key("allow", '"yes"'), "11:1: error[case-shape]: 'allow' is true or false"),
+        (with_key("why", "1"), "2:1: error[case-shape]: 'why' is text"),
+        (with_key("subject", "1"), "3:1: error[case-shape]: a subject is an id or a table"),
         (
             with_key("subject", '{typ = "x", id = "y"}'),
-            "3:1: error[unknown_key]: unknown key 'typ'; did you mean 'type'?",
+            "3:1: error[unknown-key]: unknown key 'typ'; did you mean 'type'?",
         ),
-        (with_key("check", '"read"'), "4:1: error[case_check]: 'read' is not \"<action> <type>:<id>\""),
-        (with_key("check", '["read system:x", "read system:"]'), "4:1: error[case_check]: 'read system:'"),
-        (with_key("check", "1"), "4:1: error[case_shape]: a check is a text or a table"),
-        (with_key("check", '{actio = {name = "x"}}'), "4:1: error[unknown_key]: unknown key 'actio'; did you mean"),
+        (with_key("check", '"read"'), "4:1: error[case-check]: 'read' is not \"<action> <type>:<id>\""),
+        (with_key("check", '["read system:x", "read system:"]'), "4:1: error[case-check]: 'read system:'"),
+        (with_key("check", "1"), "4:1: error[case-shape]: a check is a text or a table"),
+        (with_key("check", '{actio = {name = "x"}}'), "4:1: error[unknown-key]: unknown key 'actio'; did you mean"),
     ],
 )
 def test_mistakes_in_cases(folder: MakeFolder, text: str, expected: str):
@@ -81,7 +81,7 @@ def test_mistakes_in_cases(folder: MakeFolder, text: str, expected: str):
 
 
 def test_a_folder_without_cases_is_a_mistake(folder: MakeFolder):
-    with pytest.raises(PolicyError, match=r"error\[no_cases\]"):
+    with pytest.raises(PolicyError, match=r"error\[no-cases\]"):
         run_cases(folder(POLICY))
 
 

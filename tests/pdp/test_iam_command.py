@@ -118,7 +118,7 @@ def test_a_hangup_reloads_and_a_mistake_keeps_the_last_good_policies(
     iam = start(folder(ALICE))
     folder(ALICE + "permit(")
     iam.process.send_signal(signal.SIGHUP)
-    assert "p.cedar:2:8: error[policy_syntax]" in iam.said("error[policy_syntax]")
+    assert "p.cedar:2:8: error[policy-syntax]" in iam.said("error[policy-syntax]")
     assert iam.said("the last good ones stay in force")
     assert iam.ask() == {"decision": True}
     folder(ALICE.replace("alice", "bob"))
@@ -195,8 +195,8 @@ def test_policy_test_by_process(folder: Callable[..., Path]):
     failed = run("policy", "test", str(folder(c__cases__toml=case.replace("true", "false"))))
     assert failed.returncode == 1
     assert (
-        f"{path}/c.cases.toml:1:1: error[case_failed]: alice read system:x: expected deny, got allow" in failed.stderr
+        f"{path}/c.cases.toml:1:1: error[case-failed]: alice read system:x: expected deny, got allow" in failed.stderr
     )
     broken = run("policy", "test", str(path / "none"))
     assert (broken.returncode, broken.stdout) == (1, "")
-    assert "error[no_folder]" in broken.stderr
+    assert "error[no-folder]" in broken.stderr

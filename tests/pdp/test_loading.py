@@ -45,25 +45,25 @@ IN_POLICIES = [
 @pytest.mark.parametrize(("text", "place", "words"), IN_POLICIES)
 def test_mistakes_in_policies(folder: MakeFolder, text: str, place: str, words: str):
     (line,) = problems(folder(text))
-    assert line.startswith(f"p.cedar:{place}: error[policy_syntax]: ")
+    assert line.startswith(f"p.cedar:{place}: error[policy-syntax]: ")
     assert words in line
 
 
 def test_an_id_stands_once_in_a_folder(folder: MakeFolder):
     path = folder(f'@id("a") {FINE}', b__cedar=f'\n  @id("a") {FINE}')
     assert problems(path) == [
-        f'p.cedar:1:1: error[duplicate_id]: @id("a") already names the policy at {path}/b.cedar:2:3'
+        f'p.cedar:1:1: error[duplicate-id]: @id("a") already names the policy at {path}/b.cedar:2:3'
     ]
 
 
 def test_templates_are_refused_at_their_slot(folder: MakeFolder):
     (line,) = problems(folder("permit(principal == ?principal, action, resource);"))
-    assert line.startswith("p.cedar:1:21: error[policy_template]: templates (?principal, ?resource) are not supported")
+    assert line.startswith("p.cedar:1:21: error[policy-template]: templates (?principal, ?resource) are not supported")
 
 
 def test_files_without_a_policy_are_a_mistake(folder: MakeFolder):
     (line,) = problems(folder("// nothing\n"))
-    assert "error[no_policies]: there is no policy in 1 *.cedar files" in line
+    assert "error[no-policies]: there is no policy in 1 *.cedar files" in line
 
 
 def test_semicolons_in_strings_and_comments_do_not_cut_a_policy(folder: MakeFolder):
@@ -94,31 +94,31 @@ CYCLE = (
     ' {"uid": {"type": "A", "id": "2"}, "parents": [{"type": "A", "id": "1"}]}]'
 )
 IN_ENTITIES = [
-    ("{", "1:2", "json_syntax", "expecting property name"),
-    ('[\n  {"uid": NaN}\n]', "2:11", "json_syntax", "NaN is not JSON"),
-    ("{}", "1:1", "entity_shape", "entities.json is a list"),
-    ("[5]", "1:2", "entity_shape", "an entity is an object"),
-    ("[{}]", "1:2", "entity_uid", 'an entity is named {"type"'),
-    ('[{"uid": "User::a"}]', "1:3", "entity_uid", "an entity is named"),
-    (f'[\n {A},\n  "atrs": {{}}}}]', "3:3", "unknown_key", "unknown key 'atrs'; did you mean 'attrs'?"),
-    ('[{"uid": {"type": "User", "id": "a", "x": 1}}]', "1:38", "unknown_key", "unknown key 'x'"),
-    ('[{"uid": {"type": "Us er", "id": "a"}}]', "1:11", "entity_type", "'Us er' is not a Cedar type name"),
-    (f"[{AGAIN}}}]", "1:39", "duplicate_key", 'duplicate key "uid"'),
-    (f"[{A}}},\n {A}}}]", "2:3", "duplicate_entity", 'User::"a" stands here a second time'),
-    (f'[{A}, "attrs": {{"n": null}}}}]', "1:49", "entity_value", "Cedar has no null"),
-    (f'[{A}, "attrs": {{"n": [1.5]}}}}]', "1:55", "entity_value", "Cedar has no floating point"),
-    (f'[{A}, "attrs": {{"n": 9223372036854775808}}}}]', "1:49", "entity_value", "the number does not fit"),
-    (f'[{A}, "attrs": []}}]', "1:39", "entity_shape", "'attrs' is an object"),
-    (f'[{A}, "parents": {{}}}}]', "1:39", "entity_shape", "'parents' is a list"),
-    (f'[{A}, "parents": [\n"x"]}}]', "2:1", "entity_uid", "an entity is named"),
+    ("{", "1:2", "json-syntax", "expecting property name"),
+    ('[\n  {"uid": NaN}\n]', "2:11", "json-syntax", "NaN is not JSON"),
+    ("{}", "1:1", "entity-shape", "entities.json is a list"),
+    ("[5]", "1:2", "entity-shape", "an entity is an object"),
+    ("[{}]", "1:2", "entity-uid", 'an entity is named {"type"'),
+    ('[{"uid": "User::a"}]', "1:3", "entity-uid", "an entity is named"),
+    (f'[\n {A},\n  "atrs": {{}}}}]', "3:3", "unknown-key", "unknown key 'atrs'; did you mean 'attrs'?"),
+    ('[{"uid": {"type": "User", "id": "a", "x": 1}}]', "1:38", "unknown-key", "unknown key 'x'"),
+    ('[{"uid": {"type": "Us er", "id": "a"}}]', "1:11", "entity-type", "'Us er' is not a Cedar type name"),
+    (f"[{AGAIN}}}]", "1:39", "duplicate-key", 'duplicate key "uid"'),
+    (f"[{A}}},\n {A}}}]", "2:3", "duplicate-entity", 'User::"a" stands here a second time'),
+    (f'[{A}, "attrs": {{"n": null}}}}]', "1:49", "entity-value", "Cedar has no null"),
+    (f'[{A}, "attrs": {{"n": [1.5]}}}}]', "1:55", "entity-value", "Cedar has no floating point"),
+    (f'[{A}, "attrs": {{"n": 9223372036854775808}}}}]', "1:49", "entity-value", "the number does not fit"),
+    (f'[{A}, "attrs": []}}]', "1:39", "entity-shape", "'attrs' is an object"),
+    (f'[{A}, "parents": {{}}}}]', "1:39", "entity-shape", "'parents' is a list"),
+    (f'[{A}, "parents": [\n"x"]}}]', "2:1", "entity-uid", "an entity is named"),
     (
         f'[{A}, "attrs": {{"i": {{"__extn": {{"fn": "ip", "arg": "x"}}}}}}}}]',
         "1:2",
-        "entity_value",
+        "entity-value",
         "Cedar cannot read",
     ),
-    (CYCLE, "1:36", "entity_cycle", 'the parents of A::"1", A::"2" form a cycle'),
-    (f'[{A}, "parents": [{{"type": "User", "id": "a"}}]}}]', "1:39", "entity_cycle", 'User::"a"'),
+    (CYCLE, "1:36", "entity-cycle", 'the parents of A::"1", A::"2" form a cycle'),
+    (f'[{A}, "parents": [{{"type": "User", "id": "a"}}]}}]', "1:39", "entity-cycle", 'User::"a"'),
 ]
 
 
@@ -138,7 +138,7 @@ def test_deeply_nested_entities_are_a_problem_not_a_crash(folder: MakeFolder, de
 def test_strings_that_look_like_json_do_not_shift_places(folder: MakeFolder):
     text = '[{"uid": {"type": "User", "id": "\\"}], {\\u007b"}, "attrs": {"a": "[,]"}},\n {"uid": 1}]'
     assert problems(folder(FINE, text)) == [
-        'entities.json:2:3: error[entity_uid]: an entity is named {"type": "…", "id": "…"}'
+        'entities.json:2:3: error[entity-uid]: an entity is named {"type": "…", "id": "…"}'
     ]
 
 
@@ -159,7 +159,7 @@ def test_all_mistakes_of_all_files_come_together_in_order(folder: MakeFolder):
     [
         (b"\xef\xbb\xbf" + FINE.encode(), "p.cedar:1:1: error[encoding]: the file begins with a byte order mark"),
         (b"// ok\n// \xff", "p.cedar:2:4: error[encoding]: the file is not UTF-8 here"),
-        (b" " * (8 * 1024 * 1024 + 1), "p.cedar:1:1: error[too_large]"),
+        (b" " * (8 * 1024 * 1024 + 1), "p.cedar:1:1: error[too-large]"),
     ],
     ids=["bom", "latin-1", "large"],
 )
@@ -171,8 +171,8 @@ def test_files_that_cannot_be_read(folder: MakeFolder, raw: bytes, expected: str
 
 
 def test_a_missing_folder_and_an_empty_one(tmp_path: Path):
-    assert problems(tmp_path / "no")[0].endswith("no:1:1: error[no_folder]: there is no such folder")
-    assert "error[no_policies]" in problems(tmp_path)[0]
+    assert problems(tmp_path / "no")[0].endswith("no:1:1: error[no-folder]: there is no such folder")
+    assert "error[no-policies]" in problems(tmp_path)[0]
 
 
 def test_a_folder_without_entities_is_fine(folder: MakeFolder):

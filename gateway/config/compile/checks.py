@@ -82,6 +82,8 @@ def _from_text(text: str, mark: Mark, scope: Scope, world: World) -> CheckTempla
     found = _CHECK.match(_LONE_ITEM.sub(_HALVES, text.strip()) if scope.item else text.strip())
     if not found:
         message = f'{quoted(text)} is not "<action> <type>:<id>", like "read system:inventory"'
+        if text.count("{") > text.count("}"):
+            message = f'{quoted(text)}: a "{{" is not closed; placeholders are written like {{path.id}}'
         world.problems.error(mark, "bad-check", message)
         return None
     fill = filling(mark, scope, world)
