@@ -79,11 +79,14 @@ class Shares:
         return slow < self.quarter
 
     def excess(self) -> list[Connection]:
-        """What callers leave unread beyond their quarter, longest first."""
+        """What callers leave unread beyond their quarter.
+
+        The latest of them: those that stay have been unread for long, so their caller gets no others in their place.
+        """
         excess: list[Connection] = []
         for own in self._unread.values():
             if len(own) > self.quarter:
-                excess += _since(own)[: len(own) - self.quarter]
+                excess += _since(own)[self.quarter :]
         return excess
 
 

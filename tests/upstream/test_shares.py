@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ from gateway.resilience.admission import Place
 from gateway.resilience.deadline import Deadline
 from gateway.resilience.limit import ConcurrencyLimit
 from gateway.upstream import Outgoing, Reply
+from gateway.upstream.shares import Shares
 from gateway.upstream.turns import Turns
 
 pytestmark = pytest.mark.hazard
@@ -231,3 +233,29 @@ def test_one_caller_has_at_most_a_quarter_of_the_streams():
     for place in places:
         place.release()
     assert (streams.in_use, whole.in_use, route.in_use, streams.by_caller) == (0, 0, 0, {})
+
+
+@dataclass(eq=False)
+class Held:
+    number: int
+    share_key: str = "mallory"
+    sending: bool = False
+
+
+def test_who_leaves_answers_unread_gets_no_new_ones_for_those_that_are_broken_off(monkeypatch):
+    now = 0.0
+    monkeypatch.setattr("gateway.upstream.shares.time", SimpleNamespace(monotonic=lambda: now))
+    shares = Shares(8)
+    held = [Held(number) for number in range(6)]
+    for connection in held:
+        shares.take("mallory", sending=False)
+        shares.unread(connection)
+        now += 0.1
+    assert [connection.number for connection in shares.excess()] == []
+    now += 1.0
+    excess = shares.excess()
+    assert [connection.number for connection in excess] == [2, 3, 4, 5]
+    for connection in excess:
+        shares.release(connection)
+    assert not shares.may("mallory", sending=False)
+    assert shares.may("alice", sending=False)
