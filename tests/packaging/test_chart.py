@@ -129,12 +129,14 @@ def test_with_autoscaling_the_deployment_says_no_number() -> None:
 
 def test_the_admin_listener_is_never_published() -> None:
     full = rendered(HELM / "ci/full-values.yaml")
-    public, admin = sorted((e for e in full if e["kind"] == "Service"), key=lambda e: len(e["metadata"]["name"]))
+    services = {each["metadata"]["name"].removeprefix("edge"): each for each in full if each["kind"] == "Service"}
+    public, admin, decisions = services[""], services["-admin"], services["-decisions"]
     assert public["spec"]["type"] == "LoadBalancer"
     assert [port["name"] for port in public["spec"]["ports"]] == ["http"]
     assert admin["spec"]["type"] == "ClusterIP"
     backends = json.dumps(one(full, "Ingress"))
     assert admin["metadata"]["name"] not in backends
+    assert decisions["metadata"]["name"] not in backends
 
 
 @pytest.mark.parametrize(
@@ -182,3 +184,17 @@ def test_the_notes_name_the_secret_and_the_config_map() -> None:
     assert "get secret my-admin" in notes
     assert "A change of my-routes is served" in notes
     assert "One replica" in notes
+
+
+def test_the_decision_listener_has_a_port_a_service_and_a_rule_of_its_own() -> None:
+    objects = rendered(HELM / "ci" / "full-values.yaml")
+    ports = _pod(objects)["containers"][0]["ports"]
+    assert {"name": "decisions", "containerPort": 8082, "protocol": "TCP"} in ports
+    services = [each for each in objects if each["kind"] == "Service"]
+    asked = next(each for each in services if each["metadata"]["name"].endswith("-decisions"))
+    assert asked["spec"]["ports"] == [{"name": "decisions", "port": 8082, "targetPort": "decisions", "protocol": "TCP"}]
+    rules = one(objects, "NetworkPolicy")["spec"]["ingress"]
+    rule = next(each for each in rules if each["ports"][0]["port"] == "decisions")
+    assert rule["from"] == [{"podSelector": {"matchLabels": {"app": "envoy"}}}]
+    for each in rendered(HELM / "ci" / "existing-values.yaml"):
+        assert "decisions" not in json.dumps(each.get("spec", {}).get("ports", []))
