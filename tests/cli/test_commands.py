@@ -17,6 +17,8 @@ COMMANDS = (
     "serve",
     "validate",
     "diff",
+    "replay",
+    "report",
     "routes",
     "explain",
     "schema",

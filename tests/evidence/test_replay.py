@@ -1,0 +1,153 @@
+"""`gateway replay`: the differences are exactly those that were made, and what can't be asked is told."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.evidence.questions import LoggedQuestions
+from gateway.evidence.replay import replay
+from gateway.model.question import DENY
+from tests.authorize.conftest import FakeIam, fault
+from tests.cli.conftest import Run, folder, run
+
+__all__ = ["folder", "run"]
+MAY = "permit (principal, action, resource);"
+MAY_NOT = 'forbid (principal == Identity::"alice", action, resource == System::"b");'
+
+
+def line(subject: Any, resource: str, decision: bool | None = True, **changed: Any) -> dict[str, Any]:
+    shown = {"type": "identity", "id": subject} if isinstance(subject, str) else subject
+    type_, _, id_ = resource.partition(":")
+    question = {"action": {"name": "read"}, "resource": {"type": type_, "id": id_}, "decision": decision}
+    question |= {"source": "iam", "code": None} | changed
+    return {"time": "2026-04-13T14:30:00.123Z", "subject": shown, "outcome": "allow", "questions": [question]}
+
+
+def write(path: Path, *lines: dict[str, Any], end: str = "") -> str:
+    path.write_text("".join(json.dumps(each) + "\n" for each in lines) + end)
+    return str(path)
+
+
+@pytest.fixture
+def policies(folder: Path) -> Callable[..., str]:
+    def made(text: str) -> str:
+        (folder / "new").mkdir(exist_ok=True)
+        (folder / "new" / "a.cedar").write_text(text)
+        return "new"
+
+    return made
+
+
+def test_differences_are_exactly_those_that_were_made(run: Run, folder: Path, policies: Any) -> None:
+    log = write(folder / "d", *(line(who, f"system:{what}") for who in ("alice", "bob") for what in "abcabc"))
+    ran = run("replay", log, "--against", policies(MAY + MAY_NOT), "--output", "json")
+    assert ran.code == 1
+    assert json.loads(ran.out) == {
+        "asked": 6,
+        "changed": [
+            {
+                "subject": {"type": "identity", "id": "alice"},
+                "action": {"name": "read"},
+                "resource": {"type": "system", "id": "b"},
+                "was": True,
+                "now": False,
+            }
+        ],
+    }
+    run("replay", log, "--against", policies(MAY)).says(0, err="6 questions asked, 0 answers differ")
+    run("replay", log, "--against", policies(MAY_NOT)).says(1, out="alice\tread\tsystem:b\tpermit\tdeny")
+
+
+def test_unknown_and_stale_answers_are_left_aside(run: Run, folder: Path, policies: Any) -> None:
+    log = write(
+        folder / "d",
+        line("alice", "system:a", None, code="iam_timeout"),
+        line("alice", "system:b", source="stale"),
+        line("alice", "system:b", source="fail_open"),
+        line("alice", "system:b", False, source="iam_shadow"),
+    )
+    ran = run("replay", log, "--against", policies(MAY_NOT), "--output", "json")
+    assert (ran.code, json.loads(ran.out)) == (0, {"asked": 0, "changed": []})
+
+
+def test_the_last_answer_counts(run: Run, folder: Path, policies: Any) -> None:
+    log = write(folder / "d", line("bob", "system:a", False), line("bob", "system:a", True))
+    run("replay", log, "--against", policies(MAY)).says(0, err="1 questions asked")
+
+
+def test_a_cut_off_line_is_tolerated_and_told(run: Run, folder: Path, policies: Any) -> None:
+    log = write(folder / "d", line("bob", "system:a"), end='{"time":"2026-04-13T')
+    run("replay", log, "--against", policies(MAY)).says(0, err="1 broken lines were passed over")
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        line({"type": "identity", "id": "hmac-sha256:" + "0" * 32}, "system:a"),
+        line(None, "system:a"),
+        line("alice", "tenant:hmac-sha256:" + "0" * 32),
+    ],
+)
+def test_what_is_hashed_cannot_be_asked(run: Run, folder: Path, policies: Any, hidden: dict[str, Any]) -> None:
+    log = write(folder / "d", hidden, line("bob", "system:a"))
+    ran = run("replay", log, "--against", policies(MAY), "--output", "json")
+    ran.says(3, err="1 questions could not be asked")
+    assert json.loads(ran.out) == {"asked": 1, "changed": []}
+    assert run("replay", log, "--against", policies(MAY_NOT)).code == 1
+
+
+def test_what_cannot_be_read_is_2(run: Run, folder: Path, policies: Any) -> None:
+    log = write(folder / "d", line("bob", "system:a"))
+    run("replay", "nowhere", "--against", policies(MAY)).says(2, err="nowhere")
+    run("replay", str(folder), "--against", policies(MAY)).says(2)
+    run("replay", "routes.yaml", "--against", policies(MAY)).says(2, err="not a line of it")
+    run("replay", log, "--against", "nowhere.yaml").says(2, err="nowhere.yaml")
+    run("replay", log, "--against", policies("permit (")).says(2)
+    run("replay", log).says(2, err="--against")
+    assert run("replay", write(folder / "empty"), "--against", policies(MAY)).code == 0
+
+
+async def test_an_iam_that_fails_for_good_is_given_up() -> None:
+    pauses: list[float] = []
+
+    async def sleep(pause_s: float) -> None:
+        pauses.append(pause_s)
+
+    iam, questions = FakeIam(default=fault("iam_timeout")), LoggedQuestions()
+    questions.gather(line("u", f"system:{number}") for number in range(5000))
+    result = await replay(questions, iam, sleep=sleep)
+    assert (result.asked, result.unanswered) == (0, 5000)
+    assert len(pauses) == 3
+    assert sum(map(len, iam.asked)) <= 4 * 400
+
+
+async def test_a_question_that_fails_once_is_asked_again() -> None:
+    async def sleep(_: float) -> None:
+        iam.answers.clear()
+
+    iam, questions = FakeIam(default=DENY, answers={"read system:7": fault("iam_timeout")}), LoggedQuestions()
+    questions.gather(line("u", f"system:{number}") for number in range(10))
+    result = await replay(questions, iam, sleep=sleep)
+    assert (result.asked, result.changed, result.unanswered) == (10, 10, 0)
+
+
+def test_memory_does_not_grow_with_the_file() -> None:
+    def many(count: int) -> Iterator[dict[str, Any]]:
+        return (line(f"u{number}", f"system:{number % 97}") for number in range(count))
+
+    peaks = []
+    for count in (30_000, 60_000):
+        questions = LoggedQuestions()
+        tracemalloc.start()
+        questions.gather(many(count))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert len(questions) == count
+        questions.close()
+    assert peaks[1] < peaks[0] * 1.2
