@@ -68,6 +68,15 @@ async def test_what_is_allowed_arrives_byte_for_byte_and_says_who_asks(running: 
 
 SPELLINGS = ["X-Auth-Subject", "x-auth-subject", "X_Auth_Subject", "X-Auth_Subject", "X.Auth.Subject", "x_auth-subject"]
 OTHERS = ["X-Auth-Role", "X-Auth-Email", "X_Gateway_Degraded", "X-Gateway-Degraded", "X-Gateway-Route", "X-User-Id"]
+OTHERS += [
+    "X-Forwarded-For",
+    "X-Forwarded-Host",
+    "X-Forwarded-Uri",
+    "X-Forwarded-Method",
+    "X-Original-URI",
+    "X-Real-IP",
+]
+OTHERS += ["X-Original-Method", "X-Gateway-Spoofed", "X-Gateway-Asked", "X-Gateway-Problem", "X_Forwarded_For"]
 OTHERS += ["Remote-User", "Remote_User", "X-Original-URL", "X-Forwarded-Prefix", "X-Method-Override"]
 
 

@@ -137,6 +137,8 @@ def _sent_on(plan: Plan) -> Iterator[str]:
         *_taken_off(plan),
         ("X-Original-Method", '""'),
         ("X-Original-URI", '""'),
+        ("X-Forwarded-Method", '""'),
+        ("X-Forwarded-Uri", '""'),
         ("X-Gateway-Spoofed", '""'),
         ("X-Gateway-Problem", '""'),
     ):
