@@ -125,6 +125,17 @@ def test_every_route_asks_unless_the_gateway_itself_serves_it(file: Path, name: 
                 assert route["match"]["headers"][0]["name"] == "x-gateway-route"
 
 
+def test_envoy_waits_for_a_decision_as_long_as_any_deadline_and_repeats_only_what_broke_off(file: Path) -> None:
+    """Envoy takes the longest backoff for the time limit of one attempt."""
+    document = json.loads(WRITTEN["envoy"](planned(file)))
+    manager = document["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+    service = manager["http_filters"][0]["typed_config"]["http_service"]
+    assert service["server_uri"]["timeout"] == "11s"
+    assert service["retry_policy"]["retry_back_off"]["max_interval"] == "11s"
+    assert service["retry_policy"]["retry_on"] == "connect-failure,refused-stream,reset"
+    assert manager["http_filters"][0]["typed_config"]["failure_mode_allow"] is False
+
+
 def test_without_a_decision_listener_there_is_nothing_to_export(file: Path) -> None:
     text = re.sub(r"(?m)^  decisions.*\n", "", file.read_text())
     file.write_text(re.sub(r"(?m)^  - \{id: mine.*\n", "", text))

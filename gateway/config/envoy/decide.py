@@ -153,7 +153,8 @@ def _asking(plan: Plan) -> dict[str, Any]:
             "retry_policy": {
                 "retry_on": "connect-failure,refused-stream,reset",
                 "num_retries": 2,
-                "retry_back_off": {"base_interval": "0.005s", "max_interval": "0.05s"},
+                # Envoy takes `max_interval` for the time limit of one attempt, too.
+                "retry_back_off": {"base_interval": "0.005s", "max_interval": seconds(plan.decision_timeout_s)},
                 "retry_host_predicate": [{"name": _OTHER_HOST, "typed_config": {"@type": _PREVIOUS_HOSTS}}],
                 "host_selection_retry_max_attempts": 5,
             },
