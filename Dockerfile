@@ -11,7 +11,7 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     && /opt/gateway/bin/python -m pip install --no-cache-dir --require-hashes -r requirements/runtime.txt \
     && python3 -m venv /opt/build \
     && /opt/build/bin/python -m pip install --no-cache-dir --require-hashes -r requirements/build.txt
-COPY pyproject.toml README.md routes.yaml ./
+COPY pyproject.toml hatch_build.py README.md LICENSE routes.yaml ./
 COPY policies/ policies/
 COPY examples/ examples/
 COPY gateway/ gateway/
