@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from functools import lru_cache
-from typing import Any, Final, Protocol
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from gateway.ids import random_id
-from gateway.model.request import Headers, Request, Target
+from gateway.model.request import Request, Target
 from gateway.model.settings import Network, ServerSettings
 
 _SANE_ID: Final = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:/+=@~-]{0,127}")
@@ -25,9 +25,13 @@ _REMEMBERED: Final = 4096
 _MAX_HOPS: Final = 64
 """Entries of `X-Forwarded-For` that are looked at: callers write what stands before our proxies' own."""
 _SHORT: Final = 256
+_LONGEST_ADDRESS: Final = 64
 _SCHEMES: Final = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 _WITH_PORT: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::[0-9]{1,5})?")
 _MAPPED: Final = "::ffff:"
+
+
+R = TypeVar("R", bound=Request)
 
 
 class Received(Protocol):
@@ -101,12 +105,20 @@ class Trust:
 
 def _address(entry: bytes) -> str | None:
     """An entry of `X-Forwarded-For`: an IP address, possibly with brackets and a port."""
+    return _known_address(entry) if len(entry) <= _LONGEST_ADDRESS else _parsed_address(entry)
+
+
+def _parsed_address(entry: bytes) -> str | None:
     text = entry.strip(b" \t").decode("latin-1")
     found = _WITH_PORT.fullmatch(text)
     try:
         return str(_parsed(found[1] or found[2] if found else text))
     except ValueError:
         return None
+
+
+# Callers come back, and parsing an address costs more than all the rest of a request's head.
+_known_address = lru_cache(maxsize=_REMEMBERED)(_parsed_address)
 
 
 def _parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
@@ -123,16 +135,23 @@ def _unparsed(raw: bytes) -> Target:
 _remembered = lru_cache(maxsize=4096)(_unparsed)
 
 
-class RequestBuilder:
-    """ASGI scope of the listener → Request. Compiles the trust list once per settings."""
+def unparsed(raw: bytes) -> Target:
+    """The target of a request that nobody has looked at: only `raw` and `path` are set."""
+    # A query may hold a token, which nothing here keeps.
+    return _remembered(raw) if len(raw) <= _SHORT and b"?" not in raw else _unparsed(raw)
 
-    __slots__ = ("_settings", "_trust")
 
-    def __init__(self) -> None:
+class Builder(Generic[R]):
+    """ASGI scope of the listener → Request, or its kind `made`. Compiles the trust list once per settings."""
+
+    __slots__ = ("_made", "_settings", "_trust")
+
+    def __init__(self, made: Callable[..., R]) -> None:
+        self._made = made
         self._settings: ServerSettings | None = None
         self._trust = Trust(())
 
-    def __call__(self, scope: MutableMapping[str, Any], settings: ServerSettings) -> Request:
+    def __call__(self, scope: MutableMapping[str, Any], settings: ServerSettings) -> R:
         """The request with its target unparsed: only `target.raw` and `target.path` are set."""
         if settings is not self._settings:
             self._settings, self._trust = settings, Trust(settings.trusted_proxies)
@@ -143,10 +162,9 @@ class RequestBuilder:
         scheme = scope["scheme"]
         trusted = peer in self._trust
         # By position: this is made for every request, and names cost more than all the rest of it.
-        request = Request(
+        request = self._made(
             scope.get("method", "GET"),
-            # A query may hold a token, which nothing here keeps.
-            _remembered(raw) if len(raw) <= _SHORT and b"?" not in raw else _unparsed(raw),
+            unparsed(raw),
             scope["headers"],
             edge.host,
             _SCHEMES[scheme],
@@ -162,15 +180,32 @@ class RequestBuilder:
         return request
 
     def _believe(self, request: Request) -> None:
-        request.client = self._trust.client(request.peer, request.values(b"x-forwarded-for"))
-        proto = _last(request.headers, b"x-forwarded-proto").lower()
-        request.scheme = _SCHEMES.get(proto, request.scheme)
-        given = request.values(b"x-request-id")
-        sane = len(given) == 1 and _SANE_ID.fullmatch(given[0])
-        request.request_id = given[0].decode("ascii") if sane else new_request_id()
+        chain: list[bytes] = []
+        schemes: list[bytes] = []
+        ids: list[bytes] = []
+        for name, value in request.headers:
+            if name == b"x-forwarded-for":
+                chain.append(value)
+            elif name == b"x-forwarded-proto":
+                schemes.append(value)
+            elif name == b"x-request-id":
+                ids.append(value)
+        request.client = self._trust.client(request.peer, chain)
+        if schemes:
+            request.scheme = _SCHEMES.get(_last(schemes), request.scheme)
+        sane = len(ids) == 1 and _SANE_ID.fullmatch(ids[0])
+        request.request_id = ids[0].decode("ascii") if sane else new_request_id()
 
 
-def _last(headers: Headers, name: bytes) -> str:
+class RequestBuilder(Builder[Request]):
+    """ASGI scope of the public listener → Request."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__(Request)
+
+
+def _last(values: list[bytes]) -> str:
     """The last list element of a field: what the nearest proxy said."""
-    value = b",".join(value for key, value in headers if key == name)
-    return value.rpartition(b",")[2].strip(b" \t").decode("latin-1")
+    return values[-1].rpartition(b",")[2].strip(b" \t").decode("latin-1").lower()

@@ -23,9 +23,9 @@ from collections.abc import MutableMapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from gateway.forwarded import RequestBuilder
+from gateway.forwarded import Builder, unparsed
 from gateway.headers import tells_who_asks
-from gateway.model.request import Request, Target
+from gateway.model.request import Request
 from gateway.model.settings import ServerSettings
 
 NGINX: Final = b"/nginx"
@@ -61,28 +61,30 @@ class NamedRequest(Request):
     route: bytes | None = None
 
 
-class NamedRequestBuilder:
+class NamedRequestBuilder(Builder[NamedRequest]):
     """ASGI scope of the decision listener → the request that it names. Raises nothing for what was sent."""
 
+    __slots__ = ()
+
     def __init__(self) -> None:
-        self._build = RequestBuilder()
+        super().__init__(NamedRequest)
 
     def __call__(self, scope: MutableMapping[str, Any], settings: ServerSettings) -> NamedRequest:
         """The named request with its target unparsed, or with the `fault` for which it is refused."""
-        asked = self._build(scope, settings)
-        named = NamedRequest(**{name: getattr(asked, name) for name in Request.__slots__})
-        path = asked.target.raw.partition(b"?")[0]
-        if not asked.trusted:
+        named = super().__call__(scope, settings)
+        raw = named.target.raw
+        path = named.target.path
+        if not named.trusted:
             named.fault = "Only a proxy in server.trusted_proxies may ask here."
         elif path.startswith(_ENVOY):
             named.door = b"/envoy"
-            _aim(named, asked.method.encode("ascii"), asked.target.raw[len(named.door) :], settings)
+            _aim(named, named.method.encode("ascii"), raw[len(named.door) :], settings)
         elif path in _FIELDS:
             named.door = path
             _read_fields(named, settings)
         else:
             named.fault = "The entry paths are /envoy/…, /nginx, /traefik and /caddy."
-        named.websocket = any(value.lower() == b"websocket" for value in asked.values(b"upgrade"))
+        named.websocket = b"websocket" in [value.lower() for value in named.values(b"upgrade")]
         return named
 
 
@@ -114,4 +116,4 @@ def _aim(named: NamedRequest, method: bytes, target: bytes, settings: ServerSett
         named.fault = "The original target is too long."
     else:
         named.method = method.decode("ascii")
-        named.target = Target(target, target.partition(b"?")[0], b"", ())
+        named.target = unparsed(target)
