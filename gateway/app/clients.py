@@ -31,10 +31,10 @@ def origin_of(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def iam_upstream(settings: IamSettings) -> UpstreamSettings:
+def iam_upstream(settings: IamSettings, name: str = "iam") -> UpstreamSettings:
     """IAM as an upstream: one origin, as many connections as calls may be in flight, and some for probes."""
     return UpstreamSettings(
-        name="iam",
+        name=name,
         urls=(origin_of(settings.url or ""),),
         max_connections=settings.max_concurrency + _PROBES,
         max_pending=settings.max_concurrency + _PROBES,

@@ -24,6 +24,7 @@ from gateway.app.slices import Steps, at_once, each, one_by_one
 from gateway.authorize import Authorizer, DecisionCache, plans_by_route, questions_at_a_time
 from gateway.authorize.snapshot import Snapshot
 from gateway.evidence.log import DecisionLog
+from gateway.evidence.shadow import Shadow, ShadowObserver, Witnesses
 from gateway.forward.copies import Copies
 from gateway.forward.health import SystemsHealth
 from gateway.forward.streams import Streams
@@ -47,6 +48,7 @@ from gateway.model.settings import (
     Configuration,
     HeaderIdentity,
     IamApi,
+    IamSettings,
     Identity,
     IntrospectionIdentity,
     JwtIdentity,
@@ -63,8 +65,10 @@ from gateway.telemetry.observer import Observer
 from gateway.upstream import Member, Upstream, UpstreamTransport, dialer_of
 from gateway.upstream.auth import Credentials, build_credentials
 from gateway.upstream.connect import Origin
+from gateway.witness import Witness
 
 IAM: Final = "iam"
+SHADOW: Final = "iam_shadow"
 
 
 @dataclass(slots=True)
@@ -111,12 +115,13 @@ class _Composer:
         iam = self._iam()
         cache = self._cache()
         log = self._decision_log()
+        witness = self._witness(log)
         plans = yield partial(plans_by_route, configuration.routes)
         authorizer = Authorizer(
             iam,
             configuration.routes,
             plans=plans,
-            witness=log,
+            witness=witness,
             local=self._local(iam),
             cache=cache,
             observer=self._observer,
@@ -136,7 +141,7 @@ class _Composer:
             health=health,
             observer=self._observer,
             rules=HeaderRules(server, _identity_field(configuration.identity)),
-            witness=log,
+            witness=witness,
         )
 
         def service(route: Route) -> Service:
@@ -278,6 +283,39 @@ class _Composer:
             return None
         return self._parts.take(
             "decision log", settings, lambda: DecisionLog(settings, self._observer), lambda log: log.aclose
+        )
+
+    def _witness(self, log: DecisionLog | None) -> Witness | None:
+        """Who is told of decisions: the log, the second IAM, both or nobody."""
+        shadow = self._shadow(log)
+        if log is None or shadow is None:
+            return log or shadow
+        return self._parts.take("witnesses", (log, shadow), lambda: Witnesses(log, shadow))
+
+    def _shadow(self, log: DecisionLog | None) -> Shadow | None:
+        settings = self._configuration.iam_shadow
+        if settings is None:
+            return None
+        point = self._shadow_iam(settings.iam)
+        return self._parts.take(
+            "shadow",
+            (settings, point, log),
+            lambda: Shadow(settings, point, self._observer, log),
+            lambda shadow: shadow.aclose,
+        )
+
+    def _shadow_iam(self, settings: IamSettings) -> DecisionPoint:
+        """The second IAM: nothing of it is the first one's."""
+        if settings.api is IamApi.EMBEDDED:
+            return self._embedded(SHADOW)
+        upstream = self._upstream(iam_upstream(settings, SHADOW))
+        breaker = self.breaker(SHADOW, "shadow", settings.breaker, (settings.url or "",))
+        observer = ShadowObserver(self._observer)
+        return self._parts.take(
+            SHADOW,
+            (replace(settings, cache=CacheSettings()), upstream, breaker),
+            lambda: build_iam(settings, http=UpstreamTransport(upstream), breaker=breaker, observer=observer),
+            lambda iam: iam.aclose,
         )
 
     def _identifier(self) -> Identifier:

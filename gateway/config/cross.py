@@ -46,9 +46,9 @@ def check_ties(placed: Sequence[Placed], problems: Problems) -> None:
             problems.error(each.path, "tie", message)
 
 
-def check_names(placed: Sequence[Placed], problems: Problems) -> None:
+def check_names(placed: Sequence[Placed], problems: Problems, *, shadow: bool = False) -> None:
     """Notes names of routes, parts and IAM that would share a breaker's name, and so its metrics and its controls."""
-    owners = {"iam": "IAM's breaker"}
+    owners = {"iam": "IAM's breaker"} | ({"iam_shadow": "the second IAM's breaker"} if shadow else {})
     for each in placed:
         for name, owner in _breaker_names(each.route):
             if name in owners and owners[name] != owner:

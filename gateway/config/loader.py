@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from gateway.config.compile.failure_rules import check_rules
-from gateway.config.compile.iam import compile_iam
+from gateway.config.compile.iam import compile_iam, compile_shadow
 from gateway.config.compile.identity import KINDS, compile_identity
 from gateway.config.compile.resilience import compile_resilience
 from gateway.config.compile.routes import compile_route
@@ -23,7 +23,7 @@ from gateway.config.cross import Placed, check_ids, check_names, check_ties, war
 from gateway.config.files import Files
 from gateway.config.interpolation import Interpolation
 from gateway.config.keys.base import Keys
-from gateway.config.keys.iam import IamKeys
+from gateway.config.keys.iam import IamKeys, IamShadowKeys
 from gateway.config.keys.identity import IdentityKeys
 from gateway.config.keys.routes import Outline, RouteKeys
 from gateway.config.keys.server import ServerKeys
@@ -85,6 +85,7 @@ class _Sections:
 
     server: Section[ServerKeys]
     iam: Section[IamKeys] | None
+    iam_shadow: Section[IamShadowKeys] | None
     identity: Section[IdentityKeys] | None
     upstreams: dict[str, Section[UpstreamKeys]]
     routes: list[Section[RouteKeys]]
@@ -118,6 +119,7 @@ class _Reading:
             check_rules(policy, world)
         server = compile_server(sections.server, world)
         iam = compile_iam(sections.iam, world) if sections.iam else None
+        shadow = compile_shadow(sections.iam_shadow, world) if sections.iam_shadow else None
         identity = self._identity(sections, world)
         upstreams = {name: compile_upstream(name, each, world) for name, each in sections.upstreams.items()}
         placed = self._routes(sections, world)
@@ -129,6 +131,7 @@ class _Reading:
         return Configuration(
             server=server,
             iam=iam,
+            iam_shadow=shadow,
             identity=identity or OpaqueIdentity(),
             upstreams=upstreams,
             routes=tuple(each.route for each in placed),
@@ -150,6 +153,7 @@ class _Reading:
         return _Sections(
             server=server,
             iam=self._section("iam", IamKeys),
+            iam_shadow=self._section("iam_shadow", IamShadowKeys),
             identity=self._section("identity", IdentityKeys),
             upstreams=self._upstreams(),
             routes=[section for section in found if section is not None],
@@ -171,8 +175,8 @@ class _Reading:
         return found
 
     def _check_upstream_name(self, name: str, mark: Mark) -> None:
-        if name == "iam":
-            self._problems.error(mark, "same-name", '"iam" is the name of IAM itself where systems are shown')
+        if name == "iam" or (name == "iam_shadow" and self._root.get("iam_shadow") is not None):
+            self._problems.error(mark, "same-name", f'"{name}" is the name of IAM itself where systems are shown')
         elif not NAME.match(name):
             message = f"{quoted(name)}: a name is letters, digits, '.', '_' and '-', at most 100 of them"
             self._problems.error(mark, "bad-name", message)
@@ -213,7 +217,7 @@ class _Reading:
     def _look_across(self, sections: _Sections, placed: list[Placed]) -> None:
         check_ids([(each.keys.id, each.at("id")) for each in sections.routes if each.sound("id")], self._problems)
         check_ties(placed, self._problems)
-        check_names(placed, self._problems)
+        check_names(placed, self._problems, shadow=sections.iam_shadow is not None)
         holder = self._root.get("upstreams")
         if holder is not None and not self._problems.errors:
             warn_unused(holder.keys.items(), [each.route for each in placed], self._problems)

@@ -15,7 +15,7 @@ from gateway.config.keys.resilience import PolicyKeys
 from gateway.config.policies import BUILT_IN_NAMES, built_in_text
 from gateway.config.schema import json_schema, schema_of
 
-_SECTIONS: Final = ("server", "iam", "identity", "upstreams", "routes")
+_SECTIONS: Final = ("server", "iam", "iam_shadow", "identity", "upstreams", "routes")
 _HEAD: Final = """# Configuration
 
 `routes.yaml` and the folder `policies/` beside it are all of the configuration. This page is generated from the schema

@@ -161,6 +161,14 @@ class IamSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ShadowSettings:
+    """A second IAM, asked beside the first. `sample`: the share of decisions that it is asked about, above 0 to 1."""
+
+    iam: IamSettings
+    sample: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class BearerAuth:
     """A fixed bearer token towards an upstream."""
 
@@ -317,6 +325,7 @@ class Configuration:
     identity: Identity
     upstreams: Mapping[str, UpstreamSettings]
     routes: tuple[Route, ...]
+    iam_shadow: ShadowSettings | None = None
     hash: str = ""
     file: Path = Path("routes.yaml")
     files: tuple[Path, ...] = ()

@@ -10,8 +10,11 @@ from gateway.pdp.problem import PolicyError, Problem
 
 
 def needs_access_policies(configuration: Configuration) -> bool:
-    """Whether they decide anything here: as IAM itself, or where a route degrades to them."""
+    """Whether they are asked anything here: as IAM, as a second one, or where a route degrades to them."""
     rules = (rule for route in configuration.routes for rule in route.on_iam_failure.values())
+    shadow = configuration.iam_shadow
+    if shadow is not None and shadow.iam.api is IamApi.EMBEDDED:
+        return True
     return configuration.iam.api is IamApi.EMBEDDED or any(rule.mode is IamFailureMode.LOCAL for rule in rules)
 
 

@@ -247,6 +247,13 @@ STARTED: Final = Instrument(
     least=True,
     text_name="process_start_time_seconds",
 )
+SHADOW: Final = Instrument(
+    "gateway.shadow",
+    _COUNTER,
+    "{decision}",
+    "Decisions that a second IAM was asked about, by whether it decides the same.",
+    ("route", "agreement"),
+)
 DROPPED: Final = Instrument(
     "gateway.telemetry.dropped",
     _COUNTER,
@@ -283,5 +290,6 @@ INSTRUMENTS: Final = (
     OPEN_FILES,
     MOST_FILES,
     STARTED,
+    SHADOW,
     DROPPED,
 )

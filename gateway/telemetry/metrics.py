@@ -41,6 +41,7 @@ class MetricsObserver(Observer):
         self._refused = store.values(instruments.CONNECTIONS_REFUSED)
         self._reloaded = store.values(instruments.RELOADED)
         self._config = store.values(instruments.CONFIG)
+        self._shadow = store.values(instruments.SHADOW)
         self._dropped = store.values(instruments.DROPPED)
         for result in RELOAD_RESULTS:  # a counter that begins at one hides its first event from `increase`
             self._reloads.add((result,), 0)
@@ -127,6 +128,10 @@ class MetricsObserver(Observer):
     def connection_refused(self, reason: str) -> None:
         """See Observer."""
         self._refused.add((reason,))
+
+    def shadow(self, route: str, agreement: str) -> None:
+        """See Observer."""
+        self._shadow.add((route, agreement))
 
     def lines_dropped(self, signal: str, count: int) -> None:
         """See Observer."""

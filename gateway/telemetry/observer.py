@@ -129,6 +129,9 @@ class Observer:
     def config_serves(self, digest: str, problems: int) -> None:
         """The configuration of this hash serves; so many mistakes has the file that was refused since, 0 for none."""
 
+    def shadow(self, route: str, agreement: str) -> None:
+        """A second IAM was asked about a decision: same | different | unknown (`gateway.shadow`)."""
+
     def lines_dropped(self, signal: str, count: int) -> None:
         """So many lines of this log were given up. May be told by another thread."""
 

@@ -15,8 +15,8 @@ from gateway.config.changes.others import other_changes
 from gateway.config.changes.policies import policies_changed
 from gateway.config.changes.routes import routes_weakened
 from gateway.config.changes.trust import iam_weakened, identity_weakened, server_weakened, upstreams_weakened
+from gateway.model.route import IamFailureMode
 from gateway.model.settings import Configuration, IamApi
-from gateway.pdp.check import needs_access_policies
 
 __all__ = ["Change", "differences", "weakened"]
 
@@ -60,4 +60,5 @@ def _policies(old: Configuration, new: Configuration) -> Iterator[str]:
 
 
 def _decides(configuration: Configuration) -> bool:
-    return configuration.iam.api is IamApi.EMBEDDED or needs_access_policies(configuration)
+    rules = (rule for route in configuration.routes for rule in route.on_iam_failure.values())
+    return configuration.iam.api is IamApi.EMBEDDED or any(rule.mode is IamFailureMode.LOCAL for rule in rules)

@@ -10,7 +10,7 @@ from gateway.config.changes.change import EVERYWHERE, Change
 from gateway.config.views import masked
 from gateway.model.settings import Configuration
 
-_SECTIONS: Final = ("server", "iam", "identity", "upstreams")
+_SECTIONS: Final = ("server", "iam", "iam_shadow", "identity", "upstreams")
 _NOT_MEANT: Final = frozenset({"location", "fingerprint", "source", "segments", "id"})
 _MOST: Final = 120
 Seen = Collection[tuple[str, str]]

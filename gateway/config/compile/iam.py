@@ -7,11 +7,11 @@ from typing import Final
 from gateway.config.addresses import Url, parse_base
 from gateway.config.compile.outward import compile_tls, compile_url, warn_plain_http
 from gateway.config.compile.world import World
-from gateway.config.keys.iam import IamCircuitBreakerKeys, IamKeys, IamRetryKeys, SnapshotKeys
+from gateway.config.keys.iam import IamCircuitBreakerKeys, IamKeys, IamRetryKeys, IamShadowKeys, SnapshotKeys
 from gateway.config.tree import Step
 from gateway.config.validate import Section
 from gateway.model.route import BreakerPolicy, RetryPolicy
-from gateway.model.settings import CacheSettings, IamApi, IamSettings, IamTimeouts, SnapshotSettings
+from gateway.model.settings import CacheSettings, IamApi, IamSettings, IamTimeouts, ShadowSettings, SnapshotSettings
 
 _ONLY_FOR: Final = {
     "discovery": ("authzen",),
@@ -71,6 +71,16 @@ def compile_iam(section: Section[IamKeys], world: World) -> IamSettings:
         opa_path=(keys.path or "").strip("/"),
         **{name: getattr(keys, name) for name in _SAME_NAME},
     )
+
+
+def compile_shadow(section: Section[IamShadowKeys], world: World) -> ShadowSettings:
+    """The second IAM; what is wrong is noted."""
+    for name in ("cache", "deny_reasons"):
+        if section.has(name):
+            message = f"{name} has no effect: a second IAM answers nobody"
+            world.problems.warning(section.key(name), "unused-key", message)
+    as_iam: Section[IamKeys] = Section(section.node, section.keys, section.broken, section.home)
+    return ShadowSettings(compile_iam(as_iam, world), section.keys.sample)
 
 
 def _headers(section: Section[IamKeys], world: World) -> tuple[tuple[str, str], ...]:

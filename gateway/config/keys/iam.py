@@ -115,3 +115,9 @@ class IamKeys(Keys):
         False, "authzen: a denial's context.reason_user is shown to the caller; its reason_admin never is."
     )
     path: Maybe[Text] = optional("opa: the document asked for, as in /v1/data/{path}. Required with `api: opa`.")
+
+
+class IamShadowKeys(IamKeys):
+    """A second IAM, asked beside the first and after the answer: every key of `iam`, and how often."""
+
+    sample: Share = key("100%", "The share of decisions that it is asked about.")

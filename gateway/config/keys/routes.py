@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, Tag
 
 from gateway.config.keys.base import Keys, Maybe, by_shape, group, key, listing, mistake, optional, required
 from gateway.config.keys.checks import Authorize, Check, Checks
-from gateway.config.keys.iam import IamKeys
+from gateway.config.keys.iam import IamKeys, IamShadowKeys
 from gateway.config.keys.identity import IdentityKeys
 from gateway.config.keys.resilience import CallKeys, Methods, PolicyKeys
 from gateway.config.keys.server import ServerKeys
@@ -197,6 +197,7 @@ class Outline(Keys):
     version: Version = required(_VERSION)
     server: dict[str, Any] = Field(default_factory=dict)
     iam: dict[str, Any]
+    iam_shadow: Maybe[dict[str, Any]] = None
     identity: dict[str, Any]
     upstreams: dict[str, Any] = Field(default_factory=dict)
     routes: Annotated[list[Any], Field(min_length=1)]
@@ -208,6 +209,10 @@ class RoutesFile(Keys):
     version: Version = required(_VERSION)
     server: ServerKeys = group(ServerKeys, "The listeners and the limits of everything that goes through them.")
     iam: IamKeys = required("The policy decision point and how it is asked.")
+    iam_shadow: Maybe[IamShadowKeys] = optional(
+        "A second IAM, asked beside the first and after the answer (docs/evidence.md). It has the keys of `iam`, and "
+        "`sample`, like 10%: the share of decisions that it is asked about."
+    )
     identity: IdentityKeys = required("How the gateway learns who asks.")
     upstreams: dict[str, UpstreamKeys] = Field(
         default_factory=dict, description="The systems behind the gateway, by name."
