@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gateway.cli.configuration import DEFAULT_FILE, ConfigFile, load_or_exit
+from gateway.cli.operator import AdminToken
+from gateway.cli.operator import ask as ask_admin
 from gateway.cli.output import EXIT_BAD, EXIT_CANNOT, fail, say
 from gateway.cli.routes import destination, match_or_exit, split_request
 
@@ -33,8 +35,10 @@ def register(app: typer.Typer) -> None:
         header: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A request header.")] = None,
         claim: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A claim of the token.")] = None,
         ask: Annotated[bool, typer.Option("--ask", help="Ask IAM and say what it decided.")] = False,  # noqa: FBT002
+        admin: Annotated[str, typer.Option(metavar="URL", help="Also ask this admin listener what is kept now.")] = "",
+        token: AdminToken = "",
     ) -> None:
-        """Show the route, the policy, the exact IAM request and what would happen with IAM down.
+        """Show the route, where identity comes from, the exact IAM request, the cache, and what happens with IAM down.
 
         Exit code: 0 allowed, 1 denied, 3 unknown; without --ask 0.
         """
@@ -51,6 +55,7 @@ def register(app: typer.Typer) -> None:
             _say_route(match, method)
             fail(f"refused: {error.code} ({error.kind.status}) {error.detail}")
         _say_route(match, method)
+        _say_background(configuration, match.route, method, admin, token)
         _say_items(match.route, method)
         if questions:
             _say_iam_request(configuration, questions)
@@ -142,6 +147,22 @@ def _say_route(match: Match, method: str) -> None:
         for part in route.action.parts:
             if part.access is not None:
                 say(f"          {part.name}: {', '.join(check.source for check in part.access.checks)}")
+
+
+def _say_background(configuration: Configuration, route: Route, method: str, admin: str, token: str) -> None:
+    from gateway.cli.background import background, now  # noqa: PLC0415
+
+    for line in background(configuration, route, method):
+        say(line)
+    if not admin:
+        return
+    status = ask_admin("GET", admin, "/status", token)
+    try:
+        lines = list(now(status, configuration.iam.cache.max_stale_s))
+    except (KeyError, TypeError, ValueError):
+        fail(f"cannot ask {admin}: what it answers is no status; is this the admin listener?", EXIT_CANNOT)
+    for line in lines:
+        say(line)
 
 
 def _say_items(route: Route, method: str) -> None:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.cli.conftest import CONFIGURATION, Ran
@@ -77,13 +78,34 @@ async def test_explain_ask_is_3_when_iam_gives_no_decision(
     iam.answer = lambda _: answer
     (folder / "routes.yaml").write_text(CONFIGURATION.replace("http://127.0.0.1:1", iam.url))
     ran = await ask("explain", "GET /inventory/7", "--subject", "alice", "--ask")
-    ran.says(3, out=f"read system:inventory: unknown ({code})")
+    ran.says(3, out=f"read system:inventory: unknown ({code}: ")
 
 
 async def test_without_ask_iam_hears_nothing(ask: Ask, iam: Server, folder: Path) -> None:
     (folder / "routes.yaml").write_text(CONFIGURATION.replace("http://127.0.0.1:1", iam.url))
     (await ask("explain", "GET /inventory/7", "--subject", "alice")).says(0)
     assert not iam.seen
+
+
+async def test_explain_says_what_a_running_gateway_keeps(
+    start_gateway: Callable[..., Awaitable[GatewayProcess]], ask: Ask, iam: Server, folder: Path, upstream: Server
+) -> None:
+    text = f"""
+version: 1
+server: {{listen: "127.0.0.1:{{port}}", admin: "127.0.0.1:{{admin}}"}}
+iam: {{url: "{iam.url}"}}
+identity: {{opaque: {{}}}}
+upstreams: {{stock: {{url: "{upstream.url}"}}}}
+routes: [{{id: stock, path: /stock/*, upstream: stock, authorize: ["read system:stock"]}}]
+"""
+    gateway = await start_gateway(text)
+    asked = ("explain", "GET /inventory/7", "--subject", "alice", "--admin", gateway.admin)
+    (await ask(*asked)).says(0, out="0 decisions of all callers are kept, IAM's circuit is closed")
+    iam.answer = permits(lambda _: True)
+    headers = {"authorization": "Bearer t"}
+    async with httpx.AsyncClient(trust_env=False) as client:
+        assert (await client.get(f"{gateway.url}/stock/7", headers=headers)).status_code == 200
+    (await ask(*asked)).says(0, out="1 decision of all callers is kept, IAM's circuit is closed")
 
 
 async def test_health_shows_all_systems_and_fails_below_what_is_required(

@@ -186,6 +186,24 @@ def test_explain_says_what_happens_with_iam_down(run: Run, request_text: str, sa
     run("explain", request_text, "--subject", "alice").says(0, out=f"IAM down  {said}")
 
 
+@pytest.mark.parametrize(
+    ("request_text", "said"),
+    [
+        ("GET /open/x", "identity  nobody is asked who they are: the route is public"),
+        ("GET /inventory/7", "identity  the header x-user, believed only from server.trusted_proxies"),
+        ("GET /inventory/7", "cache     every request asks IAM; permits are remembered for 5m"),
+        ("GET /inventory/7", "whoever was permitted this within the last 60s goes on"),
+        ("POST /inventory/7?system=x", "stale     not used here (fail_closed)"),
+    ],
+)
+def test_explain_says_what_stands_behind_a_decision(run: Run, request_text: str, said: str) -> None:
+    run("explain", request_text, "--subject", "alice").says(0, out=said)
+
+
+def test_explain_says_when_there_is_no_running_gateway_to_ask(run: Run) -> None:
+    run("explain", "GET /open/x", "--admin", "http://127.0.0.1:1").says(3, err="cannot ask http://127.0.0.1:1")
+
+
 def test_explain_says_that_items_are_asked_about(run: Run) -> None:
     run("explain", "GET /menu", "--subject", "alice").says(0, out="about each item of the document: {item.action}")
 
