@@ -66,6 +66,7 @@ class Call:
     """
 
     __slots__ = (
+        "_alone",
         "_batch",
         "_began_s",
         "_decided",
@@ -91,6 +92,7 @@ class Call:
         self._failed: list[tuple[Pending, CallFailure]] = []
         self._errors: list[tuple[Pending, Decision]] = []
         self._failure: CallFailure | None = None
+        self._alone: set[Pending] = set()
         self._began_s = self._until_s = 0.0
         self._kept = False
         self.waited_for = len(batch)
@@ -171,13 +173,12 @@ class Call:
     async def _judged(self) -> Blame:
         """Whose failure it is that nothing was decided; the breaker learns it."""
         failure = self._failure
-        subjects = [pending.key[0] for pending, failed in self._failed if failed.counts]
-        subjects += [pending.key[0] for pending, _ in self._errors]
-        if not subjects:
+        groups = self._groups()
+        if not groups:
             self._answered("iam_rejected")
             return Blame.REQUEST
         blame = await self._means.proof.blame(
-            self._ticket, subjects, answered=failure is None, began_s=self._began_s, until_s=self._until_s
+            self._ticket, groups, answered=failure is None, began_s=self._began_s, until_s=self._until_s
         )
         code = "iam_error" if failure is None else failure.code
         if failure is None and blame is Blame.REQUEST:
@@ -187,6 +188,14 @@ class Call:
         else:
             self._ticket.failure(code, blame)
         return blame
+
+    def _groups(self) -> list[list[str]]:
+        """The subjects of what failed: each question that was asked alone by itself, all the others together."""
+        failed = [pending for pending, failure in self._failed if failure.counts]
+        groups = [[pending.key[0]] for pending in failed if pending in self._alone]
+        groups += [[pending.key[0]] for pending, _ in self._errors]
+        together = [pending.key[0] for pending in failed if pending not in self._alone]
+        return [*groups, together] if together else groups
 
     def _answered(self, code: str) -> None:
         """Nothing was decided, but IAM answered: that closes a circuit, and counts for nothing else."""
@@ -200,6 +209,8 @@ class Call:
 
     async def _ask(self, batch: Sequence[Pending], attempts: int) -> bool:
         """Ask, apart if need be. Whether the batch as a whole was answered."""
+        if len(batch) == 1:
+            self._alone.add(batch[0])
         try:
             decisions = await self._attempts(batch, attempts)
         except CallFailure as failure:

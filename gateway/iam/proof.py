@@ -40,15 +40,15 @@ class Proof:
         return self._contradicted != self._breaker.evidence.answers
 
     async def blame(
-        self, ticket: Ticket, subjects: Sequence[str], *, answered: bool, began_s: float, until_s: float
+        self, ticket: Ticket, groups: Sequence[Sequence[str]], *, answered: bool, began_s: float, until_s: float
     ) -> Blame:
-        """Whose failure it is that nothing was decided of a call with the questions of `subjects`.
+        """Whose failure it is that nothing was decided of a call. `groups`: the subjects of its questions (Silence).
 
         `answered`: the reply was well-formed, with an error of its own for each question. `began_s` and `until_s`, in
         the loop's time: how long the call was, and may be, open.
         """
         evidence = self._breaker.evidence
-        evidence.unanswered(subjects)
+        evidence.unanswered(groups)
         if evidence.blame(ticket.answers) is Blame.REQUEST:
             return Blame.REQUEST
         if self._silence_proves(answered=answered):

@@ -10,12 +10,13 @@ Deliberately absent: what counts as an answer or a failure; that is for whoever 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import inf
 from typing import Final
 
 RECENT_S: Final = 1.0
 """A dependency that answered somebody this recently is not down."""
+_GROUPS: Final = 32
 WIDESPREAD: Final = 3
 """So many subjects that fail are not one client's doing."""
 
@@ -74,10 +75,10 @@ class Evidence:
         self._note_latest()
         return _since(self._answered, since_s) <= _since(self._failed, since_s)
 
-    def unanswered(self, subjects: Iterable[str]) -> Silence:
-        """One call failed with the questions of these subjects, one each: what is known since the last answer."""
+    def unanswered(self, groups: Iterable[Sequence[str]]) -> Silence:
+        """One call failed: the subjects of its questions, in groups of those that failed together (see Silence)."""
         silence = self.silence
-        silence.add(subjects)
+        silence.add(groups)
         return silence
 
     @property
@@ -101,27 +102,42 @@ class Evidence:
 
 
 class Silence:
-    """The calls and questions that failed since answer number `since`, and whose they were."""
+    """The calls and questions that failed since answer number `since`, and whose they were.
 
-    __slots__ = ("_subjects", "calls", "questions", "since")
+    A question that failed in a call of its own is a group by itself. Of questions that failed together one may be the
+    cause of all: then the others' subjects say nothing.
+    """
+
+    __slots__ = ("_groups", "calls", "questions", "since")
 
     def __init__(self, since: int) -> None:
         self.since = since
         self.calls = 0
         self.questions = 0
-        self._subjects: set[str] = set()
+        self._groups: set[frozenset[str]] = set()
 
-    def add(self, subjects: Iterable[str]) -> None:
+    def add(self, groups: Iterable[Sequence[str]]) -> None:
         """One more call failed."""
         self.calls += 1
-        for subject in subjects:
-            self.questions += 1
-            if len(self._subjects) < WIDESPREAD:  # more are not needed to know that there are so many
-                self._subjects.add(subject)
+        for group in groups:
+            self.questions += len(group)
+            if len(self._groups) < _GROUPS:
+                self._groups.add(frozenset(group))
 
     def proves(self, questions: int) -> bool:
-        """Whether it is the dependency's own: so many questions failed, of at least three subjects."""
-        return self.questions >= questions and len(self._subjects) >= WIDESPREAD
+        """Whether it is the dependency's own: so many questions failed, and no two subjects can be behind them all."""
+        return self.questions >= questions and not _explained(self._groups, WIDESPREAD - 1)
+
+
+def _explained(groups: Iterable[frozenset[str]], subjects: int) -> bool:
+    """Whether so many subjects are enough for each group to hold one of them."""
+    left = list(groups)
+    if not left or not subjects:
+        return not left
+    # One of the smallest group must be among them: of a question that failed alone that is its own subject.
+    return any(
+        _explained((group for group in left if subject not in group), subjects - 1) for subject in min(left, key=len)
+    )
 
 
 def _since(latest: dict[str, float], since_s: float) -> set[str]:
