@@ -91,14 +91,17 @@ def _print(written: Callable[[Plan], str], config: Path, listen: str, backend: s
 
 
 def _planned(config: Path, listen: str, backend: str) -> Plan:
-    from gateway.config.proxies import Front, NotExportable, plan  # noqa: PLC0415 - heavy
+    from gateway.config.proxies import Front, NotExportable, plan, warnings  # noqa: PLC0415 - heavy
 
     front = Front(_address(listen), _address(backend) if backend else None)
     configuration = load_or_exit(config, warnings=False)
     try:
-        return plan(configuration, front)
+        planned = plan(configuration, front)
     except NotExportable as error:
         fail(str(error))
+    for line in warnings(planned):
+        note(line)
+    return planned
 
 
 def _address(text: str) -> Address:

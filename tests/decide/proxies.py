@@ -123,6 +123,10 @@ class Lab:
     def file(self) -> Path:
         return self.folder / "routes.yaml"
 
+    @property
+    def decisions(self) -> int:
+        return _decisions_in(self.file)
+
     async def start(self) -> None:
         for server in (self.iam, self.backend, self.shop):
             await server.start()

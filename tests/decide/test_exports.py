@@ -14,7 +14,7 @@ import yaml
 
 from gateway.config import load
 from gateway.config.envoy import Places, deciding
-from gateway.config.proxies import Front, NotExportable, Plan, caddyfile, nginx_conf, plan, traefik_dynamic
+from gateway.config.proxies import Front, NotExportable, Plan, caddyfile, nginx_conf, plan, traefik_dynamic, warnings
 from gateway.config.proxies.patterns import path_pattern
 from gateway.model.settings import Address
 from gateway.routing import Router, parse_target
@@ -141,6 +141,12 @@ def test_without_a_decision_listener_there_is_nothing_to_export(file: Path) -> N
     file.write_text(re.sub(r"(?m)^  - \{id: mine.*\n", "", text))
     with pytest.raises(NotExportable, match=r"server\.decisions"):
         planned(file)
+
+
+def test_it_is_said_when_the_gateway_would_refuse_the_proxy(file: Path) -> None:
+    assert warnings(planned(file)) == []
+    file.write_text(file.read_text().replace("127.0.0.0/8", "10.0.0.0/8"))
+    assert "server.trusted_proxies does not have 127.0.0.1" in warnings(planned(file))[0]
 
 
 def test_a_backend_is_needed_where_a_route_has_no_upstream(file: Path) -> None:

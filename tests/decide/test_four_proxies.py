@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from tests.decide.proxies import PROXIES, Backend, Lab, ask, lab
-from tests.e2e.conftest import Seen
+from tests.e2e.conftest import Seen, Server
 from tests.wire.client import Response
 
 pytestmark = [pytest.mark.integration, pytest.mark.hazard, pytest.mark.asyncio(loop_scope="module")]
@@ -271,3 +271,32 @@ async def test_without_a_gateway_nothing_is_forwarded(running: Lab, proxy: str) 
     else:
         assert problem(response) == (503, "iam_unreachable")
         assert response.value("retry-after") == "1"
+
+
+@each
+async def test_no_other_answer_than_a_permit_lets_a_request_through(running: Lab, proxy: str) -> None:
+    """After the test above: in the gateway's place is somebody who answers oddly."""
+    answers = {
+        "/things/open?1": (302, {"Location": "/elsewhere"}),
+        "/things/open?2": (304, {}),
+        "/things/open?3": (418, {}),
+        "/things/open?4": (500, {}),
+    }
+    if proxy in ("envoy", "caddy"):
+        answers["/things/open?5"] = (200, {"X-Gateway-Route": "unknown"})
+        answers["/things/open?6"] = (200, {})
+
+    def answer(seen: Seen) -> tuple[int, dict[str, str], bytes]:
+        targets = [*seen.values("x-original-uri"), *seen.values("x-forwarded-uri"), seen.target.removeprefix("/envoy")]
+        return *answers[targets[0]], b""
+
+    somebody = Server(answer)
+    somebody.port = running.decisions
+    await somebody.start()
+    try:
+        responses = {target: await ask(running.ports[proxy], target) for target in answers}
+    finally:
+        await somebody.stop()
+    assert nothing_arrived(running)
+    assert all(response.status >= 300 for response in responses.values())
+    assert len(somebody.seen) >= len(answers)

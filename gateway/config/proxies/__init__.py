@@ -7,7 +7,7 @@ nginx.py · traefik.py · caddy.py   the plan in the words of each (Envoy's: `co
 
 from gateway.config.proxies.caddy import caddyfile
 from gateway.config.proxies.nginx import nginx_conf
-from gateway.config.proxies.plan import Front, NotExportable, Plan, plan
+from gateway.config.proxies.plan import Front, NotExportable, Plan, plan, warnings
 from gateway.config.proxies.traefik import traefik_dynamic
 
-__all__ = ["Front", "NotExportable", "Plan", "caddyfile", "nginx_conf", "plan", "traefik_dynamic"]
+__all__ = ["Front", "NotExportable", "Plan", "caddyfile", "nginx_conf", "plan", "traefik_dynamic", "warnings"]

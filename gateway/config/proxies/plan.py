@@ -9,6 +9,7 @@ no route matches is asked about too, so that the gateway answers 400, 404 and 40
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -139,6 +140,18 @@ def plan(configuration: Configuration, front: Front) -> Plan:
         decision_timeout_s=max((route.deadline_s for route in configuration.routes), default=10.0) + SLACK_S,
         remarks=tuple(_remarks(configuration, ways)),
     )
+
+
+def warnings(plan: Plan) -> list[str]:
+    """What else has to be so for the two to work together."""
+    host, networks = plan.decisions.host, plan.configuration.server.trusted_proxies
+    try:
+        own = ipaddress.ip_address(host)
+    except ValueError:
+        return []
+    if any(own in network for network in networks):
+        return []
+    return [f"server.trusted_proxies does not have {host}: a proxy on this machine would be refused"]
 
 
 def trusted_bundle(tls: ClientTls) -> str:
