@@ -23,7 +23,7 @@ from pathlib import Path
 
 from tests.e2e.conftest import free_port
 
-PORTS = ("8080", "9901", "8181", "9000")
+PORTS = ("8080", "9901", "8181", "8282", "9000")
 _BLOCK = re.compile(
     r"^```(?P<kind>\w+) (?P<word>\S+)\n(?P<text>.*?)^```$|^<!-- tested\n(?P<hidden>.*?)^-->$", re.MULTILINE | re.DOTALL
 )
