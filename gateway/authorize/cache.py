@@ -179,7 +179,7 @@ class DecisionCache:
             elif decision.outcome is Outcome.ALLOW:
                 self._permitted(question, stamp, client)
             elif decision.outcome is Outcome.DENY:
-                self._denied(question, stamp.asked_s, client)
+                self._denied(question, stamp.asked_s, client, challenges=bool(decision.step_up))
 
     def purge(self) -> int:
         """Forget everything, also what is being asked right now. How many answers that was."""
@@ -246,9 +246,10 @@ class DecisionCache:
         subject = name_of(question.subject.id)
         self._permits.put(digest, subject, _site_of(client), asked_s, math.inf if dies_s is None else dies_s)
 
-    def _denied(self, question: Question, asked_s: float, client: str) -> None:
+    def _denied(self, question: Question, asked_s: float, client: str, *, challenges: bool = False) -> None:
+        """`challenges`: it asks for stronger authentication, which is not kept. So it is known, and never served."""
         digest, dies_s = digest_of(question), question.subject.expires_at_s
-        dies_s = math.inf if dies_s is None else dies_s
+        dies_s = -math.inf if challenges else math.inf if dies_s is None else dies_s
         self._permits.drop(digest)
         known = self._denials.get(digest)
         if known is None:

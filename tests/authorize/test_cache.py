@@ -324,3 +324,18 @@ def test_keys_hold_no_token_nor_any_name(store, kit):
     shelf = store.cache._permits
     assert list(shelf._subjects) == [hashlib.sha256(b"alice").hexdigest()]
     assert list(shelf._entries) == [digest_of(asked)]
+
+
+def test_a_denial_that_asks_for_stronger_authentication_is_asked_again_so_that_its_challenge_is_not_lost(store, kit):
+    """It still ends the permit, and an answer that was asked for before it does not bring that back."""
+    asked = question(kit.subject())
+    store.put(asked)
+    before = store.cache.stamp()
+    store.clock.now += 1
+    store.put(asked, Decision(Outcome.DENY, step_up='acr_values="gold"'))
+    assert store.cache.get(asked) is None
+    assert store.age(asked) is None
+    store.cache.remember([asked], [ALLOW], before)
+    assert store.age(asked) is None
+    store.put(asked, DENY)
+    assert store.cache.get(asked).outcome is Outcome.DENY
