@@ -96,8 +96,25 @@ def _iam(iams: Sequence[Document], breakers: dict[str, Document]) -> Document:
         "failed_1m": calls["failed"],
         "mean_batch_size": round(calls["evaluations"] / calls["calls"], 2) if calls["calls"] else None,
         "latency_ms": percentiles_ms(add_up(dict(one["times"]) for one in lately)),
-        "last_error": max(errors, key=lambda error: error["at_s"]) if errors else None,
+        "last_error": _latest(errors),
+        **({"urls": _urls([iam["urls"] for iam in iams])} if "urls" in iams[0] else {}),
     }
+
+
+def _latest(errors: Sequence[Document]) -> Document | None:
+    return max(errors, key=lambda error: error["at_s"]) if errors else None
+
+
+def _urls(many: Sequence[Sequence[Document]]) -> list[Document]:
+    """How each url is: set aside where one worker has set it aside."""
+    return [
+        {
+            "url": each[0]["url"],
+            "set_aside": any(one["set_aside"] for one in each),
+            "last_error": _latest([one["last_error"] for one in each if one["last_error"]]),
+        }
+        for each in zip(*many, strict=False)
+    ]
 
 
 def _matched(tables: Sequence[Sequence[Document]]) -> list[list[Document]]:

@@ -31,11 +31,11 @@ def origin_of(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def iam_upstream(settings: IamSettings, name: str = "iam") -> UpstreamSettings:
-    """IAM as an upstream: one origin, as many connections as calls may be in flight, and some for probes."""
+def iam_upstream(settings: IamSettings, url: str, name: str = "iam") -> UpstreamSettings:
+    """One url of IAM as an upstream: as many connections as calls may be in flight, and some for probes."""
     return UpstreamSettings(
         name=name,
-        urls=(origin_of(settings.url or ""),),
+        urls=(origin_of(url),),
         max_connections=settings.max_concurrency + _PROBES,
         max_pending=settings.max_concurrency + _PROBES,
         tls=settings.tls,

@@ -54,6 +54,7 @@ from gateway.model.settings import (
     JwtIdentity,
     JwtIssuer,
     OAuth2ClientCredentials,
+    UpstreamAuth,
     UpstreamSettings,
 )
 from gateway.pipeline import Service, Site
@@ -210,12 +211,13 @@ class _Composer:
             self._parts.when_settled(lambda: _believe_well(members))
         return upstream
 
-    def _member(self, settings: UpstreamSettings, url: str) -> Member:
+    def _member(self, settings: UpstreamSettings, url: str, known_as: str = "") -> Member:
+        """The origin `url`; `known_as`, if it has a name of its own among those of this upstream."""
         secure = any(each.startswith("https:") for each in settings.urls)
         tls = (settings.tls, client_material(settings.tls)) if secure else None
         dialer = self._parts.take(("dialer", settings.name), tls, lambda: dialer_of(settings))
         member = self._parts.take(
-            ("origin", settings.name, url),
+            ("origin", settings.name, known_as or url),
             tls if url.startswith("https:") else None,
             lambda: Member(Origin.parse(url), dialer, settings),
             lambda member: member.aclose,
@@ -232,12 +234,28 @@ class _Composer:
         settings = self._configuration.iam
         if settings.api is IamApi.EMBEDDED:
             return self._embedded("iam")
-        upstream = self._upstream(iam_upstream(settings))
-        breaker = self.breaker(IAM, IAM, settings.breaker, (settings.url or "",))
+        return self._asked(IAM, IAM, settings, self._observer)
+
+    def _asked(self, name: str, kind: str, settings: IamSettings, observer: Observer) -> DecisionPoint:
+        """An IAM that is asked over the network: its urls, one breaker before all of them, our credentials there."""
+        each = [iam_upstream(settings, url, name) for url in settings.urls]
+        members = tuple(self._member(one, one.urls[0], url) for one, url in zip(each, settings.urls, strict=True))
+        breaker = self.breaker(name, kind, settings.breaker, settings.urls)
+        credentials = self._credentials(name, settings.auth, ClientTls())
         return self._parts.take(
-            "iam",
-            (replace(settings, cache=CacheSettings()), upstream, breaker),
-            lambda: build_iam(settings, http=UpstreamTransport(upstream), breaker=breaker, observer=self._observer),
+            name,
+            (replace(settings, cache=CacheSettings()), members, breaker, credentials),
+            lambda: build_iam(
+                settings,
+                http=[
+                    UpstreamTransport(Upstream(one, members=(member,)))
+                    for one, member in zip(each, members, strict=True)
+                ],
+                breaker=breaker,
+                observer=observer,
+                standings=members,
+                credentials=credentials,
+            ),
             lambda iam: iam.aclose,
         )
 
@@ -308,15 +326,7 @@ class _Composer:
         """The second IAM: nothing of it is the first one's."""
         if settings.api is IamApi.EMBEDDED:
             return self._embedded(SHADOW)
-        upstream = self._upstream(iam_upstream(settings, SHADOW))
-        breaker = self.breaker(SHADOW, "shadow", settings.breaker, (settings.url or "",))
-        observer = ShadowObserver(self._observer)
-        return self._parts.take(
-            SHADOW,
-            (replace(settings, cache=CacheSettings()), upstream, breaker),
-            lambda: build_iam(settings, http=UpstreamTransport(upstream), breaker=breaker, observer=observer),
-            lambda iam: iam.aclose,
-        )
+        return self._asked(SHADOW, "shadow", settings, ShadowObserver(self._observer))
 
     def _identifier(self) -> Identifier:
         """Judges tokens anew after every change; keys and verified signatures stay with the verifiers."""
@@ -326,7 +336,7 @@ class _Composer:
             helpers = Helpers(verifiers=[self._verifier(issuer) for issuer in settings.issuers])
         elif isinstance(settings, IntrospectionIdentity):
             http = self._control_client(settings.url, settings.tls)
-            helpers = Helpers(http=http, credentials=self._introspection_credentials(settings))
+            helpers = Helpers(http=http, credentials=self._credentials("introspection", settings.auth, settings.tls))
         made_from = (settings, tuple(helpers.verifiers), helpers.http, server.max_token, server.name)
         return self._parts.take(
             "identifier",
@@ -359,14 +369,16 @@ class _Composer:
         self._parts.when_settled(lambda: verifier.keys.update(issuer.jwks_refresh_s))
         return verifier
 
-    def _introspection_credentials(self, settings: IntrospectionIdentity) -> Credentials | None:
-        auth = settings.auth
+    def _credentials(self, whose: str, auth: UpstreamAuth | None, tls: ClientTls) -> Credentials | None:
+        """The gateway's own, where it asks somebody for itself. `tls`: also towards a token server."""
         if auth is None:
             return None
-        http = self._control_client(auth.token_url, settings.tls) if isinstance(auth, OAuth2ClientCredentials) else None
+        http, files = None, client_material(tls)
+        if isinstance(auth, OAuth2ClientCredentials):
+            http, files = self._control_client(auth.token_url, tls), files + material(auth.key_file)
         return self._parts.take(
-            "introspection credentials",
-            (auth, settings.tls, client_material(settings.tls)),
+            ("own credentials", whose),
+            (auth, tls, files),
             lambda: build_credentials(auth, http=http),
             lambda credentials: credentials.aclose,
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-from gateway.app.certificates import client_material
+from gateway.app.certificates import client_material, material
 from gateway.app.clients import control_client, origin_of
 from gateway.app.health import probe_of
 from gateway.app.kept import Places
@@ -240,7 +240,7 @@ class Endpoints:
             )
         return self.parts.take(
             ("credentials", upstream),
-            auth,
+            (auth, material(auth.key_file) if isinstance(auth, OAuth2ClientCredentials) else ()),
             lambda: build_credentials(auth, http=http),
             lambda credentials: credentials.aclose,
         )

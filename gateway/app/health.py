@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 from gateway.errors import GatewayError
 from gateway.forward.health import System, SystemsHealth, Unavailable
@@ -30,17 +31,44 @@ def health_of(
 ) -> SystemsHealth:
     """The report of one configuration. `breakers_of` gives the breakers of `iam` or of an upstream by its name."""
     patience_s = configuration.iam.timeout.total_s / OWN_SHARE
-    systems = [System("iam", partial(_ask_iam, iam), partial(breakers_of, "iam"), patience_s)]
+    asking = _AskIam(iam, several=len(configuration.iam.urls) > 1)
+    systems = [System("iam", asking, partial(breakers_of, "iam"), patience_s, lambda: asking.found)]
     for name, settings in configuration.upstreams.items():
         probe = probe_of(upstreams[name], settings.health)
         systems.append(System(name, probe, partial(breakers_of, name), settings.health.timeout_s))
     return SystemsHealth(systems)
 
 
-async def _ask_iam(iam: DecisionPoint) -> None:
-    """The embedded decision point is always there."""
-    if isinstance(iam, Iam) and (code := await iam.probe()):
-        raise Unavailable(code, iam.probe_cause)
+class _AskIam:
+    """Ask IAM: each of `several` urls, of which one is enough. The embedded decision point is always there.
+
+    `found`: what was found last, by url, where there are several.
+    """
+
+    def __init__(self, iam: DecisionPoint, *, several: bool) -> None:
+        self._iam = iam
+        self._several = several
+        self.found: dict[str, Any] = {}
+
+    async def __call__(self) -> None:
+        if not isinstance(self._iam, Iam):
+            return
+        if self._several:
+            await self._ask_each(self._iam)
+        elif code := await self._iam.probe():
+            raise Unavailable(code, self._iam.probe_cause)
+
+    async def _ask_each(self, iam: Iam) -> None:
+        looks = await iam.look()
+        self.found = {
+            url: {"available": False, "error": wrong.code, "cause": wrong.reason} if wrong else {"available": True}
+            for url, wrong in looks.items()
+        }
+        failures = [wrong for wrong in looks.values() if wrong is not None]
+        if len(failures) == len(looks):
+            raise Unavailable(
+                failures[0].code, "; ".join(f"{url}: {wrong.reason}" for url, wrong in looks.items() if wrong)
+            )
 
 
 def probe_of(upstream: Upstream, check: HealthCheck) -> Callable[[], Awaitable[None]]:

@@ -33,7 +33,7 @@ def decider_of(configuration: Configuration) -> Decider:
         api=iam.api,
         paths=() if embedded else _paths(iam),
         policies=configuration.access_texts if embedded else (),
-        urls=frozenset(() if iam.url is None else (iam.url,)),
+        urls=frozenset(iam.urls),
         headers=iam.headers,
     )
 

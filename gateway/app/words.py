@@ -65,4 +65,4 @@ def _iam(configuration: Configuration) -> str:
     settings = configuration.iam
     if settings.api is IamApi.EMBEDDED:
         return f"embedded ({configuration.access_policies})"
-    return f"{settings.api.value} at {settings.url}"
+    return f"{settings.api.value} at {', '.join(settings.urls)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gateway.iam.decision_point import DecisionPoint
     from gateway.model.question import Decision, Question
     from gateway.model.settings import Configuration, IamSettings
+    from gateway.upstream.auth import Credentials
 
 
 async def caught(settings: IamSettings, questions: Sequence[Question]) -> list[httpx.Request]:
@@ -27,7 +28,8 @@ async def caught(settings: IamSettings, questions: Sequence[Question]) -> list[h
         sent.setdefault(await request.aread(), request)  # retries are the same request again
         raise httpx.PoolTimeout("caught")  # our own limit: nobody is asked anything else because of it
 
-    await _decide(dataclasses.replace(settings, discovery=False), questions, httpx.MockTransport(catch))
+    only = dataclasses.replace(settings, discovery=False, urls=settings.urls[:1], hedge_s=None)
+    await _decide(only, questions, httpx.MockTransport(catch))
     return list(sent.values())
 
 
@@ -51,13 +53,36 @@ async def decision_point(configuration: Configuration) -> AsyncIterator[Decision
     if configuration.iam.api is IamApi.EMBEDDED and configuration.access_policies is not None:
         yield embedded(configuration.access_policies)
         return
-    upstream = Upstream(iam_upstream(configuration.iam))
-    iam = _iam(configuration.iam, UpstreamTransport(upstream))
+    settings = configuration.iam
+    upstreams = [Upstream(iam_upstream(settings, url)) for url in settings.urls]
+    async with _credentials(settings) as credentials:
+        iam = _iam(settings, [UpstreamTransport(upstream) for upstream in upstreams], credentials)
+        try:
+            yield iam
+        finally:
+            await iam.aclose()
+            for upstream in upstreams:
+                await upstream.aclose()
+
+
+@asynccontextmanager
+async def _credentials(settings: IamSettings) -> AsyncIterator[Credentials | None]:
+    from gateway.app.clients import control_client  # noqa: PLC0415
+    from gateway.model.settings import OAuth2ClientCredentials  # noqa: PLC0415
+    from gateway.upstream.auth import build_credentials  # noqa: PLC0415
+
+    auth = settings.auth
+    if auth is None:
+        yield None
+        return
+    http = control_client(auth.token_url) if isinstance(auth, OAuth2ClientCredentials) else None
+    credentials = build_credentials(auth, http=http)
     try:
-        yield iam
+        yield credentials
     finally:
-        await iam.aclose()
-        await upstream.aclose()
+        await credentials.aclose()
+        if http is not None:
+            await http.aclose()
 
 
 def embedded(folder: Path) -> DecisionPoint:
@@ -67,21 +92,25 @@ def embedded(folder: Path) -> DecisionPoint:
     return EmbeddedDecisionPoint.load(folder)
 
 
-def _iam(settings: IamSettings, transport: Any) -> DecisionPoint:
+def _iam(
+    settings: IamSettings, transports: Sequence[httpx.AsyncBaseTransport], credentials: Credentials | None = None
+) -> DecisionPoint:
     from gateway.iam.build import build_iam  # noqa: PLC0415
     from gateway.resilience.breaker import Breaker  # noqa: PLC0415
     from gateway.telemetry.observer import Observer  # noqa: PLC0415
 
     observer = Observer()
     breaker = Breaker("iam", "iam", settings.breaker, observer=observer)
-    return build_iam(settings, http=transport, breaker=breaker, observer=observer)
+    return build_iam(settings, http=transports, breaker=breaker, observer=observer, credentials=credentials)
 
 
-async def _decide(settings: IamSettings, questions: Sequence[Question], transport: Any) -> list[Decision]:
+async def _decide(
+    settings: IamSettings, questions: Sequence[Question], transport: httpx.AsyncBaseTransport
+) -> list[Decision]:
     from gateway.resilience.deadline import Deadline  # noqa: PLC0415
     from gateway.telemetry.observer import NO_SPAN  # noqa: PLC0415
 
-    iam = _iam(settings, transport)
+    iam = _iam(settings, [transport])
     try:
         deadline = Deadline.after(settings.timeout.total_s + 1)
         return await iam.decide(questions, deadline=deadline, request_id="explain", span=NO_SPAN)

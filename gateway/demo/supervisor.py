@@ -117,10 +117,10 @@ class Supervisor:
     """All parts of one run."""
 
     def __init__(self, configuration: Configuration, issuer: Issuer, jwks_file: Path, *, quiet: bool) -> None:
-        if configuration.iam.url is None:
+        if not configuration.iam.urls:
             raise CannotStartError("the demo needs an IAM with a url")
         self._configuration = configuration
-        self._iam_address = _address(configuration.iam.url)
+        self._iam_address = _address(configuration.iam.urls[0])
         self._secret = secrets.token_urlsafe(24)
         self.toys = {
             name: ToySystem(name, _address(upstream.urls[0]))

@@ -56,12 +56,16 @@ class Ailment(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """One line of the report. `probe` raises Unavailable or GatewayError, and is cancelled after `timeout_s`."""
+    """One line of the report. `probe` raises Unavailable or GatewayError, and is cancelled after `timeout_s`.
+
+    `addresses`: for operators, how each of several was found by the last probe.
+    """
 
     name: str
     probe: Callable[[], Awaitable[None]]
     circuits: Callable[[], Sequence[Circuit]]
     timeout_s: float = 2.0
+    addresses: Callable[[], dict[str, Any]] = dict
 
 
 class SystemsHealth:
@@ -107,9 +111,10 @@ class SystemsHealth:
         wrong = await ailment(system.probe, system.timeout_s)
         if wrong:
             cause = {"cause": wrong.cause} if wrong.cause else {}
-            return {"available": False, "error": wrong.text, **cause, **_circuit(system.circuits())}
+            line = {"available": False, "error": wrong.text, **cause, **_circuit(system.circuits())}
+            return _with_addresses(line, system)
         took_ms = round((self._clock() - begun_s) * 1000)
-        return {"available": True, "response_time_ms": took_ms, **_circuit(system.circuits())}
+        return _with_addresses({"available": True, "response_time_ms": took_ms, **_circuit(system.circuits())}, system)
 
 
 class HealthEndpoint:
@@ -143,9 +148,15 @@ async def ailment(probe: Callable[[], Awaitable[None]], timeout_s: float) -> Ail
 
 def _without_causes(report: dict[str, Any]) -> dict[str, Any]:
     systems = {
-        name: {key: value for key, value in line.items() if key != "cause"} for name, line in report["systems"].items()
+        name: {key: value for key, value in line.items() if key not in ("cause", "urls")}
+        for name, line in report["systems"].items()
     }
     return {**report, "systems": systems}
+
+
+def _with_addresses(line: dict[str, Any], system: System) -> dict[str, Any]:
+    addresses = system.addresses()
+    return {**line, "urls": addresses} if addresses else line
 
 
 def _circuit(circuits: Sequence[Circuit]) -> dict[str, Any]:

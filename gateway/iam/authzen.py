@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from gateway.iam.denial import denial
-from gateway.iam.failure import fault, invalid
+from gateway.iam.failure import Apart, CallFailure, fault, invalid
 from gateway.iam.strict_json import parsed
 from gateway.iam.wire import Note, Target, Wire
 from gateway.model.question import ALLOW, DENY, Decision, Outcome, Question, unknown
@@ -57,6 +57,8 @@ class Evaluation:
 
     async def ask(self, questions: Sequence[Question], note: Note) -> list[Decision]:
         """One decision for the one question. Raises CallFailure."""
+        if len(questions) != 1:  # as many as another url of the same IAM takes
+            raise CallFailure("iam_rejected", "no batches here", apart=Apart.SINGLY)
         (question,) = questions
         answer = parsed(await self._wire.post(self._target, question.document, note))
         return [_decision(answer, question, self._wire.deny_reasons)]

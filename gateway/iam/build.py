@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import httpx
 
@@ -14,25 +14,45 @@ from gateway.iam.discovery import DiscoveredAuthzen
 from gateway.iam.fitting import BatchOrSingle
 from gateway.iam.opa import Opa
 from gateway.iam.plain import CHECK, CHECKS, PlainBatch, PlainSingle
+from gateway.iam.server import Server
+from gateway.iam.servers import Servers
 from gateway.iam.wire import Wire
 from gateway.model.settings import IamApi, IamSettings
 from gateway.resilience.breaker import Breaker
 from gateway.resilience.budget import RetryBudget
 from gateway.telemetry.observer import Observer
+from gateway.upstream.auth import Credentials
+from gateway.upstream.origins import Standing
 
 
 def build_iam(
     settings: IamSettings,
     *,
-    http: httpx.AsyncBaseTransport,
+    http: Sequence[httpx.AsyncBaseTransport],
     breaker: Breaker,
     observer: Observer,
+    standings: Sequence[Standing] = (),
+    credentials: Credentials | None = None,
     clock: Callable[[], float] = time.monotonic,
     wall: Callable[[], float] = time.time,
 ) -> Iam:
-    """IAM over `http`, which stays its owner's. `breaker` follows the policy of `settings` already."""
-    api = _api(settings, Wire(http, settings, wall=wall), clock)
-    return Iam(api, settings, breaker=breaker, observer=observer, budget=RetryBudget(clock=clock), clock=clock)
+    """IAM over `http`, one for each url, which stay their owner's; so do `credentials`, made of `settings.auth`.
+
+    `breaker` follows the policy of `settings` already. `standings`: how each url is known to be.
+    """
+    servers = Servers(
+        [
+            Server(url, _api(settings, Wire(one, settings, url, credentials, wall=wall), clock), standing)
+            for url, one, standing in zip(
+                settings.urls, http, standings or [Standing() for _ in settings.urls], strict=True
+            )
+        ],
+        total_s=settings.timeout.total_s,
+        hedge_s=settings.hedge_s,
+        breaker=breaker,
+        clock=clock,
+    )
+    return Iam(servers, settings, breaker=breaker, observer=observer, budget=RetryBudget(clock=clock), clock=clock)
 
 
 def _api(settings: IamSettings, wire: Wire, clock: Callable[[], float]) -> Api:

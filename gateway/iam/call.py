@@ -21,12 +21,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from gateway.iam.api import Api
 from gateway.iam.asking import Pending
 from gateway.iam.failure import OK, Apart, CallFailure, fault
 from gateway.iam.fitting import BatchLimit
 from gateway.iam.proof import Proof
 from gateway.iam.record import CallRecord
+from gateway.iam.servers import Servers
 from gateway.iam.wire import Note
 from gateway.model.question import Decision, unknown
 from gateway.model.settings import IamSettings
@@ -36,7 +36,7 @@ from gateway.resilience.evidence import Blame
 from gateway.resilience.limit import ConcurrencyLimit
 from gateway.resilience.retry import backoff_s
 from gateway.resilience.ticks import ticks_of
-from gateway.telemetry.observer import Observer, Server
+from gateway.telemetry.observer import Observer
 
 _TARGET: Final = "iam"
 _TOO_LATE: Final = "no answer within timeout.total"
@@ -46,7 +46,7 @@ _TOO_LATE: Final = "no answer within timeout.total"
 class Means:
     """What every call of one client uses. `places` are `max_concurrency`; `freed` is told when one became free."""
 
-    api: Api
+    api: Servers
     settings: IamSettings
     breaker: Breaker
     budget: RetryBudget
@@ -56,7 +56,6 @@ class Means:
     record: CallRecord
     observer: Observer
     freed: Callable[[], None]
-    server: Server
 
 
 class Call:
@@ -258,6 +257,7 @@ class Call:
         """One exchange with IAM: a span, a metric, an entry of the record."""
         means = self._means
         asks = list(dict.fromkeys(ask for pending in batch for ask, _ in pending.waiters))
+        peer = means.api.peer
         span = means.observer.iam_call_started(len(batch), [ask.span for ask in asks], means.api.operation)
         note = Note(asks[0].request_id if asks else "", span.traceparent, fresh)
         started_s = time.perf_counter()
@@ -276,7 +276,7 @@ class Call:
         finally:
             taken_s = time.perf_counter() - started_s
             means.record.add(code, reason)
-            means.observer.iam_call_ended(span, len(batch), code, taken_s, status, means.server)
+            means.observer.iam_call_ended(span, len(batch), code, taken_s, status, peer)
 
     async def _ask_apart(self, batch: Sequence[Pending], failure: CallFailure) -> None:
         """Ask the parts of a failed batch; side by side, as far as places are free, once IAM is known to answer."""

@@ -14,49 +14,37 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from gateway.errors import GatewayError
-from gateway.iam.api import Api
 from gateway.iam.asking import Ask, Key, Pending
 from gateway.iam.call import Call, Means
 from gateway.iam.failure import CallFailure, fault
 from gateway.iam.fitting import BatchLimit
 from gateway.iam.proof import Proof
 from gateway.iam.record import CallRecord
+from gateway.iam.servers import Servers
 from gateway.iam.waiting import Waiting
-from gateway.iam.wire import Note
-from gateway.model.question import Check, Decision, Question, unknown
+from gateway.model.question import Decision, Question, unknown
 from gateway.model.settings import IamSettings
-from gateway.model.subject import Subject
 from gateway.resilience.breaker import CLOSED, Breaker
 from gateway.resilience.budget import RetryBudget
 from gateway.resilience.deadline import Deadline
 from gateway.resilience.limit import ConcurrencyLimit
 from gateway.resilience.probe import probe_loop
 from gateway.resilience.ticks import ticks_of
-from gateway.telemetry.observer import Observer, Server, Span
+from gateway.telemetry.observer import Observer, Span
 
 _LAST_INSTANT_S: Final = 0.005  # whoever enforces the deadline may cancel a hair before it ends
 _KEPT_FREE: Final = 4  # one subject's calls leave a quarter of the places, or one, to the others
 _TRIAL_MARGIN_S: Final = 1.0  # a trial ends by `timeout.total`; the breaker's limit is for one that is lost
-_PROBE: Final = Question(
-    Subject("gateway", "gateway", "gateway:probe", '{"type":"gateway","id":"gateway"}'),
-    Check(
-        {"name": "probe"},
-        {"type": "gateway", "id": "iam"},
-        None,
-        '"action":{"name":"probe"},"resource":{"id":"iam","type":"gateway"}',
-    ),
-)
 
 
 class Iam:
-    """See DecisionPoint. `api` speaks the protocol; `breaker` outlives this object on a reload."""
+    """See DecisionPoint. `servers` speak the protocol; `breaker` outlives this object on a reload."""
 
     def __init__(
         self,
-        api: Api,
+        servers: Servers,
         settings: IamSettings,
         *,
         breaker: Breaker,
@@ -64,7 +52,7 @@ class Iam:
         budget: RetryBudget,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._api = api
+        self._servers = servers
         self._settings = settings
         self._breaker = breaker
         self._observer = observer
@@ -73,7 +61,7 @@ class Iam:
         self._proof = Proof(breaker, self.probe)
         self._limit = BatchLimit(clock)
         self._means = Means(
-            api,
+            servers,
             settings,
             breaker,
             budget,
@@ -83,7 +71,6 @@ class Iam:
             self._record,
             observer,
             self._schedule,
-            _server_of(settings.url or ""),
         )
         self._waiting = Waiting(settings.max_queue)
         self._most_of_one = max(1, settings.max_concurrency - max(1, settings.max_concurrency // _KEPT_FREE))
@@ -130,7 +117,7 @@ class Iam:
         self.probe_cause = ""
         try:
             async with asyncio.timeout(self._settings.timeout.total_s):
-                await self._api.ask([_PROBE], Note("", None, fresh=True))
+                await self._servers.probe()
         except CallFailure as failure:
             self.probe_cause = failure.reason
             return failure.code if failure.counts else ""
@@ -139,9 +126,18 @@ class Iam:
             return "iam_timeout"
         return ""
 
+    async def look(self) -> dict[str, CallFailure | None]:
+        """What is wrong with each url now, by asking; None: nothing."""
+        return await self._servers.look()
+
     def snapshot(self) -> dict[str, Any]:
-        """What the status page shows: queue, calls in flight, calls in all, last error."""
-        return {"queue": len(self._waiting), "in_flight": self._places.in_use, **self._record.snapshot()}
+        """What the status page shows: queue, calls in flight, calls in all, last error, each url."""
+        return {
+            "queue": len(self._waiting),
+            "in_flight": self._places.in_use,
+            **self._record.snapshot(),
+            "urls": self._servers.snapshot(),
+        }
 
     async def aclose(self) -> None:
         """Answer who still waits (unknown, never degrading) and end every call. The transport is its owner's."""
@@ -153,13 +149,13 @@ class Iam:
             pending.resolve(unknown(fault("iam_overloaded", "the client of IAM was closed")))
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, self._proof.aclose(), return_exceptions=True)
+        await asyncio.gather(*tasks, self._proof.aclose(), self._servers.aclose(), return_exceptions=True)
 
     def _put(self, ask: Ask, index: int, question: Question) -> None:
         key = question.key
         pending = self._pendings.get(key)
         if pending is None:
-            free = (self._places.limit - self._places.in_use) * self._api.max_size
+            free = (self._places.limit - self._places.in_use) * self._servers.max_size
             if self._waiting.full(free) and not self._make_room(key[0]):
                 ask.answer(index, unknown(_overloaded()))
                 return
@@ -216,7 +212,7 @@ class Iam:
 
     def _send(self) -> bool:
         """Start the next call, in a place that is ours. False if only those wait who have calls enough."""
-        batch = self._waiting.take(self._limit.of(self._api.max_size), self._barred)
+        batch = self._waiting.take(self._limit.of(self._servers.max_size), self._barred)
         if not batch:
             return False
         ticket = self._breaker.admit(self._settings.timeout.total_s + _TRIAL_MARGIN_S, batch[0].key[0])
@@ -286,13 +282,6 @@ class Iam:
         if len(self._waiting) != self._shown:
             self._shown = len(self._waiting)
             self._observer.iam_queue(self._shown)
-
-
-def _server_of(url: str) -> Server:
-    """As spans and metrics call it."""
-    parts = urlsplit(url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    return Server(parts.hostname or "", str(port), f"{parts.scheme}://{parts.hostname}:{port}")
 
 
 def _circuit_open(refusal_s: float) -> GatewayError:

@@ -14,7 +14,8 @@ from typing import Final
 from gateway.errors import GatewayError
 
 _REJECTED: Final = frozenset({400, 409, 413, 422})
-_REFUSED: Final = frozenset({401, 403})
+UNAUTHORIZED: Final = 401
+_REFUSED: Final = frozenset({UNAUTHORIZED, 403})
 _BUSY: Final = frozenset({408, 429})
 OK: Final = 200
 _GONE: Final = frozenset({404, 405, 410})

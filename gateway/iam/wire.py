@@ -10,18 +10,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import httpx
 
 from gateway.errors import GatewayError
-from gateway.iam.failure import OK, Apart, CallFailure, invalid, of_status
+from gateway.iam.failure import OK, UNAUTHORIZED, Apart, CallFailure, invalid, of_status
+from gateway.model.request import Headers
 from gateway.model.settings import IamSettings
+from gateway.resilience.deadline import Deadline
 from gateway.resilience.retry import retry_after_s
+from gateway.upstream.auth import Credentials, FixedCredentials
 from gateway.upstream.transport import FRESH, HARMLESS, cause_of
 
 MAX_REPLY: Final = 1024 * 1024
 _SMALL: Final = 16 * 1024
+_OWN_SHARE: Final = 0.9
+"""Of the time for one url: whoever waits for a token that long can still say so."""
 _FAILURES: Final = (
     (httpx.PoolTimeout, "iam_overloaded", False, Apart.NO),
     (httpx.ConnectTimeout, "iam_timeout", True, Apart.NO),
@@ -52,14 +57,22 @@ class Target(NamedTuple):
 
 
 class Wire:
-    """IAM's HTTP. `wall` is Unix time, for a `Retry-After` with a date."""
+    """The HTTP of one url of IAM. `wall` is Unix time, for a `Retry-After` with a date."""
 
     def __init__(
-        self, transport: httpx.AsyncBaseTransport, settings: IamSettings, *, wall: Callable[[], float] = time.time
+        self,
+        transport: httpx.AsyncBaseTransport,
+        settings: IamSettings,
+        base: str,
+        credentials: Credentials | None = None,
+        *,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self._transport = transport
-        self._base = settings.url or ""
-        self._token = settings.token
+        self._base = base
+        self._fixed = credentials.fixed if isinstance(credentials, FixedCredentials) else []
+        self._renewed = None if isinstance(credentials, FixedCredentials) else credentials
+        self._token_s = _OWN_SHARE * settings.timeout.total_s / max(1, len(settings.urls))
         self._more = [(name.encode("ascii"), value.encode("latin-1")) for name, value in settings.headers]
         self.deny_reasons = settings.deny_reasons
         self._retried = settings.retry.on
@@ -96,8 +109,7 @@ class Wire:
             (b"accept-encoding", b"identity"),
         ]
         headers += self._more
-        if self._token:
-            headers.append((b"authorization", b"Bearer " + self._token.encode()))
+        headers += self._fixed
         return Target(url, tuple(headers))
 
     async def post(self, target: Target, body: str, note: Note) -> bytes:
@@ -121,6 +133,41 @@ class Wire:
         if note.traceparent is not None:
             headers.append((b"traceparent", note.traceparent))
         extensions = self._fresh if note.fresh else self._extensions
+        if self._renewed is not None:
+            return await self._with_token(self._renewed, method, url, headers, content, extensions)
+        return await self._exchange(method, url, headers, content, extensions)
+
+    async def _with_token(
+        self,
+        credentials: Credentials,
+        method: str,
+        url: httpx.URL,
+        headers: Headers,
+        content: bytes,
+        extensions: dict[str, Any],
+    ) -> bytes:
+        """With the token of a token server, and once more with a new one where IAM does not take it."""
+        sent = await self._authorization(credentials)
+        try:
+            return await self._exchange(method, url, headers + sent, content, extensions)
+        except CallFailure as failure:
+            if failure.status != UNAUTHORIZED:
+                raise
+            credentials.rejected()
+            another = await self._authorization(credentials)
+            if another == sent:
+                raise
+        return await self._exchange(method, url, headers + another, content, extensions)
+
+    async def _authorization(self, credentials: Credentials) -> Headers:
+        try:
+            return await credentials.headers(Deadline.after(self._token_s))
+        except GatewayError as error:
+            raise CallFailure("iam_auth_error", error.reason or error.code) from None
+
+    async def _exchange(
+        self, method: str, url: httpx.URL, headers: Headers, content: bytes, extensions: dict[str, Any]
+    ) -> bytes:
         request = httpx.Request(method, url, headers=headers, stream=httpx.ByteStream(content), extensions=extensions)
         request.read()  # from memory: the transport sees a body that it can send again
         try:

@@ -136,13 +136,61 @@ class IamApi(enum.StrEnum):
     EMBEDDED = "embedded"
 
 
+@dataclass(frozen=True, slots=True)
+class BearerAuth:
+    """A fixed bearer token towards an upstream or IAM."""
+
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class BasicAuth:
+    """RFC 7617 towards an upstream or IAM."""
+
+    username: str
+    password: str = field(repr=False)
+
+
+class ClientAuthentication(enum.StrEnum):
+    """How a client shows a token server who it is (RFC 6749 section 2.3.1, RFC 7523 section 2.2)."""
+
+    BASIC = "basic"
+    POST = "post"
+    PRIVATE_KEY_JWT = "private_key_jwt"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OAuth2ClientCredentials:
+    """RFC 6749 section 4.4: fetched once, shared, renewed before it expires.
+
+    `client_secret` is empty exactly for `private_key_jwt`, which signs with `key_file`.
+    """
+
+    token_url: str
+    client_id: str
+    client_secret: str = field(default="", repr=False)
+    scope: str | None = None
+    audience: str | None = None
+    resource: str | None = None
+    client_auth: ClientAuthentication = ClientAuthentication.BASIC
+    key_file: Path | None = None
+    key_id: str | None = None
+
+
+UpstreamAuth = BearerAuth | BasicAuth | OAuth2ClientCredentials
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IamSettings:
-    """How IAM is asked. `url` is without a trailing slash; None exactly for `embedded`."""
+    """How IAM is asked. `urls` are in order of preference, without a trailing slash; none exactly for `embedded`.
+
+    `hedge_s`: how long one url may be silent before the next is asked too; None: never.
+    """
 
     api: IamApi = IamApi.AUTHZEN
-    url: str | None = None
-    token: str | None = field(default=None, repr=False)
+    urls: tuple[str, ...] = ()
+    hedge_s: float | None = None
+    auth: UpstreamAuth | None = field(default=None, repr=False)
     timeout: IamTimeouts = IamTimeouts()
     retry: RetryPolicy = RetryPolicy(attempts=2, backoff_s=0.05)
     breaker: BreakerPolicy = BreakerPolicy(open_for_s=5.0, open_for_max_s=60.0, probe_s=1.0)
@@ -166,34 +214,6 @@ class ShadowSettings:
 
     iam: IamSettings
     sample: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class BearerAuth:
-    """A fixed bearer token towards an upstream."""
-
-    token: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class BasicAuth:
-    """RFC 7617 towards an upstream."""
-
-    username: str
-    password: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OAuth2ClientCredentials:
-    """RFC 6749 section 4.4: fetched once, shared, renewed before it expires."""
-
-    token_url: str
-    client_id: str
-    client_secret: str = field(repr=False)
-    scope: str | None = None
-
-
-UpstreamAuth = BearerAuth | BasicAuth | OAuth2ClientCredentials
 
 
 class TokenIn(enum.StrEnum):

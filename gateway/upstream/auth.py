@@ -63,14 +63,14 @@ def build_credentials(
 class FixedCredentials:
     """One `Authorization` for ever: bearer (RFC 6750) or basic (RFC 7617)."""
 
-    __slots__ = ("_headers",)
+    __slots__ = ("fixed",)
 
     def __init__(self, value: bytes) -> None:
-        self._headers = [(b"authorization", value)]
+        self.fixed: Headers = [(b"authorization", value)]
 
     async def headers(self, deadline: Deadline) -> Headers:  # noqa: ARG002  # nothing to wait for
         """See Credentials."""
-        return self._headers
+        return self.fixed
 
     def rejected(self) -> None:
         """There are no others."""

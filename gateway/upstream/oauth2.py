@@ -9,14 +9,13 @@ Rules:
 3. A 401 of the upstream makes one new token. If that is refused too it is kept for 10 s: a new one would not help.
 4. After a failed fetch the next one is 1 s away, doubling to 60 s; until then whoever needs a token fails at once.
 
-The secret goes to the token server by HTTP Basic (RFC 6749 section 2.3.1) and nowhere else. Redirects are not followed.
+The secret goes to the token server and nowhere else (see client_auth). Redirects are not followed.
 Times are monotonic. Deliberately absent: refresh tokens, which this grant does not have.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import logging
 import math
@@ -25,7 +24,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import quote_plus
 
 import httpx
 
@@ -33,6 +31,7 @@ from gateway.errors import GatewayError
 from gateway.model.request import Headers
 from gateway.model.settings import OAuth2ClientCredentials
 from gateway.resilience.deadline import Deadline
+from gateway.upstream.client_auth import build_client_proof
 from gateway.upstream.transport import cause_of
 
 _log = logging.getLogger("gateway.upstream")
@@ -175,14 +174,10 @@ class _TokenServer:
         self.name = f"{self._url.scheme}://{self._url.netloc.decode().rpartition('@')[2]}{self._url.path}"
         self._http = http
         self._form = {"grant_type": "client_credentials"}
-        if settings.scope is not None:
-            self._form["scope"] = settings.scope
-        pair = f"{quote_plus(settings.client_id)}:{quote_plus(settings.client_secret)}"
-        self._headers = {
-            "authorization": "Basic " + base64.b64encode(pair.encode()).decode(),
-            "accept": "application/json",
-            "accept-encoding": "identity",
-        }
+        asked = {"scope": settings.scope, "audience": settings.audience, "resource": settings.resource}
+        self._form |= {name: value for name, value in asked.items() if value is not None}
+        self._proof = build_client_proof(settings)
+        self._headers = {"accept": "application/json", "accept-encoding": "identity"}
 
     async def ask(self) -> tuple[str, float]:
         """A new token and its lifetime in seconds. Raises _FetchFailed."""
@@ -202,7 +197,12 @@ class _TokenServer:
     async def _post(self) -> tuple[int, bytes]:
         body = bytearray()
         async with self._http.stream(
-            "POST", self._url, data=self._form, headers=self._headers, timeout=_TIMEOUTS, follow_redirects=False
+            "POST",
+            self._url,
+            data=self._form | self._proof.form(),
+            headers=self._headers | self._proof.headers(),
+            timeout=_TIMEOUTS,
+            follow_redirects=False,
         ) as response:
             if response.headers.get("content-encoding", "identity").lower() != "identity":
                 raise _garbled("its answer has a content coding that was not asked for")

@@ -30,32 +30,17 @@ _LOOKS: Final = 4
 """Connections to an origin for looking how it is, and who may wait for one."""
 
 
-class Member:
-    """One origin of an upstream. Times are of the upstream's clock, monotonic seconds.
+class Standing:
+    """How one address is, as far as requests tell. Times are monotonic seconds, of one clock.
 
     `failures`: how often in a row it was set aside; `failed_s`: when anything failed here last. `setbacks` only
-    grows: who began before the last one tells nothing new. `server`: its name for spans and metrics. `ill`: set by
-    whoever looks after the origins; nothing here does.
+    grows: who began before the last one tells nothing new. `ill`: set by whoever looks after the addresses; nothing
+    here does.
     """
 
-    __slots__ = (
-        "_held_until_s",
-        "_looks",
-        "aside_until_s",
-        "connector",
-        "evidence",
-        "failed_s",
-        "failures",
-        "ill",
-        "pool",
-        "server",
-        "setbacks",
-    )
+    __slots__ = ("_held_until_s", "aside_until_s", "evidence", "failed_s", "failures", "ill", "setbacks")
 
-    def __init__(self, origin: Origin, connector: Connector, settings: UpstreamSettings) -> None:
-        self.connector = connector
-        self.pool = _pool(origin, connector, settings, settings.max_connections, settings.max_pending)
-        self.server = Server(origin.address.host, str(origin.address.port), str(origin))
+    def __init__(self) -> None:
         self.evidence = Evidence()
         self.failures = 0
         self.failed_s = 0.0
@@ -63,21 +48,6 @@ class Member:
         self.aside_until_s = 0.0
         self.ill = False
         self._held_until_s = 0.0
-        self._looks = _pool(origin, connector, settings, _LOOKS, _LOOKS)
-
-    def update(self, settings: UpstreamSettings) -> None:
-        """Go on under other limits: connections, and what is known of the origin, stay."""
-        self.pool.update(
-            max_connections=settings.max_connections,
-            max_pending=settings.max_pending,
-            idle_timeout_s=settings.idle_timeout_s,
-            max_age_s=settings.max_connection_age_s,
-        )
-
-    @property
-    def origin(self) -> Origin:
-        """Where it listens."""
-        return self.pool.origin
 
     @property
     def suspect(self) -> bool:
@@ -134,6 +104,41 @@ class Member:
         """Its health check says so: the next request may try it."""
         self.ill = False
         self.aside_until_s = 0.0
+
+    def put_off(self, now_s: float) -> None:
+        """It was looked at, and is not well yet: the next look is later."""
+        self.failures += 1
+        self.aside_until_s = now_s + self.aside_s
+
+
+class Member(Standing):
+    """One origin of an upstream: how it is, and the connections there. Times are of the upstream's clock.
+
+    `server`: its name for spans and metrics.
+    """
+
+    __slots__ = ("_looks", "connector", "pool", "server")
+
+    def __init__(self, origin: Origin, connector: Connector, settings: UpstreamSettings) -> None:
+        super().__init__()
+        self.connector = connector
+        self.pool = _pool(origin, connector, settings, settings.max_connections, settings.max_pending)
+        self.server = Server(origin.address.host, str(origin.address.port), str(origin))
+        self._looks = _pool(origin, connector, settings, _LOOKS, _LOOKS)
+
+    def update(self, settings: UpstreamSettings) -> None:
+        """Go on under other limits: connections, and what is known of the origin, stay."""
+        self.pool.update(
+            max_connections=settings.max_connections,
+            max_pending=settings.max_pending,
+            idle_timeout_s=settings.idle_timeout_s,
+            max_age_s=settings.max_connection_age_s,
+        )
+
+    @property
+    def origin(self) -> Origin:
+        """Where it listens."""
+        return self.pool.origin
 
     async def look(self, outgoing: Outgoing, *, timeouts: Timeouts, deadline: Deadline) -> Reply:
         """Ask this origin how it is, as Upstream.exchange does, but not over connections that requests wait for.

@@ -142,7 +142,7 @@ def test_the_example_loads_with_one_warning_about_public_writing(load_text) -> N
 def test_the_values_shown_under_server_and_iam_are_the_defaults(load_text) -> None:
     shown, bare = load_text(EXAMPLE % ""), load_text(SMALL)
     assert shown.server == bare.server == ServerSettings()
-    assert shown.iam == bare.iam == IamSettings(url="http://127.0.0.1:8181")
+    assert shown.iam == bare.iam == IamSettings(urls=("http://127.0.0.1:8181",))
 
 
 def test_the_example_s_routes_mean_what_they_say(load_text) -> None:

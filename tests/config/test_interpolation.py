@@ -10,7 +10,8 @@ from tests.config.texts import MARK, route, whole
 
 
 def _token(load_text, text: str, **environ: str) -> str | None:
-    return load_text(whole(iam=f"iam:\n  url: http://127.0.0.1\n  token: {text}"), **environ).iam.token
+    auth = load_text(whole(iam=f"iam:\n  url: http://127.0.0.1\n  token: {text}"), **environ).iam.auth
+    return auth and auth.token
 
 
 @pytest.mark.parametrize(
@@ -74,7 +75,7 @@ def test_a_mistake_stands_at_the_value(assert_mistake, tmp_path, marked, id_, wo
 
 def test_a_variable_without_braces_is_text_and_warned_about_where_there_is_one(load_text) -> None:
     configuration = load_text(whole(iam="iam: {url: http://127.0.0.1, token: $T}"), T="x")
-    assert configuration.iam.token == "$T"
+    assert configuration.iam.auth.token == "$T"
     assert (
         "3:37: warning[literal-dollar]: $T is text as it stands; ${T} would be the variable"
         in configuration.warnings[0]

@@ -106,7 +106,7 @@ def test_secrets_are_masked(load_text) -> None:
     view = masked(configuration)
     assert "SECRET" not in json.dumps(view)
     assert "SECRET" not in repr(configuration.iam) + repr(configuration.server) + repr(configuration.upstreams)
-    assert view["iam"]["token"] == "***"
+    assert view["iam"]["auth"] == "***"
     assert view["upstreams"]["b"]["auth"] == {"username": "user", "password": "***"}
     assert view["routes"][0]["action"]["parts"][0]["path"] == "/one/{path.id}?***"
 

@@ -52,9 +52,33 @@ SERVER = [
     ("{tls: ‸{cert_file: c.pem}}", "missing-key", 'the key "key_file" is missing'),
     ("{tls: ‸true}", "wrong-type", "a mapping is expected, not true"),
 ]
+OAUTH = "oauth2_client_credentials: {token_url: https://idp/t, client_id: c"
 IAM = [
     ("‸{}", "missing-key", 'the key "url" is missing: api: authzen asks a server'),
     ("{url: ‸ftp://iam}", "bad-url", "http:// or https://"),
+    ("{url: http://127.0.0.1, urls‸: [http://127.0.0.1]}", "one-url", "exactly one of url and urls"),
+    ("{urls: ‸[]}", "empty-value", "must not be empty"),
+    ("{urls: [http://127.0.0.1, ‸http://127.0.0.1/]}", "same-url", "stands twice"),
+    ("{urls: [http://127.0.0.1, ‸iam:8181]}", "bad-url", "http:// or https://"),
+    ("{url: http://127.0.0.1, hedge: ‸100ms}", "hedge-alone", "there is only one"),
+    ("{urls: [http://127.0.0.1], hedge: ‸100ms}", "hedge-alone", "there is only one"),
+    ("{url: http://127.0.0.1, ‸token: x, auth: {bearer: y}}", "one-auth", "only one of token and auth"),
+    ("{url: http://127.0.0.1, ‸auth: {}}", "one-auth", "exactly one of bearer, basic and oauth2_client_credentials"),
+    (
+        "{url: http://127.0.0.1, auth: {‸oauth2_client_credentials: {token_url: https://idp/t, client_id: c}}}",
+        "missing-key",
+        'the key "client_secret" is missing: client_auth: basic needs it',
+    ),
+    (
+        f"{{url: http://127.0.0.1, auth: {{‸{OAUTH}, client_auth: private_key_jwt}}}}}}",
+        "missing-key",
+        'the key "key_file" is missing',
+    ),
+    (
+        f"{{url: http://127.0.0.1, auth: {{{OAUTH}, client_auth: ‸jwt}}}}}}",
+        "bad-value",
+        'is not "basic", "post" or "private_key_jwt"',
+    ),
     ("{url: ‸iam:8181}", "bad-url", "http:// or https://"),
     ("{url: ‸http://}", "bad-url", "names no host"),
     ("{url: ‸http://u:p@iam}", "bad-url", "credentials"),
@@ -286,6 +310,9 @@ def test_certificates_are_looked_at(assert_mistake) -> None:
     assert_mistake(whole(server="server: {‸tls: {cert_file: c.pem, key_file: k.pem}}"), "bad-certificate", "PEM", files)
     upstreams = "upstreams: {a: {url: https://127.0.0.1, tls: {ca_file: ‸c.pem}}}"
     assert_mistake(whole(upstreams=upstreams), "bad-certificate", "c.pem holds no PEM certificates", files)
+    client = "{token_url: https://idp/t, client_id: c, client_auth: private_key_jwt, key_file: ‸k.pem}"
+    iam = f"iam: {{url: https://127.0.0.1, auth: {{oauth2_client_credentials: {client}}}}}"
+    assert_mistake(whole(iam=iam), "bad-key", "k.pem: it is no PEM private key without a passphrase", files)
     upstreams = "upstreams: {a: {url: https://127.0.0.1, ‸tls: {cert_file: c.pem}}}"
     assert_mistake(whole(upstreams=upstreams), "tls-pair", "belong together", files)
 
@@ -296,6 +323,17 @@ WARNINGS = [
     (whole(iam="iam: {url: http://127.0.0.1, ‸tls: {server_name: x}}"), "unused-key"),
     (whole(iam="iam: {url: http://127.0.0.1, api: opa, path: p, ‸batch_path: /x}"), "unused-key"),
     (whole(iam="iam: {url: http://127.0.0.1, ‸path: x}"), "unused-key"),
+    (
+        whole(iam="iam: {urls: ‸[https://a.example, http://b.example]}"),
+        "plain-http",
+    ),
+    (
+        whole(
+            iam="iam: {url: http://127.0.0.1, auth: {oauth2_client_credentials: "
+            "{token_url: https://idp/t, client_id: c, client_secret: s, ‸key_id: k}}}"
+        ),
+        "unused-key",
+    ),
     (whole(iam="iam: {url: http://127.0.0.1, timeout: {connect: 2s, total: ‸1s}}"), "contradiction"),
     (whole(iam="iam: {url: http://127.0.0.1, cache: ‸{ttl: 10m}}"), "contradiction"),
     (whole(server="server: {trusted_proxies: [‸0.0.0.0/0]}"), "trusts-everybody"),

@@ -144,7 +144,7 @@ def test_access_policies_are_watched_and_allow_degrading_to_them(load_text) -> N
 
 def test_embedded_iam_needs_no_url(load_text) -> None:
     configuration = load_text(whole(iam="iam: {api: embedded, url: http://127.0.0.1}"), CEDAR)
-    assert configuration.iam.url is None
+    assert configuration.iam.urls == ()
     assert "warning[unused-key]: url has no effect" in configuration.warnings[0]
 
 

@@ -15,6 +15,7 @@ from gateway.model.route import (
     Segment,
     UpstreamFailureMode,
 )
+from gateway.model.settings import BearerAuth
 from gateway.template import Placeholder, Template
 from tests.config.texts import JWT, route, whole
 
@@ -277,6 +278,24 @@ def test_basic_credentials(load_text) -> None:
     assert (auth.username, auth.password) == ("u", "p:w")
 
 
+def test_iam_s_urls_hedge_and_credentials(load_text) -> None:
+    client = "{token_url: https://idp/t, client_id: c, client_secret: s, audience: a, resource: r, client_auth: post}"
+    iam = f"urls: [https://b.io/x/, https://a.io], hedge: 100ms, auth: {{oauth2_client_credentials: {client}}}"
+    settings = load_text(whole(iam=f"iam: {{{iam}}}")).iam
+    assert (settings.urls, settings.hedge_s) == (("https://b.io/x", "https://a.io"), 0.1)
+    assert (settings.auth.audience, settings.auth.resource, settings.auth.client_auth) == ("a", "r", "post")
+    assert "secret" not in repr(settings)
+
+
+def test_a_token_of_iam_is_short_for_bearer_and_an_empty_one_is_none(load_text) -> None:
+    short, long, none = (
+        load_text(whole(iam=f"iam: {{url: http://127.0.0.1, {keys}}}"), T="").iam.auth
+        for keys in ("token: x", "auth: {bearer: x}", 'token: "${T}"')
+    )
+    assert short == long == BearerAuth("x")
+    assert none is None
+
+
 def test_iam_s_keys(load_text) -> None:
     iam = """\
 iam:
@@ -287,7 +306,7 @@ iam:
   circuit_breaker: {failure_rate: 50%, window: 20s, min_calls: 5, probe: 1s}
   batch: {max_size: 7}"""
     settings = load_text(whole(iam=iam)).iam
-    assert (settings.url, settings.batch_path, settings.single_path) == ("http://127.0.0.1:8181/base", None, "/ask")
+    assert (settings.urls, settings.batch_path, settings.single_path) == (("http://127.0.0.1:8181/base",), None, "/ask")
     assert (settings.breaker.failure_rate, settings.breaker.window_s, settings.breaker.probe_s) == (0.5, 20, 1)
     assert settings.batch_max_size == 7
 

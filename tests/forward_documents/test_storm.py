@@ -41,9 +41,9 @@ class SlowIam(httpx.AsyncBaseTransport):
 
 
 async def test_a_hundred_users_cost_no_more_calls_than_full_batches_and_what_was_in_flight(kit, tmp_path):
-    transport, settings, observer = SlowIam(), IamSettings(url="http://iam.example"), Observer()
+    transport, settings, observer = SlowIam(), IamSettings(urls=("http://iam.example",)), Observer()
     breaker = Breaker("iam", "iam", settings.breaker, observer=observer)
-    iam = build_iam(settings, http=transport, breaker=breaker, observer=observer)
+    iam = build_iam(settings, http=[transport], breaker=breaker, observer=observer)
     async with kit.world_of(tmp_path, ROUTES, ["registry"]) as world:
         ready = asyncio.Barrier(USERS)
 

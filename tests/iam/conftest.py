@@ -124,7 +124,7 @@ class Bench:
 
     def __init__(self, **settings):
         defaults = {
-            "url": URL,
+            "urls": (URL,),
             "retry": RetryPolicy(attempts=2, backoff_s=0.0),
             "breaker": BreakerPolicy(failure_threshold=5, open_for_s=5.0, open_for_max_s=60.0),
         }
@@ -134,7 +134,7 @@ class Bench:
         self.memory = Memory()
         self.breaker = Breaker("iam", "iam", self.settings.breaker, observer=self.memory, clock=self.clock)
         self.iam = build_iam(
-            self.settings, http=self.transport, breaker=self.breaker, observer=self.memory, clock=self.clock
+            self.settings, http=[self.transport], breaker=self.breaker, observer=self.memory, clock=self.clock
         )
 
     async def decide(self, *questions, deadline_s=5.0, request_id="r-1"):

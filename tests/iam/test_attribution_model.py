@@ -86,9 +86,9 @@ class Run:
         self.memory = Memory()
         self.transport = ModelIam()
         policy = BreakerPolicy(failure_threshold=THRESHOLD, open_for_s=5.0, open_for_max_s=60.0, probe_s=1.0)
-        made = IamSettings(url=URL, breaker=policy, max_concurrency=4, batch_max_size=4, max_queue=1000)
+        made = IamSettings(urls=(URL,), breaker=policy, max_concurrency=4, batch_max_size=4, max_queue=1000)
         self.breaker = Breaker("iam", "iam", policy, observer=self.memory, clock=loop.time)
-        self.iam = build_iam(made, http=self.transport, breaker=self.breaker, observer=self.memory, clock=loop.time)
+        self.iam = build_iam(made, http=[self.transport], breaker=self.breaker, observer=self.memory, clock=loop.time)
         self.down_since_s = None
         self.up_since_s = loop.time()
         self.tasks = []

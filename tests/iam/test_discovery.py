@@ -83,7 +83,7 @@ async def test_a_slash_at_the_end_is_the_same_decision_point(bench):
 async def test_an_endpoint_that_is_gone_is_discovered_anew(bench):
     await bench.decide(question())
     bench.served |= {"access_evaluations_endpoint": URL + "/v1/gone", "access_evaluation_endpoint": URL + "/v1/gone"}
-    bench.iam._api._api = None
+    bench.iam._servers._only._api = None
     assert codes(await bench.decide(question())) == ["iam_invalid_response"]
     bench.served |= CONFIGURATION
     assert codes(await bench.decide(question())) == ["allow"]
@@ -91,7 +91,7 @@ async def test_an_endpoint_that_is_gone_is_discovered_anew(bench):
 
 async def test_the_well_known_part_stands_between_host_and_path(make_bench):
     """Authorization API 1.0, section 9."""
-    bench = make_bench(discovery=True, url=URL + "/tenant1")
+    bench = make_bench(discovery=True, urls=(URL + "/tenant1",))
     paths = []
 
     async def serve(request):

@@ -87,13 +87,13 @@ async def start():
             port = server.sockets[0].getsockname()[1]
             closing.append(server)
         made = IamSettings(
-            url=f"http://127.0.0.1:{port}",
+            urls=(f"http://127.0.0.1:{port}",),
             timeout=IamTimeouts(connect_s=0.5, read_s=0.4, total_s=TOTAL_S),
             **({"retry": RetryPolicy(attempts=1)} | settings),
         )
-        transport = UpstreamTransport(Upstream(UpstreamSettings(name="iam", urls=(made.url,))))
+        transport = UpstreamTransport(Upstream(UpstreamSettings(name="iam", urls=made.urls)))
         breaker = Breaker("iam", "iam", made.breaker, observer=Memory(), clock=Clock())
-        client = build_iam(made, http=transport, breaker=breaker, observer=Memory())
+        client = build_iam(made, http=[transport], breaker=breaker, observer=Memory())
         closing.extend([client, transport])
         played.breaker, played.client = breaker, client
         return played
@@ -295,10 +295,10 @@ async def test_without_our_own_wire_the_rules_are_the_same():
     """The client depends on httpx's interface only."""
     iam = Iam([http(length=500), "fin"])
     server = await asyncio.start_server(iam.serve, "127.0.0.1", 0)
-    made = IamSettings(url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", retry=RetryPolicy(attempts=1))
+    made = IamSettings(urls=(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}",), retry=RetryPolicy(attempts=1))
     breaker = Breaker("iam", "iam", made.breaker, observer=Memory(), clock=Clock())
     async with httpx.AsyncHTTPTransport() as transport:
-        iam.client = build_iam(made, http=transport, breaker=breaker, observer=Memory())
+        iam.client = build_iam(made, http=[transport], breaker=breaker, observer=Memory())
         assert codes(await decide(iam)) == ["iam_unreachable"]
         await iam.client.aclose()
     server.close()

@@ -9,11 +9,12 @@ from gateway.checks import make_check
 from gateway.iam.build import build_iam
 from gateway.model.question import Outcome, Question
 from gateway.model.route import RetryPolicy
-from gateway.model.settings import IamApi, IamSettings
+from gateway.model.settings import BearerAuth, IamApi, IamSettings
 from gateway.model.subject import Subject
 from gateway.resilience.breaker import Breaker
 from gateway.resilience.deadline import Deadline
 from gateway.telemetry.observer import NO_SPAN
+from gateway.upstream.auth import build_credentials
 from tests.iam.conftest import URL, Clock, Memory, codes, question
 
 pytestmark = pytest.mark.httpx_mock(can_send_already_matched_responses=True)
@@ -31,9 +32,11 @@ async def ask(httpx_mock):
     clients = []
 
     async def ask(*questions, **settings):
-        made = IamSettings(url=URL, retry=RetryPolicy(attempts=1), opa_path="/gateway/decisions", **settings)
+        made = IamSettings(urls=(URL,), retry=RetryPolicy(attempts=1), opa_path="/gateway/decisions", **settings)
         breaker = Breaker("iam", "iam", made.breaker, observer=Memory(), clock=Clock())
-        iam = build_iam(made, http=httpx.AsyncHTTPTransport(), breaker=breaker, observer=Memory())
+        credentials = made.auth and build_credentials(made.auth, http=None)
+        http = [httpx.AsyncHTTPTransport()]
+        iam = build_iam(made, http=http, breaker=breaker, observer=Memory(), credentials=credentials)
         clients.append(iam)
         return await iam.decide(questions, deadline=Deadline.after(5), request_id="req-7", span=NO_SPAN)
 
@@ -202,7 +205,7 @@ async def test_401_of_an_item_is_about_an_opaque_token_only(ask, httpx_mock, opa
 
 async def test_authzen_asks_to_the_letter(ask, httpx_mock):
     httpx_mock.add_response(json={"evaluations": [{"decision": True}, {"decision": True}]})
-    await ask(question("alice"), question("bob", context={"ip": "::1"}), token="iam-secret")
+    await ask(question("alice"), question("bob", context={"ip": "::1"}), auth=BearerAuth("iam-secret"))
     (request,) = httpx_mock.get_requests()
     assert request.method == "POST"
     assert str(request.url) == URL + "/access/v1/evaluations"
@@ -303,6 +306,6 @@ async def test_a_compressed_reply_is_not_read(ask, httpx_mock, coding):
 async def test_a_token_is_in_no_fault_and_no_repr(ask, httpx_mock):
     httpx_mock.add_response(status_code=500, text="token-that-is-secret")
     asked = question("token-that-is-secret", opaque=True)
-    (decision,) = await ask(asked, token="iam-secret")
+    (decision,) = await ask(asked, auth=BearerAuth("iam-secret"))
     shown = f"{decision!r} {decision.fault} {decision.fault.detail} {decision.fault.reason} {asked!r}"
     assert "secret" not in shown

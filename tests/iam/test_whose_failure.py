@@ -124,8 +124,8 @@ async def test_one_probe_at_a_time_serves_all_who_wait_for_its_word(make_bench):
 
 
 def test_calls_that_hang_never_keep_the_probe_from_its_connection():
-    settings = IamSettings(url="http://127.0.0.1:1", max_concurrency=3)
-    assert iam_upstream(settings).max_connections > settings.max_concurrency
+    settings = IamSettings(urls=("http://127.0.0.1:1",), max_concurrency=3)
+    assert iam_upstream(settings, settings.urls[0]).max_connections > settings.max_concurrency
 
 
 async def test_while_the_circuit_is_open_no_failure_asks_the_probe(bench):

@@ -14,7 +14,7 @@ from gateway.app.composition import Composition, compose
 from gateway.app.kept import Places, decider_of, same_decider
 from gateway.app.shared import Parts
 from gateway.config import load
-from gateway.model.settings import Configuration, IamApi
+from gateway.model.settings import BearerAuth, Configuration, IamApi
 from gateway.telemetry.observer import Observer
 
 TEXT = """
@@ -37,7 +37,6 @@ DROPS: dict[str, set[str]] = {
     "iam.api": {"permits"},
     "iam.batch_path": {"permits"},
     "iam.single_path": {"permits"},
-    "iam.url": {"permits", "breaker iam", "origin iam https://iam.examplex"},
     "iam.tls.server_name": {"origin iam https://iam.example"},
     "iam.tls.verify": {"origin iam https://iam.example"},
     "upstreams.store.tls.server_name": {name for name in STORE if name.startswith("origin")},
@@ -151,6 +150,20 @@ async def test_an_address_more_or_less_drops_nothing_and_others_drop_what_was_le
     }
 
 
+async def test_what_is_known_of_iam_stays_while_one_url_does(tmp_path: Path) -> None:
+    base = the_configuration(tmp_path)
+    a, b, c = "https://iam.example", "https://iam-b.example", "https://iam-c.example"
+
+    def at(*urls: str, **more: Any) -> Configuration:
+        return replace(base, iam=replace(base.iam, urls=urls, **more))
+
+    first = compose(at(a, b), Observer(), Parts())
+    assert await dropped(first, at(a, b, hedge_s=0.1, auth=BearerAuth("other"))) == set()
+    assert await dropped(first, at(b, a)) == set()
+    assert await dropped(first, at(b, c)) == {f"origin iam {c}"}
+    assert await dropped(first, at(c)) == {"permits", "breaker iam", f"origin iam {c}"}
+
+
 async def test_addresses_may_move_one_by_one(tmp_path: Path) -> None:
     base = the_configuration(tmp_path)
     composition = compose(base, Observer(), Parts())
@@ -206,11 +219,17 @@ async def test_a_reload_that_fails_changes_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("before", "after", "same"),
     [
-        ({"url": "http://a"}, {"url": "http://a"}, True),
-        ({"url": "http://a"}, {"url": "http://b"}, False),
-        ({"url": "http://a/tenant1"}, {"url": "http://a/tenant2"}, False),
-        ({"url": "http://a", "api": IamApi.OPA, "opa_path": "x"}, {"url": "http://a", "api": IamApi.OPA}, False),
-        ({"url": "http://a", "opa_path": "x"}, {"url": "http://a"}, True),
+        ({"urls": ("http://a",)}, {"urls": ("http://a",)}, True),
+        ({"urls": ("http://a",)}, {"urls": ("http://b",)}, False),
+        ({"urls": ("http://a", "http://b")}, {"urls": ("http://c", "http://b")}, True),
+        ({"urls": ("http://a", "http://b")}, {"urls": ("http://c", "http://d")}, False),
+        ({"urls": ("http://a/tenant1",)}, {"urls": ("http://a/tenant2",)}, False),
+        (
+            {"urls": ("http://a",), "api": IamApi.OPA, "opa_path": "x"},
+            {"urls": ("http://a",), "api": IamApi.OPA},
+            False,
+        ),
+        ({"urls": ("http://a",), "opa_path": "x"}, {"urls": ("http://a",)}, True),
         ({"api": IamApi.JSON}, {"api": IamApi.JSON, "batch_path": None}, True),
         ({"api": IamApi.JSON}, {"api": IamApi.JSON, "single_path": "/other"}, False),
         ({"headers": (("x-tenant", "a"),)}, {"headers": (("x-tenant", "b"),)}, False),

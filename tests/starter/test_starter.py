@@ -115,7 +115,7 @@ def test_two_answers_are_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert CliRunner().invoke(app, arguments).exit_code == 0
     configuration = load(Path("routes.yaml"), {})
     assert [upstream.urls for upstream in configuration.upstreams.values()] == [("http://127.0.0.1:7",)]
-    assert configuration.iam.url == "http://127.0.0.1:8"
+    assert configuration.iam.urls == ("http://127.0.0.1:8",)
 
 
 def test_a_file_that_is_there_is_left_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

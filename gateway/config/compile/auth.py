@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final, TypeVar
 
 from gateway.config.addresses import Url, parse_resource
@@ -10,8 +11,9 @@ from gateway.config.compile.world import World
 from gateway.config.keys.base import Keys
 from gateway.config.keys.upstreams import AuthKeys, OAuth2Keys
 from gateway.config.problems import quoted
+from gateway.config.tree import Step
 from gateway.config.validate import Section
-from gateway.model.settings import BasicAuth, BearerAuth, OAuth2ClientCredentials, UpstreamAuth
+from gateway.model.settings import BasicAuth, BearerAuth, ClientAuthentication, OAuth2ClientCredentials, UpstreamAuth
 
 M = TypeVar("M", bound=Keys)
 _KINDS: Final = ("bearer", "basic", "oauth2_client_credentials")
@@ -43,11 +45,45 @@ def _basic(section: Section[M], world: World, username: str, password: str) -> B
 
 
 def _oauth2(section: Section[M], world: World, keys: OAuth2Keys | None) -> OAuth2ClientCredentials | None:
-    path = ("auth", "oauth2_client_credentials", "token_url")
-    url = compile_url(section, world, parse_resource, *path)
-    if keys is None or url is None:
+    path = ("auth", "oauth2_client_credentials")
+    url = compile_url(section, world, parse_resource, *path, "token_url")
+    if keys is None or not section.sound(*path):
         return None
-    warn_plain_http(section, world, url, "the client's secret goes", *path)
+    key_file = world.file(section.node.get(*path, "key_file"))
+    _check_client_auth(section, world, keys, key_file)
+    if url is None:
+        return None
+    warn_plain_http(section, world, url, "the client's credentials go", *path, "token_url")
     return OAuth2ClientCredentials(
-        token_url=url.text, client_id=keys.client_id, client_secret=keys.client_secret, scope=keys.scope
+        token_url=url.text,
+        client_id=keys.client_id,
+        client_secret=keys.client_secret or "",
+        client_auth=ClientAuthentication(keys.client_auth),
+        key_file=key_file,
+        **{name: getattr(keys, name) for name in ("scope", "audience", "resource", "key_id")},
     )
+
+
+def _check_client_auth(section: Section[M], world: World, keys: OAuth2Keys, key_file: Path | None) -> None:
+    """Either a secret or a key, as `client_auth` says."""
+    path: tuple[Step, ...] = ("auth", "oauth2_client_credentials")
+    signs = keys.client_auth == "private_key_jwt"
+    wanted, others = ("key_file", ["client_secret"]) if signs else ("client_secret", ["key_file", "key_id"])
+    if not section.has(*path, wanted):
+        message = f'the key "{wanted}" is missing: client_auth: {keys.client_auth} needs it'
+        world.problems.error(section.key(*path), "missing-key", message)
+    for name in others:
+        if section.has(*path, name):
+            message = f"{name} has no effect with client_auth: {keys.client_auth}"
+            world.problems.warning(section.key(*path, name), "unused-key", message)
+    if key_file is not None:
+        _check_key(section, world, key_file, *path, "key_file")
+
+
+def _check_key(section: Section[M], world: World, file: Path, *path: Step) -> None:
+    from gateway.upstream.client_auth import algorithm_of  # noqa: PLC0415 - heavy, and few configurations have a key
+
+    try:
+        algorithm_of(file.read_bytes())
+    except (OSError, ValueError) as error:
+        world.problems.error(section.at(*path), "bad-key", f"{file.name}: {error}")

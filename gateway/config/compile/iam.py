@@ -5,13 +5,23 @@ from __future__ import annotations
 from typing import Final
 
 from gateway.config.addresses import Url, parse_base
-from gateway.config.compile.outward import compile_tls, compile_url, warn_plain_http
+from gateway.config.compile.auth import compile_auth
+from gateway.config.compile.outward import compile_tls, compile_urls, warn_plain_http
 from gateway.config.compile.world import World
 from gateway.config.keys.iam import IamCircuitBreakerKeys, IamKeys, IamRetryKeys, IamShadowKeys, SnapshotKeys
 from gateway.config.tree import Step
 from gateway.config.validate import Section
 from gateway.model.route import BreakerPolicy, RetryPolicy
-from gateway.model.settings import CacheSettings, IamApi, IamSettings, IamTimeouts, ShadowSettings, SnapshotSettings
+from gateway.model.settings import (
+    BearerAuth,
+    CacheSettings,
+    IamApi,
+    IamSettings,
+    IamTimeouts,
+    ShadowSettings,
+    SnapshotSettings,
+    UpstreamAuth,
+)
 
 _ONLY_FOR: Final = {
     "discovery": ("authzen",),
@@ -38,20 +48,22 @@ _NOT_YOURS: Final = frozenset(
         "x-request-id",
     }
 )
-_SAME_NAME: Final = ("max_concurrency", "max_queue", "token", "discovery")
+_SAME_NAME: Final = ("max_concurrency", "max_queue", "discovery")
 
 
 def compile_iam(section: Section[IamKeys], world: World) -> IamSettings:
     """How IAM is asked; what is wrong is noted."""
     keys = section.keys
     api = IamApi(keys.api)
-    url = _url(section, world, api)
+    urls = _urls(section, world, api)
     _check_paths(section, world)
     _check_limits(section, world)
     cache = keys.cache
     return IamSettings(
         api=api,
-        url=None if url is None or api is IamApi.EMBEDDED else url.text,
+        urls=() if api is IamApi.EMBEDDED else tuple(url.text for url in urls),
+        hedge_s=_hedge_s(section, world),
+        auth=_auth(section, world, urls),
         timeout=IamTimeouts(connect_s=keys.timeout.connect, read_s=keys.timeout.read, total_s=keys.timeout.total),
         retry=_retry(keys.retry),
         breaker=_breaker(keys.circuit_breaker),
@@ -63,7 +75,7 @@ def compile_iam(section: Section[IamKeys], world: World) -> IamSettings:
             max_entries=cache.max_entries,
             snapshot=_snapshot(cache.snapshot, world),
         ),
-        tls=compile_tls(section, keys.tls, world, https=url is None or url.scheme == "https"),
+        tls=compile_tls(section, keys.tls, world, https=not urls or any(url.scheme == "https" for url in urls)),
         batch_path=keys.batch_path if section.has("batch_path") else "",
         single_path=keys.single_path or "",
         headers=_headers(section, world),
@@ -117,25 +129,44 @@ def _breaker(keys: IamCircuitBreakerKeys) -> BreakerPolicy:
     )
 
 
-def _url(section: Section[IamKeys], world: World, api: IamApi) -> Url | None:
-    if not section.sound("api"):
-        return compile_url(section, world, parse_base, "url")
-    if api is IamApi.EMBEDDED:
+def _urls(section: Section[IamKeys], world: World, api: IamApi) -> list[Url]:
+    missing = None
+    if section.sound("api") and api is IamApi.EMBEDDED:
         _check_embedded(section, world)
-    elif section.sound("url") and not section.has("url"):
-        world.problems.error(section.at(), "missing-key", f'the key "url" is missing: api: {api} asks a server')
-    url = compile_url(section, world, parse_base, "url")
-    if url is not None:
-        warn_plain_http(section, world, url, "questions and tokens go", "url")
-    return url
+    elif section.sound("api"):
+        missing = ("missing-key", f'the key "url" is missing: api: {api} asks a server')
+    urls = compile_urls(section, world, parse_base, section.keys.urls, missing)
+    for url in urls:
+        warn_plain_http(section, world, url, "questions and tokens go", "urls" if section.has("urls") else "url")
+    return urls
+
+
+def _hedge_s(section: Section[IamKeys], world: World) -> float | None:
+    hedge_s = section.keys.hedge or None
+    if hedge_s is not None and section.sound("urls") and len(section.keys.urls or ()) < 2:  # noqa: PLR2004 - two
+        world.problems.error(section.at("hedge"), "hedge-alone", "hedge asks another url, and there is only one")
+    return hedge_s
+
+
+def _auth(section: Section[IamKeys], world: World, urls: list[Url]) -> UpstreamAuth | None:
+    """`token` is short for `auth: {bearer: …}`; an empty one is none."""
+    token = section.keys.token
+    if section.has("token") and section.has("auth"):
+        message = "token is short for auth: {bearer: …}; only one of token and auth can be there"
+        world.problems.error(section.key("token"), "one-auth", message)
+    elif token:
+        return BearerAuth(token)
+    return compile_auth(section, section.keys.auth, world, urls) if section.sound("auth") else None
 
 
 def _check_embedded(section: Section[IamKeys], world: World) -> None:
     if not world.access_policies:
         message = "api: embedded evaluates policies/access/*.cedar, and there are none"
         world.problems.error(section.at("api"), "no-access-policies", message)
-    if section.has("url"):
-        world.problems.warning(section.key("url"), "unused-key", "url has no effect: api: embedded asks no server")
+    for name in ("url", "urls", "hedge", "auth"):
+        if section.has(name):
+            message = f"{name} has no effect: api: embedded asks no server"
+            world.problems.warning(section.key(name), "unused-key", message)
 
 
 def _check_paths(section: Section[IamKeys], world: World) -> None:

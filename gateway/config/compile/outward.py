@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,6 +24,32 @@ def compile_url(section: Section[M], world: World, parse: Callable[[str], Url], 
     if node is None or not section.sound(*path):
         return None
     return world.attempt(node.mark, "bad-url", parse, str(node.value))
+
+
+def compile_urls(
+    section: Section[M],
+    world: World,
+    parse: Callable[[str], Url],
+    several: Sequence[str] | None,
+    missing: tuple[str, str] | None,
+) -> list[Url]:
+    """The section's `url`, or its `urls` (`several`). `missing`: the mistake, if any, that it is to have neither."""
+    one, many = section.has("url"), section.has("urls")
+    if not (section.sound("url") and section.sound("urls")):
+        return []
+    if one and many:
+        world.problems.error(section.key("urls"), "one-url", "exactly one of url and urls is needed")
+        return []
+    if not one and not many and missing is not None:
+        world.problems.error(section.at(), *missing)
+    urls: list[Url] = []
+    for path in [("urls", index) for index, _ in enumerate(several or ())] if many else [("url",)]:
+        url = compile_url(section, world, parse, *path)
+        if url is not None and url.text in [other.text for other in urls]:
+            world.problems.error(section.at(*path), "same-url", f"{url.text} stands twice among the urls")
+        if url is not None:
+            urls.append(url)
+    return urls
 
 
 def warn_plain_http(section: Section[M], world: World, url: Url, what: str, *path: Step) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from gateway.config.addresses import Url, parse_origin
+from gateway.config.addresses import parse_origin
 from gateway.config.compile.auth import compile_auth
-from gateway.config.compile.outward import compile_tls, compile_url
+from gateway.config.compile.outward import compile_tls, compile_urls
 from gateway.config.compile.world import World
 from gateway.config.keys.upstreams import UpstreamKeys
 from gateway.config.validate import Section
@@ -14,7 +14,7 @@ from gateway.model.settings import HealthCheck, UpstreamSettings
 def compile_upstream(name: str, section: Section[UpstreamKeys], world: World) -> UpstreamSettings:
     """One upstream; what is wrong is noted."""
     keys = section.keys
-    urls = _urls(section, world)
+    urls = compile_urls(section, world, parse_origin, keys.urls, ("one-url", "exactly one of url and urls is needed"))
     https = not urls or any(url.scheme == "https" for url in urls)
     return UpstreamSettings(
         name=name,
@@ -27,23 +27,6 @@ def compile_upstream(name: str, section: Section[UpstreamKeys], world: World) ->
         health=_health(section, world),
         auth=compile_auth(section, section.keys.auth, world, urls) if section.sound("auth") else None,
     )
-
-
-def _urls(section: Section[UpstreamKeys], world: World) -> list[Url]:
-    if section.has("url") == section.has("urls"):
-        mark = section.key("urls") if section.has("urls") else section.at()
-        if section.sound("url") and section.sound("urls"):
-            world.problems.error(mark, "one-url", "exactly one of url and urls is needed")
-        return []
-    paths = [("url",)] if section.has("url") else [("urls", index) for index, _ in enumerate(section.keys.urls or ())]
-    urls: list[Url] = []
-    for path in paths:
-        url = compile_url(section, world, parse_origin, *path)
-        if url is not None and url.text in [other.text for other in urls]:
-            world.problems.error(section.at(*path), "same-url", f"{url.text} stands twice among the urls")
-        if url is not None:
-            urls.append(url)
-    return urls
 
 
 def _health(section: Section[UpstreamKeys], world: World) -> HealthCheck:

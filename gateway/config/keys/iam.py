@@ -21,7 +21,7 @@ from gateway.config.keys.types import (
     Text,
     Word,
 )
-from gateway.config.keys.upstreams import ClientTlsKeys
+from gateway.config.keys.upstreams import AuthKeys, ClientTlsKeys
 
 
 class IamTimeoutKeys(Keys):
@@ -90,8 +90,20 @@ class IamKeys(Keys):
         "authzen: OpenID AuthZEN 1.0 · json: a plain batch of checks · opa: OPA's data API · embedded: the policies in "
         "policies/access, without a server.",
     )
-    url: Maybe[Text] = optional("Where IAM is; it may end in a path. Required unless `api: embedded`.")
-    token: Maybe[Secret] = optional("The bearer token sent to IAM. None when left out or empty.")
+    url: Maybe[Text] = optional("Where IAM is; it may end in a path. `url` or `urls` is required but for embedded.")
+    urls: Maybe[Annotated[list[Text], Field(min_length=1, max_length=16)]] = optional(
+        "Several addresses of one IAM, in order of preference: when one fails, the next is asked. `url` is short for "
+        "one."
+    )
+    hedge: DurationOrOff = key(
+        "off",
+        "With several urls: when one has not replied after this time, the next is asked too, and the first reply wins. "
+        "At most one call in 20.",
+    )
+    token: Maybe[Secret] = optional(
+        "Short for `auth: {bearer: …}`: the bearer token sent to IAM. None when left out or empty."
+    )
+    auth: Maybe[AuthKeys] = optional("The gateway's credentials at IAM, as those of an upstream.")
     timeout: IamTimeoutKeys = group(IamTimeoutKeys, "How long asking may take.")
     retry: IamRetryKeys = group(IamRetryKeys, "Repeating a question that failed.")
     circuit_breaker: IamCircuitBreakerKeys = group(IamCircuitBreakerKeys, "When to stop asking.")

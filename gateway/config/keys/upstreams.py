@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, Tag
 
 from gateway.config.keys.base import Keys, Maybe, by_shape, group, key, optional, required
-from gateway.config.keys.types import Count, Duration, FilePath, Flag, RequiredSecret, Text
+from gateway.config.keys.types import Count, Duration, FilePath, Flag, RequiredSecret, Text, Word
 
 
 class ClientTlsKeys(Keys):
@@ -51,8 +51,17 @@ class OAuth2Keys(Keys):
 
     token_url: Text = required("The authorization server's token endpoint.")
     client_id: Text = required("The gateway's client id.")
-    client_secret: RequiredSecret = required("Its secret.")
+    client_secret: Maybe[RequiredSecret] = optional("Its secret. Required unless `client_auth: private_key_jwt`.")
     scope: Maybe[Text] = optional("The scope to ask for.")
+    audience: Maybe[Text] = optional("Whom the token is for, for servers that ask for an `audience`.")
+    resource: Maybe[Text] = optional("Whom the token is for, as a URI (RFC 8707).")
+    client_auth: Annotated[Literal["basic", "post", "private_key_jwt"], Word] = key(
+        "basic",
+        "How the secret goes there. basic: HTTP Basic · post: in the form · private_key_jwt: not at all, an assertion "
+        "is signed with `key_file` (RFC 7523).",
+    )
+    key_file: Maybe[FilePath] = optional("private_key_jwt: the key, PEM without a passphrase: RSA, EC or Ed25519.")
+    key_id: Maybe[Text] = optional("private_key_jwt: the `kid` of the assertion. None when left out.")
 
 
 Bearer = Annotated[
