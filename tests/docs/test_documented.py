@@ -50,3 +50,11 @@ def test_links_between_documents_lead_somewhere() -> None:
     for file in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("**/*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", file.read_text()):
             assert (file.parent / target).exists(), f"{file.name} links to {target}"
+
+
+def test_every_page_is_in_the_navigation_of_the_site() -> None:
+    """`mkdocs build --strict` (scripts/site) finds more; this is found without it."""
+    navigation = (ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
+    named = set(re.findall(r"(\S+\.md)$", navigation, re.MULTILINE))
+    pages = {str(file.relative_to(ROOT / "docs")) for file in (ROOT / "docs").glob("**/*.md")}
+    assert pages - named == set()
