@@ -8,7 +8,8 @@ pings of ours, and TCP's own keep-alive finds the ones whose machine is gone.
 Pings are answered here, also while nothing is taken: MAX_CONTROLS a second at once, then one for those that came when
 the second is over. Who goes on sending control frames meanwhile, or pings without reading pongs, is closed with 1008.
 Closing: who broke a rule is told so, and what it still sends is thrown away for a while, as a TCP reset would take the
-close frame from it. A close handshake has a time limit, after which the connection is broken off.
+close frame from it; no more than MAX_THROWN_AWAY, after which nothing is read from the socket. A close handshake has a
+time limit, after which the connection is broken off.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ MAX_CONTROLS: Final = 100
 """Control frames in a second, and pings whose pongs are not read."""
 MAX_LATE: Final = 20
 """Control frames beyond those: who waits for each pong before the next ping is slowed down and not closed."""
+MAX_THROWN_AWAY: Final = 1 << 20
+"""Bytes: more than is under way when it learns that it is closed. Who sends on without end costs nobody his turns."""
 _LINGER_S: Final = 2.0
 _PROBES: Final = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
 
@@ -78,6 +81,7 @@ class Peer(asyncio.Protocol):
         self._late: asyncio.TimerHandle | None = None
         self._controls = 0
         self._window_s = 0.0
+        self._thrown_away = 0
 
     def begin(self, max_message: int = MAX_MESSAGE, heard: Callable[[], None] = _nobody) -> None:
         """The handshake is over: what arrives is frames. `max_message` is in bytes."""
@@ -125,9 +129,17 @@ class Peer(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Bytes. They are worked on at once, unless this side had its turn."""
         self.heard()
+        if self._reader.over:
+            self._throw_away(data)
+            return
         self._reader.feed(data)
-        if not self._scheduled and not self._reader.over:
+        if not self._scheduled:
             self._work()
+
+    def _throw_away(self, data: bytes) -> None:
+        before, self._thrown_away = self._thrown_away, self._thrown_away + len(data)
+        if before <= MAX_THROWN_AWAY < self._thrown_away and not self.transport.is_closing():
+            self.transport.pause_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """The connection is gone. What came before that is still read to its end."""

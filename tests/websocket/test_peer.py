@@ -309,6 +309,20 @@ async def test_a_side_that_breaks_a_rule_is_told_and_then_not_listened_to() -> N
     assert side.transport.ended == "aborted"
 
 
+async def test_who_is_told_to_stop_and_sends_on_without_end_is_not_read_any_more() -> None:
+    side = Side(max_message=10)
+    side.says((FIN | BINARY, b"x" * 11))
+    for _ in range(16):
+        assert side.transport.reading
+        side.peer.data_received(b"x" * 65_537)
+    assert not side.transport.reading
+    side.peer.data_received(b"TLS may deliver a little more")
+    assert await side.take() == End(1009, "message too big", broke=True)
+    assert not side.transport.reading
+    side.loop.sleep(2)
+    assert side.transport.ended == "aborted"
+
+
 async def test_a_close_that_is_not_answered_ends_in_time_and_nothing_comes_or_goes_meanwhile() -> None:
     side = Side()
     side.says(*[MESSAGE] * 1000)
