@@ -120,7 +120,7 @@ async def test_one_that_hangs_delays_nothing_and_without_a_log_differences_are_l
 
 def test_it_has_every_key_of_iam_and_how_often(load_text: Any) -> None:
     made = load_text(whole(identity=JWT) + "iam_shadow: {url: https://b.example, sample: 10%, max_concurrency: 2}\n")
-    assert (made.iam_shadow.sample, made.iam_shadow.iam.url) == (0.1, "https://b.example")
+    assert (made.iam_shadow.sample, made.iam_shadow.iam.urls) == (0.1, ("https://b.example",))
     assert made.iam_shadow.iam.max_concurrency == 2
     assert load_text(whole()).iam_shadow is None
 
