@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from gateway.authorize.account import write_down, write_down_items
 from gateway.authorize.cache import SUBJECT_SHARE, DecisionCache
@@ -32,15 +32,6 @@ from gateway.model.subject import Subject
 from gateway.resilience.deadline import Deadline
 from gateway.telemetry.observer import NO_SPAN, Observer, Span
 from gateway.witness import Witness
-
-
-class Asking(NamedTuple):
-    """On whose behalf IAM is asked. `client`: the caller's address, whose share of the cache the answers take."""
-
-    deadline: Deadline
-    request_id: str
-    span: Span
-    client: str
 
 
 class Authorizer:
@@ -129,8 +120,8 @@ class Authorizer:
 
         `client`: the address whose share of the cache the answers are kept in.
         """
-        asking = Asking(deadline, request_id, span, client)
-        return self._decide(questions, asking) if self.cache.serves else self._ask(questions, asking)
+        decide = self._decide if self.cache.serves else self._ask
+        return decide(questions, deadline, request_id, span, client)
 
     async def decide_items(
         self,
@@ -192,10 +183,12 @@ class Authorizer:
         if combined.outcome is not Outcome.ALLOW:
             raise refused(case, decisions, combined).error
 
-    async def _decide(self, questions: Sequence[Question], asking: Asking) -> list[Decision]:
+    async def _decide(
+        self, questions: Sequence[Question], deadline: Deadline, request_id: str, span: Span, client: str
+    ) -> list[Decision]:
         known = [self._served(question) for question in questions]
         missing = [question for question, decision in zip(questions, known, strict=True) if decision is None]
-        asked = iter(await self._ask(missing, asking) if missing else ())
+        asked = iter(await self._ask(missing, deadline, request_id, span, client) if missing else ())
         return [next(asked) if decision is None else decision for decision in known]
 
     def _served(self, question: Question) -> Decision | None:
@@ -203,23 +196,26 @@ class Authorizer:
         self._observer.cache("miss" if decision is None else "hit")
         return decision
 
-    async def _ask(self, questions: Sequence[Question], asking: Asking) -> list[Decision]:
+    async def _ask(
+        self, questions: Sequence[Question], deadline: Deadline, request_id: str, span: Span, client: str
+    ) -> list[Decision]:
         """Ask IAM, and remember what it said."""
         if len(questions) > self._at_a_time:
-            return await self._ask_in_turns(questions, asking)
+            return await self._ask_in_turns(questions, deadline, request_id, span, client)
         stamp = self.cache.stamp()
-        decisions = await self._iam.decide(
-            questions, deadline=asking.deadline, request_id=asking.request_id, span=asking.span
-        )
+        decisions = await self._iam.decide(questions, deadline=deadline, request_id=request_id, span=span)
         if len(decisions) != len(questions):
             raise GatewayError("internal_error", reason="not as many decisions as questions")
-        self.cache.remember(questions, decisions, stamp, asking.client)
+        self.cache.remember(questions, decisions, stamp, client)
         return decisions
 
-    async def _ask_in_turns(self, questions: Sequence[Question], asking: Asking) -> list[Decision]:
+    async def _ask_in_turns(
+        self, questions: Sequence[Question], deadline: Deadline, request_id: str, span: Span, client: str
+    ) -> list[Decision]:
         decisions: list[Decision] = []
         for start in range(0, len(questions), self._at_a_time):
-            decisions += await self._ask(questions[start : start + self._at_a_time], asking)
+            turn = questions[start : start + self._at_a_time]
+            decisions += await self._ask(turn, deadline, request_id, span, client)
         return decisions
 
     async def _decide_cases(

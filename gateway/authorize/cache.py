@@ -17,9 +17,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from hashlib import sha256
 from ipaddress import IPv6Address
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 from gateway.authorize.shelf import ENTRY_BYTES, SUBJECT_SHARE, Known, Shelf
 from gateway.model.question import Decision, Outcome, Question
@@ -30,20 +31,27 @@ __all__ = ["SUBJECT_SHARE", "DecisionCache", "Stamp", "digest_of"]
 
 _DENIALS_SHARE: Final = 10
 _MIN_DENIALS: Final = 1000
+_SHORT: Final = 512
 _SITE_PREFIX: Final = 64  # what one IPv6 subscriber has (RFC 6177)
 
 
-class Stamp(NamedTuple):
-    """When, and before which purge, IAM was asked."""
-
-    asked_s: float
-    epoch: int
+Stamp = tuple[float, int]
+"""When (monotonic seconds), and before which purge, IAM was asked."""
 
 
 def digest_of(question: Question) -> bytes:
     """The identity of a question in 32 bytes (SHA-256)."""
-    subject, fragment = question.key
+    subject, fragment = question.subject.key, question.check.fragment
+    if len(subject) + len(fragment) > _SHORT:
+        return _digest(subject, fragment)
+    return _remembered_digest(subject, fragment)
+
+
+def _digest(subject: str, fragment: str) -> bytes:
     return sha256(f"{len(subject)}:{subject}{fragment}".encode("utf-8", "surrogatepass")).digest()
+
+
+_remembered_digest: Final = lru_cache(maxsize=2048)(_digest)  # each at most _SHORT long: at most 2 MiB
 
 
 def _site_of(client: str) -> str:
@@ -132,7 +140,7 @@ class DecisionCache:
 
     def stamp(self) -> Stamp:
         """To be taken before IAM is asked and given back with its answers."""
-        return Stamp(self._clock(), self._epoch)
+        return self._clock(), self._epoch
 
     def get(self, question: Question) -> Decision | None:
         """The answer that may be served in IAM's stead, None if IAM has to be asked."""
@@ -169,22 +177,24 @@ class DecisionCache:
         self, questions: Sequence[Question], decisions: Sequence[Decision], stamp: Stamp, client: str = ""
     ) -> None:
         """Keep what IAM answered to the questions asked at `stamp`. `client`: the address they came from."""
-        if stamp.epoch != self._epoch:
+        asked_s, epoch = stamp
+        if epoch != self._epoch:
             return
         for question, decision in zip(questions, decisions, strict=True):
             if decision.unauthenticated and not self._restored:
                 self._forget(question)
             elif decision.unauthenticated:
-                self._denied(question, stamp.asked_s, client)  # what was restored must know of it
+                self._denied(question, asked_s, client)  # what was restored must know of it
             elif decision.outcome is Outcome.ALLOW:
-                self._permitted(question, stamp, client)
+                self._permitted(question, asked_s, client)
             elif decision.outcome is Outcome.DENY:
-                self._denied(question, stamp.asked_s, client, challenges=bool(decision.step_up))
+                self._denied(question, asked_s, client, challenges=bool(decision.step_up))
 
     def purge(self) -> int:
         """Forget everything, also what is being asked right now. How many answers that was."""
         known = len(self._denials) + max(len(self._permits), len(self._restored))
         self._epoch += 1
+        _remembered_digest.cache_clear()
         self._purges, self._restored = {"": self._wall()}, {}
         self._permits.clear()
         self._denials.clear()
@@ -193,6 +203,7 @@ class DecisionCache:
     def purge_subject(self, name: str) -> int:
         """Forget everything about one subject (`name_of`), also what is being asked. How many answers that was."""
         self._epoch += 1  # whatever is being asked is not kept: cheaper than knowing about whom
+        _remembered_digest.cache_clear()
         now_s = self._wall()
         self._purges = {who: at_s for who, at_s in self._purges.items() if at_s > now_s - self.max_stale_s}
         self._purges[name] = now_s
@@ -228,8 +239,8 @@ class DecisionCache:
         known.used = True
         return Decision(outcome, "cache", age_s=age_s)
 
-    def _permitted(self, question: Question, stamp: Stamp, client: str) -> None:
-        asked_s, dies_s = stamp.asked_s, question.subject.expires_at_s
+    def _permitted(self, question: Question, asked_s: float, client: str) -> None:
+        dies_s = question.subject.expires_at_s
         digest = digest_of(question)
         known = self._permits.get(digest)
         if known is not None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 from gateway.authorize.combine import combine, degrades, fault_of, first
 from gateway.authorize.degrade import StandIns
@@ -37,13 +37,14 @@ _NEEDS_IDENTITY: Final = frozenset({IamFailureMode.LOCAL, IamFailureMode.ALLOW})
 _DETAIL: Final = "A policy does not allow this."
 
 
-class Case(NamedTuple):
-    """One request's questions: `questions[i]` is asked by `plan.checks[i]`."""
+@dataclass(slots=True)
+class Case:
+    """One request's questions: `questions[i]` is asked by `plan.checks[i]`. Not a tuple, which costs more to make."""
 
-    request: Request
-    plan: Plan
-    subject: Subject
-    questions: Sequence[Question]
+    request: Final[Request]
+    plan: Final[Plan]
+    subject: Final[Subject]
+    questions: Final[Sequence[Question]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from operator import itemgetter
 from typing import Final
 
 from gateway.model.request import Headers
 
 REWRITTEN: Final = frozenset({b"location", b"content-location", b"set-cookie"})
+_name: Final = itemgetter(0)
 _ABSOLUTE: Final = re.compile(rb"(?:(https?):)?//([^/?#\\]*)", re.IGNORECASE)
 _PATH: Final = re.compile(rb"(;[ \t]*path=)(/[^;]*)", re.IGNORECASE)
 _DOMAIN: Final = re.compile(rb";[ \t]*domain=\.?([^; \t]*)[ \t]*", re.IGNORECASE)
@@ -40,7 +42,7 @@ class Redirects:
 
     def rewritten(self, headers: Headers, host: str) -> Headers:
         """The fields as the caller of `host` gets them."""
-        if not any(name in REWRITTEN for name, _ in headers):
+        if REWRITTEN.isdisjoint(map(_name, headers)):
             return headers
         own = self._authorities | {host.lower().encode("latin-1")} if self._preserves_host else self._authorities
         return [

@@ -124,7 +124,7 @@ class Servers:
         try:
             return await inquiry.run()
         finally:
-            self._judge(inquiry, questions[0].key[0])
+            self._judge(inquiry)
 
     def _order(self) -> Sequence[Server]:
         ill = [server for server in self._servers if server.standing.ill]
@@ -135,12 +135,12 @@ class Servers:
         ill.sort(key=lambda server: server.standing.failed_s)
         return [server for server in self._servers if server not in ill] + ill
 
-    def _judge(self, inquiry: Inquiry, subject: str) -> None:
+    def _judge(self, inquiry: Inquiry) -> None:
         """What one call says of the urls that it went to: nothing against any of them, unless one of them decided."""
         winner, now_s = inquiry.decided_by, self._clock()
         if winner is None:
             return
-        winner.standing.answered(subject, now_s)
+        winner.standing.answered(now_s)
         if winner.standing.ill:
             self._is_well(winner)
         for attempt in inquiry.failed:

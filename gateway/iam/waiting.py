@@ -64,9 +64,9 @@ class Waiting:
 
         What one caller asked together stays together where it fits into one call.
         """
-        taken: list[Pending] = []
-        if self._count == 1 and not barred:  # an idle gateway: this runs for every call
+        if self._count <= most and not barred:  # all fit in: nobody has to take turns
             return self.take_all()
+        taken: list[Pending] = []
         while len(taken) < most:
             subject = next((subject for subject in self._turns if subject not in barred), None)
             if subject is None:

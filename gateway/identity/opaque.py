@@ -5,12 +5,16 @@ Rule: the token is checked for its alphabet, so that no client can make our call
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from hashlib import sha256
+from typing import Any, Final
 
 from gateway.errors import GatewayError
 from gateway.identity.bearer import Challenge, Tokens, well_formed
 from gateway.model.request import Request
 from gateway.model.subject import Subject
+
+_NOTHING: Final[Mapping[str, Any]] = {}
 
 
 class OpaqueIdentifier:
@@ -37,11 +41,7 @@ class OpaqueIdentifier:
 
 def token_subject(token: str) -> Subject:
     """The Subject that a well-formed token is."""
-    return Subject(
-        type="token",
-        id=token,
-        key="token:" + sha256(token.encode("ascii")).hexdigest(),
-        # b64token has no character that JSON escapes.
-        document='{"type":"token","id":"' + token + '"}',
-        identified=False,
-    )
+    key = "token:" + sha256(token.encode("ascii")).hexdigest()
+    document = '{"type":"token","id":"' + token + '"}'  # b64token has no character that JSON escapes
+    # By position, and with what is empty shared: this is made for every request. The last one: not identified.
+    return Subject("token", token, key, document, _NOTHING, _NOTHING, None, False)

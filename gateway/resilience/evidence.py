@@ -28,34 +28,19 @@ class Blame(enum.Enum):
     REQUEST = enum.auto()
 
 
-class Evidence:
-    """Who was answered by one dependency, and who failed. `now_s` is monotonic seconds.
+class Answers:
+    """When one dependency answered somebody, whoever that was. `now_s` is monotonic seconds.
 
     `answers` only grows. A request notes it when it begins: if it has grown by the time the request fails, somebody
-    else was answered meanwhile. `answered_s` is the time of the last answer, minus infinity before the first.
+    else was answered meanwhile. `answered_s` is the time of the last answer, minus infinity before the first. Whoever
+    is answered writes both: this happens for every request.
     """
 
-    __slots__ = ("_answered", "_failed", "_latest", "_silence", "answered_s", "answers")
+    __slots__ = ("answered_s", "answers")
 
     def __init__(self) -> None:
         self.answers = 0
-        self._silence = Silence(0)
         self.answered_s = -inf
-        self._latest = ""
-        self._answered: dict[str, float] = {}
-        self._failed: dict[str, float] = {}
-
-    def answered(self, subject: str, now_s: float) -> None:
-        """The dependency gave `subject` an outcome that is no failure."""
-        self.answers += 1
-        if subject != self._latest:  # this runs for every request: one subject in a row is noted when the next comes
-            self._note_latest()
-            self._latest = subject
-        self.answered_s = now_s
-
-    def failed(self, subject: str, now_s: float) -> None:
-        """A request of `subject` failed, whoever is to blame."""
-        _note(self._failed, subject, now_s)
 
     def blame(self, answers_before: int) -> Blame:
         """Whose failure it is that began when `answers` was `answers_before`, and failed now."""
@@ -65,6 +50,32 @@ class Evidence:
         """Whether somebody was answered within the last second."""
         return now_s - self.answered_s < RECENT_S
 
+
+class Evidence(Answers):
+    """Who was answered by one dependency, and who failed."""
+
+    __slots__ = ("_answered", "_failed", "_latest", "_silence")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._silence = Silence(0)
+        self._latest = ""
+        self._answered: dict[str, float] = {}
+        self._failed: dict[str, float] = {}
+
+    def answered(self, subject: str, now_s: float) -> None:
+        """The dependency gave `subject` an outcome that is no failure."""
+        self.answers += 1
+        if subject != self._latest:  # one subject in a row is noted when the next comes
+            if self.answers > 1:
+                _note(self._answered, self._latest, self.answered_s)
+            self._latest = subject
+        self.answered_s = now_s
+
+    def failed(self, subject: str, now_s: float) -> None:
+        """A request of `subject` failed, whoever is to blame."""
+        _note(self._failed, subject, now_s)
+
     def widespread(self, now_s: float, window_s: float) -> bool:
         """Whether at least three subjects failed within `window_s`: that is not one client's doing."""
         return len(_since(self._failed, now_s - window_s)) >= WIDESPREAD
@@ -72,7 +83,8 @@ class Evidence:
     def all_alike(self, now_s: float, window_s: float) -> bool:
         """Whether nobody was answered within `window_s` but subjects that also failed."""
         since_s = now_s - window_s
-        self._note_latest()
+        if self.answers:
+            _note(self._answered, self._latest, self.answered_s)
         return _since(self._answered, since_s) <= _since(self._failed, since_s)
 
     def unanswered(self, groups: Iterable[Sequence[str]]) -> Silence:
@@ -91,10 +103,6 @@ class Evidence:
     def forget_silence(self) -> None:
         """A trial is to come: it is judged by itself."""
         self._silence = Silence(self.answers)
-
-    def _note_latest(self) -> None:
-        if self.answered_s > -inf:
-            _note(self._answered, self._latest, self.answered_s)
 
     def forget_failures(self) -> None:
         """The circuit closed: count anew."""
@@ -145,7 +153,8 @@ def _since(latest: dict[str, float], since_s: float) -> set[str]:
 
 
 def _note(latest: dict[str, float], subject: str, now_s: float) -> None:
-    """Keep the latest WIDESPREAD subjects: more are not needed to know that there are so many."""
-    if subject not in latest and len(latest) >= WIDESPREAD:
-        del latest[min(latest, key=latest.__getitem__)]
+    """Keep the latest WIDESPREAD subjects, in order: more are not needed to know that there are so many."""
+    latest.pop(subject, None)
     latest[subject] = now_s
+    if len(latest) > WIDESPREAD:
+        del latest[next(iter(latest))]

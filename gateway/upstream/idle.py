@@ -5,7 +5,6 @@ The one that came back last is used first (LIFO), so that those not needed grow 
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,10 +22,11 @@ class Idle(list["Connection"]):
                 return connection
         return None
 
-    def rest(self, connection: Connection, idle_timeout_s: float) -> None:
-        """It has nothing to do; after `idle_timeout_s`, or when it is too old, it ends."""
+    def rest(self, connection: Connection, idle_timeout_s: float, now_s: float) -> None:
+        """It has nothing to do from `now_s` on; after `idle_timeout_s`, or when it is too old, it ends."""
         self.append(connection)
-        connection.watch.start(min(idle_timeout_s, connection.retire_at_s - time.monotonic()))
+        left_s = connection.retire_at_s - now_s
+        connection.watch.start(min(left_s, idle_timeout_s))
 
     def end_silent_since(self, when_s: float) -> None:
         """Close those that have answered nothing since then, in monotonic seconds."""

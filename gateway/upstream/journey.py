@@ -39,7 +39,7 @@ class Journey:
     def went_well(self, now_s: float) -> None:
         """The origin answered."""
         member = self.member
-        if member is not None and member.answered(self.subject, now_s):
+        if member is not None and member.answered(now_s):
             _LOG.info("[upstream] %s answers again", member.origin)
 
     def went_wrong(self, code: str, now_s: float) -> None:

@@ -15,7 +15,7 @@ from typing import Final
 from gateway.model.route import Timeouts
 from gateway.model.settings import UpstreamSettings
 from gateway.resilience.deadline import Deadline
-from gateway.resilience.evidence import Blame, Evidence
+from gateway.resilience.evidence import Answers, Blame
 from gateway.telemetry.observer import Server
 from gateway.upstream.connect import Connector, Origin
 from gateway.upstream.outgoing import Outgoing
@@ -41,7 +41,7 @@ class Standing:
     __slots__ = ("_held_until_s", "aside_until_s", "evidence", "failed_s", "failures", "ill", "setbacks")
 
     def __init__(self) -> None:
-        self.evidence = Evidence()
+        self.evidence = Answers()
         self.failures = 0
         self.failed_s = 0.0
         self.setbacks = 0
@@ -81,9 +81,11 @@ class Standing:
         """A request goes to it although it is suspect: others wait what becomes of that."""
         self.aside_until_s = now_s + self.aside_s
 
-    def answered(self, subject: str, now_s: float) -> bool:
-        """It gave `subject` an answer that is no failure. Whether that ends its being set aside."""
-        self.evidence.answered(subject, now_s)
+    def answered(self, now_s: float) -> bool:
+        """It gave an answer that is no failure. Whether that ends its being set aside."""
+        evidence = self.evidence
+        evidence.answers += 1
+        evidence.answered_s = now_s
         if not self.failures:
             return False
         self.failures = 0

@@ -25,8 +25,11 @@ _NUL, _LF, _CR, _SPACE = b"\0\n\r "  # looked for as numbers: `in` with bytes co
 _name: Final = itemgetter(0)
 
 _AUTHORIZATION: Final = b"\r\nauthorization: "
+_VALUE_AFTER: Final = len(_AUTHORIZATION)
 _OF_CONNECTION: Final = (b"negotiate", b"ntlm")
 """Authentication schemes with which a server may take a whole connection for one user's (RFC 4559 section 6)."""
+_MAY_BIND: Final = frozenset(b"nN \t\v\f")
+"""How the value of such a field begins, white space included: one byte to look at, for nearly every request."""
 
 _OURS: Final = frozenset(
     {
@@ -102,8 +105,8 @@ def binds_connection(head: bytes) -> bool:
     """Whether a request authenticates its connection and not only itself. `head` is of `head_of`."""
     at = head.find(_AUTHORIZATION)
     while at >= 0:
-        at += len(_AUTHORIZATION)
-        if head[at : at + 32].lstrip().lower().startswith(_OF_CONNECTION):
+        at += _VALUE_AFTER
+        if head[at] in _MAY_BIND and head[at : at + 32].lstrip().lower().startswith(_OF_CONNECTION):
             return True
         at = head.find(_AUTHORIZATION, at)
     return False

@@ -176,7 +176,7 @@ class Pool:
         elif self._queue or self._dialing or self._closed:
             self._give(connection)
         else:
-            self._idle.rest(connection, self._idle_timeout_s)
+            self._idle.rest(connection, self._idle_timeout_s, now_s)
 
     def on_lost(self, connection: Connection) -> None:
         """A connection will take no more requests: its place is free."""
@@ -368,7 +368,7 @@ class Pool:
         if self._closed or (used and waiter is not None and waiter.new):
             connection.abort()  # its place is free then, for the new one that the first of the queue needs
         elif waiter is None:
-            self._idle.rest(connection, self._idle_timeout_s)
+            self._idle.rest(connection, self._idle_timeout_s, time.monotonic())
         else:
             self._dialing.pop(waiter, None)
             self._hand_over(connection, waiter)

@@ -43,9 +43,10 @@ class Shares:
         """It is nobody's."""
         if self._unread:
             self.read(connection)
-        self.give_back(connection.share_key, sending=connection.sending)
+        _less(self._held, connection.share_key)
+        if connection.sending:
+            self.sent(connection)
         connection.share_key = ""
-        connection.sending = False
 
     def sent(self, connection: Connection) -> None:
         """The whole request body has arrived and was sent."""

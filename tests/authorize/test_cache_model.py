@@ -56,19 +56,19 @@ class CacheMachine(RuleBasedStateMachine):
     def iam_answers(self, who, thing, answer, life, data):
         if not self.stamps:
             return
-        stamp = data.draw(st.sampled_from(self.stamps))
+        stamp = asked_s, epoch = data.draw(st.sampled_from(self.stamps))
         ends = None if life is None else self.wall + life
         self.cache.remember([self.question(who, thing, ends)], [answer], stamp, data.draw(CLIENTS))
-        if stamp.epoch != self.cache._epoch:
+        if epoch != self.cache._epoch:
             return
         known = self.newest.get((who, thing))
         if answer.unauthenticated:
             self.newest.pop((who, thing), None)
         elif answer.outcome is Outcome.DENY:
-            if known is None or known[1] or known[0] <= stamp.asked_s:
-                self.newest[who, thing] = (stamp.asked_s, False, ends)
-        elif answer.outcome is Outcome.ALLOW and (known is None or known[0] <= stamp.asked_s):
-            self.newest[who, thing] = (stamp.asked_s, True, ends)
+            if known is None or known[1] or known[0] <= asked_s:
+                self.newest[who, thing] = (asked_s, False, ends)
+        elif answer.outcome is Outcome.ALLOW and (known is None or known[0] <= asked_s):
+            self.newest[who, thing] = (asked_s, True, ends)
 
     @rule()
     def it_is_purged(self):
