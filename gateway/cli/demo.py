@@ -13,83 +13,118 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gateway.cli.configuration import load_or_exit
-from gateway.cli.output import EXIT_CANNOT, fail, say
+from gateway.cli.output import EXIT_CANNOT, fail, note, say
 
 if TYPE_CHECKING:
     from gateway.demo.supervisor import Supervisor
 
+PortOffset = Annotated[
+    int, typer.Option("--port-offset", metavar="N", help="Add N to every port, to run beside something else.")
+]
+
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
+    """Add the command, and `env` below it."""
+    demo = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
+    app.add_typer(demo, name="demo")
 
-    @app.command()
-    def demo(
+    @demo.callback()
+    def run(
+        context: typer.Context,
         config: Annotated[
             Path | None, typer.Option("--config", "-c", metavar="FILE", help="Instead of the shipped routes.yaml.")
         ] = None,
+        port_offset: PortOffset = 0,
         quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No access log.")] = False,  # noqa: FBT002 - Typer
     ) -> None:
         """Start toy systems, IAM and the gateway on loopback. Ctrl-C ends all of it."""
+        if context.invoked_subcommand is None:
+            _start(config, port_offset, quiet=quiet)
+
+    @demo.command()
+    def env(port_offset: PortOffset = 0) -> None:
+        """Print the running demo's addresses and tokens for a shell: eval "$(gateway demo env)"."""
         from gateway.demo import state  # noqa: PLC0415 - heavy
-        from gateway.demo.shipped import shipped_folder  # noqa: PLC0415
-        from gateway.demo.supervisor import CannotStartError, Supervisor  # noqa: PLC0415
-        from gateway.demo.tokens import Issuer  # noqa: PLC0415
 
-        running = state.read()
-        if running is not None:
-            fail(f"cannot start: a demo is running already (process {running.pid})", EXIT_CANNOT)
-        file = config or shipped_folder() / "routes.yaml"
-        issuer = Issuer()
-        try:
-            jwks_file = state.runtime_folder() / "jwks.json"
-            issuer.write_jwks(jwks_file)
-        except OSError as error:
-            fail(f"cannot start: {error}", EXIT_CANNOT)
-        os.environ["GATEWAY_JWKS_FILE"] = str(jwks_file)
-        configuration = load_or_exit(file.resolve(), warnings=False)
-        try:
-            supervisor = Supervisor(configuration, issuer, jwks_file, quiet=quiet)
-            asyncio.run(_run(supervisor))
-        except CannotStartError as error:
-            fail(str(error), EXIT_CANNOT)
+        running = state.read(port_offset)
+        if running is None:
+            fail("no demo is running: start it with 'gateway demo' in another terminal")
+        for name, value in {"gateway": running.gateway, "admin": running.admin, **running.tokens}.items():
+            say(f"export {name.upper()}={value}")
 
 
-async def _run(supervisor: Supervisor) -> None:
+def _start(config: Path | None, offset: int, *, quiet: bool) -> None:
+    from gateway.demo import state  # noqa: PLC0415 - heavy
+    from gateway.demo.ports import moved  # noqa: PLC0415
+    from gateway.demo.shipped import shipped_folder  # noqa: PLC0415
+    from gateway.demo.supervisor import CannotStartError, Supervisor  # noqa: PLC0415
+    from gateway.demo.tokens import Issuer  # noqa: PLC0415
+
+    running = state.read(offset)
+    if running is not None:
+        hint = "another one needs --port-offset"
+        fail(f"cannot start: a demo is running already (process {running.pid}); {hint}", EXIT_CANNOT)
+    file = (config or shipped_folder() / "routes.yaml").resolve()
+    issuer = Issuer()
+    try:
+        jwks_file = state.runtime_folder() / f"jwks-{offset}.json"
+        issuer.write_jwks(jwks_file)
+        if offset:
+            file = moved(file, offset, state.runtime_folder() / f"moved-{offset}")
+    except (OSError, ValueError) as error:
+        fail(f"cannot start: {error}", EXIT_CANNOT)
+    os.environ["GATEWAY_JWKS_FILE"] = str(jwks_file)
+    configuration = load_or_exit(file, warnings=False)
+    try:
+        asyncio.run(_run(Supervisor(configuration, issuer, jwks_file, quiet=quiet, offset=offset), file))
+    except CannotStartError as error:
+        fail(str(error), EXIT_CANNOT)
+
+
+async def _run(supervisor: Supervisor, file: Path) -> None:
     until, announce = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        if not until.is_set():
+            note("ending the demo")
+        until.set()
+
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, until.set)
+        loop.add_signal_handler(number, stop)
     running = asyncio.create_task(supervisor.run(until, announce))
     announced = asyncio.create_task(announce.wait())
     await asyncio.wait((running, announced), return_when=asyncio.FIRST_COMPLETED)
     if announce.is_set():
-        _introduce(supervisor)
+        _introduce(supervisor, file)
     announced.cancel()
     await running
 
 
-def _introduce(supervisor: Supervisor) -> None:
-    """Addresses, tokens and lines to try."""
-    gateway, admin = supervisor.gateway_url, supervisor.admin_url
+def _introduce(supervisor: Supervisor, file: Path) -> None:
+    """What this is, where to look, what to try."""
+    program, url = _program(), supervisor.gateway_url
+    option = f" --port-offset {supervisor.offset}" if supervisor.offset else ""
     say(f"""
-gateway   {gateway}
-admin     {admin}   (status page, /metrics, /health/systems)
-IAM       {supervisor.iam_url}
-systems   {", ".join(supervisor.toys)}
+This is the gateway in front of {len(supervisor.toys)} toy systems. Before it forwards a request it
+asks an IAM, which is a process of its own here. You can use it, and break it.
 
-export ALICE={supervisor.tokens["alice"]}
-export BOB={supervisor.tokens["bob"]}
-export MALLORY={supervisor.tokens["mallory"]}
-  alice is an operator, bob a viewer, mallory has no rights. The tokens end with this run's key.
+  gateway      {url}
+  status page  {supervisor.admin_url}
+  IAM          {supervisor.iam_url}
+  routes       {file}
 
-Try, in a second terminal with the three lines above:
-  curl -i -H "Authorization: Bearer $ALICE" {gateway}/inventory/7
-  curl -i -H "Authorization: Bearer $BOB" -X POST -d '{{}}' {gateway}/inventory/switches
-  curl -i -H "Authorization: Bearer $MALLORY" {gateway}/inventory/7
-  curl -s -H "Authorization: Bearer $ALICE" {gateway}/registry/navigation
-  curl -s -H "Authorization: Bearer $ALICE" {gateway}/audit/users/john.doe@wheels.com
-Break it and watch:
-  {_program()} drill iam-down --for 30s
+Try it in a second terminal. First get the addresses and tokens (alice is an
+operator, bob may look, mallory has no rights):
+
+  eval "$({program} demo env{option})"
+  curl -i -H "Authorization: Bearer $ALICE" $GATEWAY/inventory/7
+  curl -i -H "Authorization: Bearer $MALLORY" $GATEWAY/inventory/7
+  curl -s -H "Authorization: Bearer $ALICE" $GATEWAY/audit/users/john.doe@wheels.com
+
+Kill IAM for 30 seconds, and watch what callers see:
+
+  {program} drill iam-down{option}
 
 Ctrl-C ends all of it.
 """)

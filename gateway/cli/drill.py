@@ -7,7 +7,10 @@ from typing import Annotated
 
 import typer
 
+from gateway.cli.demo import PortOffset
 from gateway.cli.output import fail, note, say
+
+_FAULTS = "iam-down, iam-hang, iam-slow, iam-errors, upstream-down, upstream-hang, upstream-slow or upstream-errors."
 
 
 def register(app: typer.Typer) -> None:
@@ -15,9 +18,10 @@ def register(app: typer.Typer) -> None:
 
     @app.command()
     def drill(
-        fault: Annotated[str, typer.Argument(help="iam-down, iam-hang, iam-slow, iam-errors, upstream-down, …")],
+        fault: Annotated[str, typer.Argument(help=_FAULTS, show_default=False, metavar="FAULT")],
         duration: Annotated[str, typer.Option("--for", metavar="DURATION", help="How long it stays broken.")] = "30s",
         system: Annotated[str, typer.Option("--system", help="The system that upstream-* breaks.")] = "monitoring",
+        port_offset: PortOffset = 0,
     ) -> None:
         """Break a part of the running demo and show what callers see."""
         import httpx  # noqa: PLC0415 - heavy
@@ -25,6 +29,7 @@ def register(app: typer.Typer) -> None:
         from gateway.config.units import parse_duration  # noqa: PLC0415
         from gateway.demo import state  # noqa: PLC0415
         from gateway.demo.drill import FAULTS, Drill, NoSuchPartError  # noqa: PLC0415
+        from gateway.demo.view import view_for  # noqa: PLC0415
 
         if fault not in FAULTS:
             raise typer.BadParameter(f"{fault!r} is none of {', '.join(FAULTS)}")
@@ -32,11 +37,11 @@ def register(app: typer.Typer) -> None:
             for_s = parse_duration(duration)
         except ValueError as error:
             raise typer.BadParameter(str(error)) from None
-        running = state.read()
+        running = state.read(port_offset)
         if running is None:
             fail("no demo is running: start it with 'gateway demo' in another terminal")
         try:
-            asyncio.run(Drill(running, FAULTS[fault], system, say).run(for_s))
+            asyncio.run(Drill(running, FAULTS[fault], system, view_for(say)).run(for_s))
         except NoSuchPartError as error:
             fail(str(error))
         except (httpx.HTTPError, KeyError, ValueError) as error:

@@ -8,6 +8,8 @@ import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from gateway.demo.tokens import PEOPLE
+
 
 @dataclass(frozen=True, slots=True)
 class DemoState:
@@ -33,27 +35,38 @@ def runtime_folder() -> Path:
     return folder
 
 
-def _file() -> Path:
-    return runtime_folder() / "state.json"
+def _file(offset: int) -> Path:
+    return runtime_folder() / (f"state-{offset}.json" if offset else "state.json")
 
 
-def write(state: DemoState) -> None:
-    """Leave the state for drills."""
-    file = _file()
+def token_file(person: str, offset: int) -> Path:
+    """Where the token of a person is while the demo runs."""
+    return runtime_folder() / (f"{person}-{offset}.token" if offset else f"{person}.token")
+
+
+def write(state: DemoState, offset: int = 0) -> None:
+    """Leave the state for drills, and a file with each token. `offset`: of the demo's ports."""
+    for person, token in state.tokens.items():
+        _write(token_file(person, offset), token)
+    _write(_file(offset), json.dumps(asdict(state)))
+
+
+def _write(file: Path, text: str) -> None:
     file.touch(mode=0o600)
-    file.write_text(json.dumps(asdict(state)))
+    file.write_text(text)
 
 
-def read() -> DemoState | None:
+def read(offset: int = 0) -> DemoState | None:
     """The running demo, None if there is none."""
     try:
-        state = DemoState(**json.loads(_file().read_text()))
+        state = DemoState(**json.loads(_file(offset).read_text()))
         os.kill(state.pid, 0)
     except (OSError, ValueError, TypeError):
         return None
     return state
 
 
-def forget() -> None:
+def forget(offset: int = 0) -> None:
     """The demo has ended."""
-    _file().unlink(missing_ok=True)
+    for file in (_file(offset), *(token_file(person, offset) for person in PEOPLE)):
+        file.unlink(missing_ok=True)

@@ -30,7 +30,8 @@ from gateway.demo.tokens import PEOPLE, Issuer
 from gateway.model.settings import Address, Configuration
 
 START_TIMEOUT_S = 30.0
-STOP_TIMEOUT_S = 20.0
+STOP_TIMEOUT_S = 0.7
+"""Whoever ends a demo waits for the prompt: what is still in flight then is broken off."""
 
 
 class CannotStartError(Exception):
@@ -71,7 +72,7 @@ class ToySystem:
 
 
 class Child:
-    """A part that is a process of its own: this program with other arguments."""
+    """A part that is a process of its own: this program with other arguments. It ends with us, however we end."""
 
     def __init__(self, arguments: Sequence[str], environ: dict[str, str], *, quiet: bool) -> None:
         self._arguments = arguments
@@ -84,10 +85,11 @@ class Child:
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "gateway",
+            "gateway.demo.tied",
             *self._arguments,
             env={**os.environ, **self._environ},
             start_new_session=True,
+            stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.DEVNULL if self._quiet else None,
         )
 
@@ -116,10 +118,14 @@ class Child:
 class Supervisor:
     """All parts of one run."""
 
-    def __init__(self, configuration: Configuration, issuer: Issuer, jwks_file: Path, *, quiet: bool) -> None:
+    def __init__(
+        self, configuration: Configuration, issuer: Issuer, jwks_file: Path, *, quiet: bool, offset: int = 0
+    ) -> None:
+        """`offset`: what was added to the ports of the configuration, so that a drill finds this demo."""
         if not configuration.iam.urls:
             raise CannotStartError("the demo needs an IAM with a url")
         self._configuration = configuration
+        self.offset = offset
         self._iam_address = _address(configuration.iam.urls[0])
         self._secret = secrets.token_urlsafe(24)
         self.toys = {
@@ -145,22 +151,25 @@ class Supervisor:
         """
         self._check_ports()
         async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._end)
             for toy in self.toys.values():
                 await toy.start()
-                stack.push_async_callback(toy.stop)
-            stack.push_async_callback(self._iam.stop)
             await self._iam.start()
             await self._up(self._iam, f"http://{self._iam_address}/.well-known/authzen-configuration", "IAM")
-            stack.push_async_callback(self._gateway.stop)
             await self._gateway.start()
             await self._up(self._gateway, f"{self.admin_url}/readyz", "the gateway")
             await self._serve_control(stack)
-            stack.callback(demo_state.forget)
+            stack.callback(demo_state.forget, self.offset)
             announce.set()
             while not until.is_set() and self._gateway.running:
                 await _wait(until, 0.5)
             if not until.is_set():
                 raise CannotStartError("the gateway has ended by itself, and with it the demo")
+
+    async def _end(self) -> None:
+        """All at the same time, so that it takes no longer than the slowest part."""
+        toys = (toy.stop() for toy in self.toys.values())
+        await asyncio.gather(self._gateway.stop(), self._iam.stop(), *toys, return_exceptions=True)
 
     @property
     def gateway_url(self) -> str:
@@ -211,6 +220,7 @@ class Supervisor:
         control = f"http://127.0.0.1:{listener.getsockname()[1]}"
         demo_state.write(
             DemoState(os.getpid(), self.gateway_url, self.admin_url, control, self._secret, self.tokens),
+            self.offset,
         )
 
     async def _break(self, request: Request) -> Response:
