@@ -31,7 +31,17 @@ HEADERS: Final = {
     "x-frame-options": "DENY",
 }
 PAGE: Final = "page.html"
-PUBLIC_FILES: Final = ("page.css", "page.js", "dom.js", "iam.js", "stream.js", "tables.js", "words.js")
+PUBLIC_FILES: Final = (
+    "page.css",
+    "page.js",
+    "dom.js",
+    "iam.js",
+    "problems.js",
+    "routes.js",
+    "stream.js",
+    "tables.js",
+    "words.js",
+)
 
 
 def asset(name: str, status: int = 200, headers: dict[str, str] | None = None) -> Response:

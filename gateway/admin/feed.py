@@ -1,8 +1,10 @@
 """`/status/stream`: the status once a second as server-sent events (HTML Living Standard 9.2), to a few watchers.
 
+`status` is the whole document, and the first event; `changes` has only what is different since the event before: of
+`routes` the rows that changed, of `breakers` and `upstreams` the entries, all else whole. Who missed one, and everybody
+after a change of the configuration, gets a whole one again.
 Rules: one producer works for all watchers, and only while there are any; who takes nothing for ten seconds is let go;
-no more than 32 at a time; when the process ends, every stream is ended with an event that says so. Deliberately
-absent: event ids and catching up - every event is the whole status.
+no more than 32 at a time; when the process ends, every stream is ended with an event that says so.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import Any, Final
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from gateway.admin.changes import changes
 from gateway.admin.documents import encoded
 from gateway.admin.problems import problem
 
@@ -35,7 +38,10 @@ class Feed:
         self._interval_s = interval_s
         self._watchers = 0
         self._producer: asyncio.Task[None] | None = None
-        self._latest = b""
+        self._version = 0
+        self._document: dict[str, Any] | None = None
+        self._change: bytes | None = None
+        self._whole: tuple[int, bytes] = (0, b"")
         self._tick = asyncio.Event()
         self._closed = False
 
@@ -53,7 +59,7 @@ class Feed:
         self._watchers -= 1
         if not self._watchers and self._producer is not None:
             self._producer.cancel()
-            self._producer, self._latest = None, b""
+            self._producer, self._document, self._change, self._whole = None, None, None, (0, b"")
 
     def close(self) -> None:
         """End every stream."""
@@ -62,19 +68,33 @@ class Feed:
 
     async def events(self) -> AsyncIterator[bytes]:
         """What to send, from now to the end. Who is slow misses some."""
-        if self._latest:
-            yield self._latest
+        seen = 0
         while not self._closed:
-            await self._tick.wait()
-            if not self._closed:
-                yield self._latest
+            tick = self._tick
+            if self._document is not None and self._version != seen:
+                follows = seen and seen == self._version - 1
+                if follows and self._change is not None:
+                    seen, event = self._version, self._change
+                else:
+                    seen, event = await self._all_of(self._version, self._document)
+                yield event
+            if tick is self._tick:
+                await tick.wait()
         yield _END
+
+    async def _all_of(self, version: int, document: dict[str, Any]) -> tuple[int, bytes]:
+        """The whole document as an event; made once for all who need it."""
+        if self._whole[0] != version:
+            self._whole = (version, b"event: status\ndata: %s\n\n" % await encoded(document))
+        return self._whole
 
     async def _produce(self) -> None:
         while True:
             try:
                 document = await self._source()
-                self._latest = b"event: status\ndata: %s\n\n" % await encoded(document)
+                changed = await asyncio.to_thread(changes, self._document, document)
+                change = None if changed is None else b"event: changes\ndata: %s\n\n" % await encoded(changed)
+                self._version, self._document, self._change = self._version + 1, document, change
             except Exception:  # noqa: BLE001 - a bug in what is shown must not end the showing
                 _LOG.exception("the status could not be made")
             self._turn()

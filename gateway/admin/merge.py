@@ -7,13 +7,15 @@ and taken from the first, and where workers run on different configurations that
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any, Final
 
 from gateway.admin.figures import add_up, percentiles_ms
+from gateway.admin.outages import merge_outages
 from gateway.admin.recent import MOST_REFUSALS
 from gateway.admin.tally import CallTally, Tally
+from gateway.admin.troubles import add_words, problems
 
 _WORST: Final = ("open", "half_open", "closed")
 _ADDED: Final = ("in_flight", "streams")
@@ -37,7 +39,7 @@ def merge_status(workers: Sequence[Document], expected: int = 1) -> Document:
         return {"workers": 0, "workers_expected": expected, "ready": False}
     first = workers[0]
     breakers = merge_breakers([worker["breakers"] for worker in workers])
-    return {
+    merged = {
         **first,
         **{name: sum(worker[name] for worker in workers) for name in _ADDED},
         "workers": len(workers),
@@ -54,8 +56,12 @@ def merge_status(workers: Sequence[Document], expected: int = 1) -> Document:
         "refusals": _refusals([worker["refusals"] for worker in workers]),
         "upstreams": _upstreams([worker["upstreams"] for worker in workers]),
         "cache": {"entries": sum(worker["cache"]["entries"] for worker in workers)},
+        "outages": merge_outages([worker["outages"] for worker in workers]),
         "copies": _sum_of([worker["copies"] for worker in workers], tuple(first["copies"])),
     }
+    add_words(merged)
+    merged["problems"] = problems(merged)
+    return merged
 
 
 def _worst(states: Sequence[Document]) -> Document:
@@ -97,12 +103,13 @@ def _iam(iams: Sequence[Document], breakers: dict[str, Document]) -> Document:
         "mean_batch_size": round(calls["evaluations"] / calls["calls"], 2) if calls["calls"] else None,
         "latency_ms": percentiles_ms(add_up(dict(one["times"]) for one in lately)),
         "last_error": _latest(errors),
+        "answered_at_s": max((iam["answered_at_s"] for iam in iams if iam.get("answered_at_s")), default=None),
         **({"urls": _urls([iam["urls"] for iam in iams])} if "urls" in iams[0] else {}),
     }
 
 
-def _latest(errors: Sequence[Document]) -> Document | None:
-    return max(errors, key=lambda error: error["at_s"]) if errors else None
+def _latest(errors: Sequence[Document | None]) -> Document | None:
+    return max((error for error in errors if error), key=lambda error: error["at_s"], default=None)
 
 
 def _urls(many: Sequence[Sequence[Document]]) -> list[Document]:
@@ -111,7 +118,7 @@ def _urls(many: Sequence[Sequence[Document]]) -> list[Document]:
         {
             "url": each[0]["url"],
             "set_aside": any(one["set_aside"] for one in each),
-            "last_error": _latest([one["last_error"] for one in each if one["last_error"]]),
+            "last_error": _latest([one["last_error"] for one in each]),
         }
         for each in zip(*many, strict=False)
     ]
@@ -141,8 +148,17 @@ def _figures(many: Sequence[Document | None]) -> Document:
         **counts,
         **{name: round(sum(figures[name] for figures in some), 2) for name in _RATES},
         "latency_ms": percentiles_ms(add_up(dict(figures["times"]) for figures in some)),
+        "causes": _counts(figures["causes"] for figures in some),
         "shares": {name: round(counts[name] / whole, 4) if whole else 0.0 for name in _SHARES},
     }
+
+
+def _counts(many: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for counts in many:
+        for name, count in counts.items():
+            total[name] = total.get(name, 0) + count
+    return total
 
 
 def _history(many: Sequence[Document]) -> Document:
@@ -166,6 +182,8 @@ def _upstreams(many: Sequence[dict[str, Document]]) -> dict[str, Document]:
                     "origin": origins[0]["origin"],
                     **_sum_of(origins, _ADDED_OF_ORIGIN),
                     "set_aside_s": max(origin["set_aside_s"] for origin in origins),
+                    "ill": any(origin["ill"] for origin in origins),
+                    "last_error": _latest([origin["last_error"] for origin in origins]),
                 }
                 for origins in zip(*(one[name]["origins"] for one in many if name in one), strict=False)
             ],

@@ -15,6 +15,7 @@ from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from gateway.admin.figures import bucket_of
+from gateway.admin.outages import Outages
 from gateway.admin.tally import CallTally, Tally, add, as_json
 from gateway.model.record import AccessRecord
 from gateway.telemetry.metrics import status_of
@@ -66,6 +67,7 @@ class Recent(Observer):
         self._over: deque[_Second] = deque()
         self._minute: dict[str, Tally] = {}
         self._iam_minute = CallTally()
+        self._outages = Outages()
 
     def request_ended(self, record: AccessRecord, span: Span) -> None:  # noqa: ARG002 - the hook's signature
         """See Observer."""
@@ -84,6 +86,8 @@ class Recent(Observer):
             tally.degraded += 1
         if status >= _ERRORS_FROM:
             tally.errors += 1
+            cause = record.code or str(status)
+            tally.causes[cause] = tally.causes.get(cause, 0) + 1
         if record.authz_outcome in _REFUSED:
             self._refused(record, tally)
 
@@ -133,6 +137,15 @@ class Recent(Observer):
         """The last denials and unknowns, the latest first."""
         return [refusal._asdict() for refusal in reversed(self._refusals)]
 
+    def circuit(self, name: str, kind: str, before: str, after: str, reason: str) -> None:  # noqa: ARG002 - as above
+        """See Observer."""
+        self._outages.circuit(name, after, reason, self._wall())
+
+    def outages(self) -> list[dict[str, Any]]:
+        """What is and was broken in the last hour, the latest first."""
+        self._turn(int(self._clock()))
+        return self._outages.shown(self._wall())
+
     def _refused(self, record: AccessRecord, tally: Tally) -> None:
         outcome = record.authz_outcome
         if outcome == "deny":
@@ -159,6 +172,7 @@ class Recent(Observer):
         add(self._iam_minute, second.iam)
         for name, tally in second.routes.items():
             add(second.whole, tally)
+            self._outages.second(name, tally.requests, tally.errors, tally.causes, self._wall())
             add(self._minute.setdefault(name, Tally()), tally)
 
     def _forget(self, second: _Second) -> None:

@@ -8,9 +8,9 @@ from gateway.admin.figures import Times
 
 
 class Tally:
-    """What one route did. `errors` are answers of 500 and above, those of unknowns included."""
+    """What one route did. `errors` are answers of 500 and above, those of unknowns included; `causes` their codes."""
 
-    __slots__ = ("degraded", "denied", "errors", "requests", "times", "unknown")
+    __slots__ = ("causes", "degraded", "denied", "errors", "requests", "times", "unknown")
     counted: ClassVar[tuple[str, ...]] = ("requests", "denied", "unknown", "degraded", "errors")
 
     def __init__(self) -> None:
@@ -19,6 +19,7 @@ class Tally:
         self.unknown = 0
         self.degraded = 0
         self.errors = 0
+        self.causes: dict[str, int] = {}
         self.times: Times = {}
 
 
@@ -39,13 +40,18 @@ def add(total: Tally | CallTally, tally: Tally | CallTally, sign: int = 1) -> No
     """Add a tally of the same kind to a total; with `sign` -1 take it away."""
     for what in tally.counted:
         setattr(total, what, getattr(total, what) + sign * getattr(tally, what))
-    times = total.times
-    for bucket, count in tally.times.items():
-        left = times.get(bucket, 0) + sign * count
+    if isinstance(total, Tally) and isinstance(tally, Tally):
+        _add_counts(total.causes, tally.causes, sign)
+    _add_counts(total.times, tally.times, sign)
+
+
+def _add_counts(total: dict[Any, int], counts: dict[Any, int], sign: int) -> None:
+    for name, count in counts.items():
+        left = total.get(name, 0) + sign * count
         if left:
-            times[bucket] = left
+            total[name] = left
         else:
-            del times[bucket]
+            del total[name]
 
 
 def as_json(tally: Tally | CallTally) -> dict[str, Any]:
@@ -53,4 +59,5 @@ def as_json(tally: Tally | CallTally) -> dict[str, Any]:
     return {
         **{what: getattr(tally, what) for what in tally.counted},
         "times": [list(pair) for pair in tally.times.items()],
+        **({"causes": dict(tally.causes)} if isinstance(tally, Tally) else {}),
     }

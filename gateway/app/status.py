@@ -74,6 +74,7 @@ class Status:
             "unrouted": lately.get(""),
             "history": recent.history(),
             "refusals": recent.refusals(),
+            "outages": recent.outages(),
             "upstreams": {name: upstream.snapshot() for name, upstream in composition.upstreams.items()},
             "cache": {"entries": len(composition.cache)},
             "copies": composition.copies.snapshot(),

@@ -67,11 +67,18 @@ def _is_report(document: Any) -> bool:
         return False
 
 
+def _state(system: dict[str, Any]) -> str:
+    """As the status page says it: what answers may still not be asked."""
+    if not system["available"]:
+        return "DOWN"
+    return "up" if system.get("circuit", "closed") == "closed" else f"answers, circuit {system['circuit']}"
+
+
 def _show(report: dict[str, Any]) -> None:
     rows = [
         [
             name,
-            "up" if system["available"] else "DOWN",
+            _state(system),
             f"{system.get('response_time_ms', '?')} ms"
             if system["available"]
             else system.get("cause") or system.get("error", ""),

@@ -124,6 +124,7 @@ class Iam:
         except TimeoutError:
             self.probe_cause = f"no answer within {self._settings.timeout.total_s:g}s"
             return "iam_timeout"
+        self._record.answered()
         return ""
 
     async def look(self) -> dict[str, CallFailure | None]:

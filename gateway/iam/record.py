@@ -13,10 +13,11 @@ from typing import Any
 class CallRecord:
     """All exchanges since the start. `wall` is Unix time."""
 
-    __slots__ = ("_calls", "_last_error", "_wall")
+    __slots__ = ("_answered_at_s", "_calls", "_last_error", "_wall")
 
     def __init__(self, wall: Callable[[], float] = time.time) -> None:
         self._calls = 0
+        self._answered_at_s: float | None = None
         self._last_error: dict[str, Any] | None = None
         self._wall = wall
 
@@ -25,7 +26,13 @@ class CallRecord:
         self._calls += 1
         if reason:
             self._last_error = {"code": code, "reason": reason, "at_s": self._wall()}
+        if not code:
+            self.answered()
+
+    def answered(self) -> None:
+        """IAM answered, a call or a look at it."""
+        self._answered_at_s = self._wall()
 
     def snapshot(self) -> dict[str, Any]:
-        """`at_s` in Unix time; None where nothing went wrong."""
-        return {"calls": self._calls, "last_error": self._last_error}
+        """`at_s` in Unix time; None where nothing went wrong, or nothing was answered."""
+        return {"calls": self._calls, "answered_at_s": self._answered_at_s, "last_error": self._last_error}

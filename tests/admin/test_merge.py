@@ -28,7 +28,7 @@ def breaker(state: str = "closed", **changes) -> dict:
 
 
 def figures(requests: int, took_s: float, **changes) -> dict:
-    made = {"requests": requests, "denied": 0, "unknown": 0, "degraded": 0, "errors": 0}
+    made = {"requests": requests, "denied": 0, "unknown": 0, "degraded": 0, "errors": 0, "causes": {}}
     return {**made, "times": [[bucket_of(took_s), requests]], "rate_10s": requests / 10, "rate_1m": 0.5, **changes}
 
 
@@ -48,7 +48,19 @@ def worker(**changes) -> dict:
             "lately": {"calls": 4, "evaluations": 10, "failed": 1, "times": [[bucket_of(0.002), 4]]},
         },
         "breakers": {"iam": breaker()},
-        "routes": [{"id": "inventory", "path": "/inventory/*", "in_flight": 1, "lately": figures(10, 0.01)}],
+        "routes": [
+            {
+                "id": "inventory",
+                "path": "/inventory/*",
+                "in_flight": 1,
+                "lately": figures(10, 0.01),
+                "access": "checks",
+                "to": "inventory",
+                "if_iam_fails": [{"methods": ["GET"], "mode": "fail_closed", "text": "503"}],
+                "if_upstream_fails": [],
+            }
+        ],
+        "outages": [],
         "unrouted": None,
         "history": {name: [0, 2] for name in ("requests", "denied", "unknown", "degraded", "errors")},
         "refusals": [],
@@ -63,6 +75,8 @@ def worker(**changes) -> dict:
                         "connecting": 0,
                         "pending": 0,
                         "set_aside_s": 0.0,
+                        "ill": False,
+                        "last_error": None,
                     }
                 ],
             }

@@ -97,7 +97,8 @@ async def test_the_page_follows_iam_down_and_up_again(tmp_path: Path, workers: i
             await page.until(f"{LIVE} && {STATE} === 'closed'")
             await page.until(f"{cell('routes', 'inventory', 3)}.includes('%')")
             assert "IAM answers" in await page.text("#iam")
-            assert "denied" in await page.text("#refusals")
+            assert "iam_denied" in await page.text("#denials")
+            assert await page.text("#unknowns") == "", "a denial is an answer, no trouble"
             pictures = [await page.picture()]
 
             await site.iam.stop()
@@ -110,13 +111,19 @@ async def test_the_page_follows_iam_down_and_up_again(tmp_path: Path, workers: i
             await counts_down(page)
             await page.until(f"{cell('routes', 'inventory', 4)}.includes('%')")
             await page.until(f"{cell('routes', 'monitoring', 5)}.includes('%')")
-            await page.until("document.getElementById('refusals').innerText.includes('unknown')")
+            await page.until("document.getElementById('unknowns').innerText.includes('iam_')")
+            assert "IAM is down" in await page.text("#verdict-title"), "what is broken"
+            assert "since" in await page.text("#notices"), "since when"
+            assert "IAM cannot be reached" in await page.text("#notices"), "and why"
+            assert "503" in await page.run(cell("routes", "inventory", 8)), "what is served now"
             pictures.append(await page.picture())
 
             await site.iam.start()
             await page.until(f"{STATE} === 'closed'")
             assert "IAM answers" in await page.text("#iam")
             assert await page.text("#iam-countdown") == ""
+            await page.until("document.getElementById('notices').innerText.includes('IAM answers again')")
+            assert "iam" in await page.text("#outages"), "what was broken in the last hour stays to be read"
             announced = await page.run("document.getElementById('announcement').textContent")
             assert announced == "IAM answers", "who cannot see the page is told"
         assert all(picture.startswith(PNG) for picture in pictures)
@@ -170,7 +177,7 @@ async def test_changes_are_made_and_their_results_told(tmp_path: Path) -> None:
         await page.until("document.getElementById('problems').innerText.includes('inventroy')")
         assert "The last reload was refused" in await page.text("#notices")
         await press('[data-action="drain"]')
-        await page.until("document.getElementById('notices').innerText.includes('Draining')")
+        await page.until("document.getElementById('toast').innerText.includes('Draining')")
         await page.until("document.body.dataset.connection === 'lost'")
         assert "does not answer" in await page.text("#lost")
 

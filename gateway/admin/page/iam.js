@@ -10,14 +10,19 @@ let lastTold = null;
 export function showIam(status) {
   const {iam} = status;
   const breaker = status.breakers.iam;
-  const {mood, title, detail} = describe(iam, breaker);
+  const {mood, title, detail} = describe(iam, breaker, status.time_s);
   byId("iam").dataset.state = mood;
   text(byId("iam-title"), title);
   text(byId("iam-text"), detail);
   text(byId("iam-badge"), breaker ? `circuit ${stateOf(breaker)}` : "embedded policies");
   byId("iam-badge").className = `badge ${mood}`;
-  text(byId("iam-summary"), sentence(status.config.failure_summary));
+  const summary = status.config.failure_summary;
+  text(byId("iam-summary"), sentence(mood === "open" || mood === "half_open" ? summary.replace(/^if IAM is down/i, "now") : summary));
   for (const button of document.querySelectorAll("#iam button")) {
+    if (button.dataset.mode === "try") {
+      button.hidden = !breaker || breaker.state !== "open" || Boolean(breaker.forced);
+      continue;
+    }
     button.hidden = !breaker;
     button.setAttribute("aria-pressed", String(Boolean(breaker) && pressed(button.dataset.mode, breaker)));
   }
@@ -31,13 +36,15 @@ export function pressed(mode, breaker) {
   return {open: breaker.forced === "open", close: breaker.forced === "closed", auto: !breaker.forced}[mode];
 }
 
-function describe(iam, breaker) {
+function describe(iam, breaker, now) {
   if (!breaker) return {mood: "closed", title: "IAM is embedded", detail: "Policies are evaluated in this process."};
   if (breaker.forced === "open") {
     return {mood: "open", title: "IAM is not asked", detail: "An operator holds the circuit open."};
   }
   if (breaker.state === "open") {
-    return {mood: "open", title: "IAM is down", detail: `Last failure: ${breaker.last_failure || "unknown"}.`};
+    const since = iam.answered_at_s && iam.answered_at_s > (breaker.opened_at_s ?? 0)
+      ? ` Circuit open, IAM answered ${ago(now - iam.answered_at_s)}.` : "";
+    return {mood: "open", title: "IAM is down", detail: `Last failure: ${breaker.last_failure || "unknown"}.${since}`};
   }
   if (breaker.state === "half_open") {
     return {mood: "half_open", title: "IAM is being tried", detail: "One call decides whether the circuit closes."};

@@ -2,6 +2,8 @@
 
 import {byId, text} from "./dom.js";
 import {showIam, tick} from "./iam.js";
+import {showProblems} from "./problems.js";
+import {showRoutes} from "./routes.js";
 import {change, follow, forgetToken, keepToken} from "./stream.js";
 import {showTables} from "./tables.js";
 import {sentence} from "./words.js";
@@ -24,13 +26,24 @@ function show(status) {
   const workers = status.workers_expected > 1 ? ` · ${status.workers} of ${status.workers_expected} workers` : "";
   const state = status.draining ? "draining" : status.ready ? "ready" : "not ready";
   text(byId("about"), `${status.version} · ${state}${workers}`);
-  document.title = `${byIamState(status)} Gateway`;
+  const worst = showProblems(status);
+  document.title = `${{well: "●", warning: "!"}[worst] ?? "▲"} Gateway`;
   showIam(status);
+  showRoutes(status);
   showTables(status);
 }
 
-function byIamState(status) {
-  return {open: "▲", half_open: "◐", closed: "●"}[status.iam.state];
+// A change on top of what is known: rows of routes by id, entries by name, all else whole.
+function merge(change) {
+  if (!latest) return;
+  const {routes, breakers, upstreams, ...rest} = change;
+  const rows = new Map(routes.map((route) => [route.id, route]));
+  show({
+    ...latest, ...rest,
+    routes: rows.size ? latest.routes.map((route) => rows.get(route.id) ?? route) : latest.routes,
+    breakers: {...latest.breakers, ...breakers},
+    upstreams: {...latest.upstreams, ...upstreams},
+  });
 }
 
 function connection(state, words) {
@@ -49,7 +62,7 @@ async function followForEver() {
   for (let pause = 500; ; pause = Math.min(pause * 2, 5000)) {
     const before = heardAt;
     try {
-      await follow({status: show, unauthorized: askForToken});
+      await follow({status: show, changes: merge, unauthorized: askForToken});
     } catch {
       lost();
     }
@@ -97,6 +110,11 @@ function breakerChange(name, mode) {
   const path = `breakers/${encodeURIComponent(name)}/${mode}`;
   const whom = name === "iam" ? "IAM" : name;
   return {
+    try: {
+      path, label: "Try now", title: `Try ${whom} now?`,
+      text: () => "The next trial is now, not when its time is over. One request decides whether the circuit closes.",
+      done: () => `${whom}: tried.`,
+    },
     open: {
       path, label: "Hold open", title: `Hold the circuit of ${whom} open?`,
       text: () => name === "iam"

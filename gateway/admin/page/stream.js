@@ -38,6 +38,7 @@ export async function follow(on) {
     for (const event of events) {
       const data = event.split("\n").filter((line) => line.startsWith("data: ")).map((line) => line.slice(6)).join("");
       if (event.startsWith("event: status")) on.status(JSON.parse(data));
+      else if (event.startsWith("event: changes")) on.changes(JSON.parse(data));
     }
   }
 }

@@ -2,47 +2,32 @@
 
 import {byId, each, element, pairs, row, text} from "./dom.js";
 import {pressed} from "./iam.js";
-import {OUTCOMES, ago, clock, milliseconds, rate, share, stateOf} from "./words.js";
+import {labelled, number} from "./routes.js";
+import {ago, clock, rate, share, stateOf} from "./words.js";
 
-const MODES = [["open", "Hold open"], ["close", "Hold closed"], ["auto", "Auto"]];
+const MODES = [["try", "Try now"], ["open", "Hold open"], ["close", "Hold closed"], ["auto", "Auto"]];
 const RANK = {open: 0, half_open: 1, closed: 2};
+const MOST = 30;
 const SVG = "http://www.w3.org/2000/svg";
-const FEW = 8;
+const FEW = 12;
 const COUNTED = ["requests", "denied", "unknown", "degraded", "errors"];
 
-let allRefusals = false;
+let wantedBreaker = "";
 let latest = null;
 
-byId("refusals-more").addEventListener("click", () => {
-  allRefusals = !allRefusals;
-  refusals(latest);
+byId("breakers-search").addEventListener("input", (event) => {
+  wantedBreaker = event.target.value.trim().toLowerCase();
+  if (latest) breakers(latest.breakers);
 });
 
 export function showTables(status) {
   latest = status;
-  notices(status);
   traffic(status);
   history(status.history);
-  routes(status);
   breakers(status.breakers);
   refusals(status);
   upstreams(status.upstreams);
   configuration(status);
-}
-
-function notices(status) {
-  const {config} = status;
-  const open = Object.values(status.breakers).filter(({kind, state}) => kind === "upstream" && state !== "closed");
-  const missing = status.workers_expected - status.workers;
-  const lines = [
-    ["draining", status.draining && "Draining: what is in flight is finished, then this gateway ends."],
-    ["workers", missing > 0 && `${missing} of ${status.workers_expected} workers do not answer.`],
-    ["hashes", config.hashes.length > 1 && "Workers run on different configurations. Reload."],
-    ["reload", config.reload_problems.length > 0 && "The last reload was refused; the configuration before goes on serving. See Configuration."],
-    ["circuits", open.length > 0 && `Circuits not closed: ${open.map(({name}) => name).join(", ")}.`],
-  ].filter(([, line]) => line);
-  each(byId("notices"), lines, ([name]) => name, () => element("li", {class: "problem"}),
-    (node, [, line]) => text(node, `▲ ${line}`));
 }
 
 function traffic(status) {
@@ -87,30 +72,13 @@ function history(seconds) {
     `Requests of the last minute: ${total("requests")}, denied ${total("denied")}, 5xx ${total("errors")}, highest ${peak} in a second`);
 }
 
-function routes(status) {
-  each(byId("routes"), status.routes, (route) => route.id,
-    () => row(["Route", "req/s", "p50 · p95 · p99", "Denied", "Unknown", "Degraded", "5xx", "If IAM fails"]),
-    (node, route) => {
-      const [name, perSecond, latency, denied, unknown, degraded, errors, rule] = node.children;
-      labelled(name, route.id, route.host ? `${route.host}${route.path}` : route.path);
-      number(perSecond, `${rate(route.rate_10s)} · ${rate(route.rate_1m)}`, route.requests);
-      const {p50, p95, p99} = route.latency_ms;
-      number(latency, p50 === null ? "–" : [p50, p95, p99].map(milliseconds).join(" · "), route.requests);
-      for (const [cell, what] of [[denied, "denied"], [unknown, "unknown"], [degraded, "degraded"], [errors, "errors"]]) {
-        number(cell, share(route.shares[what]), route[what], true);
-      }
-      rule.classList.add("wide");
-      each(rule, route.if_iam_fails, (one) => one.text, () => element("span", {class: "rule"}),
-        (line, one) => text(line, route.if_iam_fails.length > 1 ? `${one.methods.join(", ")}: ${one.text}` : one.text));
-    });
-}
-
 function breakers(all) {
   const sorted = Object.values(all).sort((one, other) => RANK[one.state] - RANK[other.state]
     || other.consecutive_failures - one.consecutive_failures);
   const open = sorted.filter((breaker) => breaker.state !== "closed").length;
-  text(byId("breakers-count"), open ? `${open} of ${sorted.length} not closed` : `all ${sorted.length} closed`);
-  each(byId("breakers"), sorted, (breaker) => breaker.name, makeBreaker, (node, breaker) => {
+  text(byId("breakers-count"), `${open ? `${open} of ${sorted.length} not closed` : `all ${sorted.length} closed`}${sorted.length > MOST ? ` · ${MOST} shown` : ""}`);
+  const shown = sorted.filter(({name}) => name.toLowerCase().includes(wantedBreaker)).slice(0, MOST);
+  each(byId("breakers"), shown, (breaker) => breaker.name, makeBreaker, (node, breaker) => {
     const [name, state, remaining, failures, last, actions] = node.children;
     node.dataset.state = breaker.state;
     text(name, breaker.name);
@@ -124,7 +92,8 @@ function breakers(all) {
     number(failures, breaker.consecutive_failures, breaker.consecutive_failures, true);
     text(last, breaker.last_failure || "–");
     for (const button of actions.querySelectorAll("button")) {
-      button.setAttribute("aria-pressed", String(pressed(button.dataset.mode, breaker)));
+      if (button.dataset.mode === "try") button.hidden = breaker.state !== "open" || Boolean(breaker.forced);
+      else button.setAttribute("aria-pressed", String(pressed(button.dataset.mode, breaker)));
     }
   });
 }
@@ -138,46 +107,56 @@ function makeBreaker(breaker) {
   return node;
 }
 
+// Denials are answers and unknowns are trouble: two lists. What is the same is one line with its number.
 function refusals(status) {
-  const some = status.refusals.length > 0;
-  byId("refusals-none").hidden = some;
-  byId("refusals-table").hidden = !some;
-  const shown = allRefusals ? status.refusals : status.refusals.slice(0, FEW);
-  const more = byId("refusals-more");
-  more.hidden = status.refusals.length <= FEW;
-  more.setAttribute("aria-expanded", String(allRefusals));
-  text(more, allRefusals ? `Show the last ${FEW}` : `Show all ${status.refusals.length}`);
-  each(byId("refusals"), shown, (one) => `${one.at_s} ${one.request_id}`,
-    () => row(["", "", "Route", "Code", "Reason", "Request id"]),
-    (node, one) => {
-      const [when, outcome, route, code, reason, id] = node.children;
-      labelled(when, clock(one.at_s), ago(status.time_s - one.at_s));
-      each(outcome, [one], () => "outcome", () => element("span"), (badge) => {
-        badge.className = `badge ${one.outcome}`;
-        text(badge, OUTCOMES[one.outcome] ?? one.outcome);
+  for (const [outcome, where] of [["unknown", "unknowns"], ["deny", "denials"]]) {
+    const groups = new Map();
+    for (const one of status.refusals.filter((each) => each.outcome === outcome)) {
+      const key = `${one.route} ${one.code} ${one.reason}`;
+      const group = groups.get(key) ?? {...one, count: 0};
+      group.count += 1;
+      groups.set(key, group);
+    }
+    const shown = [...groups.entries()].slice(0, FEW);
+    byId(`${where}-none`).hidden = shown.length > 0;
+    byId(`${where}-table`).hidden = !shown.length;
+    each(byId(where), shown, ([key]) => key,
+      () => row(["Latest", "Number", "Route", "Code", "Reason", "Request id"]),
+      (node, [, one]) => {
+        const [when, count, route, code, reason, id] = node.children;
+        labelled(when, clock(one.at_s), ago(status.time_s - one.at_s));
+        number(count, `×${one.count}`, one.count);
+        text(route, one.route);
+        text(code, one.code);
+        text(reason, one.reason);
+        reason.classList.add("wide");
+        id.classList.add("wide");
+        each(id, [one], () => "id", () => element("code"), (shown) => text(shown, one.request_id));
       });
-      text(route, one.route);
-      text(code, one.code);
-      text(reason, one.reason);
-      reason.classList.add("wide");
-      id.classList.add("wide");
-      each(id, [one], () => "id", () => element("code"), (shown) => text(shown, one.request_id));
-    });
+  }
 }
 
 function upstreams(all) {
-  const origins = Object.values(all).flatMap(({name, origins: some}) => some.map((origin) => ({name, ...origin})));
+  const origins = Object.values(all).flatMap(({name, state, text: how, origins: some}) => some.map((origin) => ({name, state, how, ...origin})));
+  const order = {down: 0, partly: 1, well: 2};
+  origins.sort((one, other) => order[one.state] - order[other.state] || other.set_aside_s - one.set_aside_s);
+  text(byId("upstreams-count"), origins.length > MOST ? `${MOST} of ${origins.length} shown` : "");
+  origins.splice(MOST);
   each(byId("upstreams"), origins, (one) => `${one.name} ${one.origin}`,
-    () => row(["Upstream", "", "In flight", "Idle", "Waiting", "Set aside"]),
+    () => row(["Upstream", "", "Health", "In flight", "Idle", "Waiting", "Last error"]),
     (node, one) => {
-      const [name, origin, inFlight, idle, waiting, aside] = node.children;
+      const [name, origin, health, inFlight, idle, waiting, error] = node.children;
       text(name, one.name);
       each(origin, [one], () => "origin", () => element("code"), (shown) => text(shown, one.origin));
       origin.classList.add("wide");
       number(inFlight, one.in_flight, one.in_flight);
       number(idle, one.idle, one.idle);
       number(waiting, one.pending + one.connecting, one.pending + one.connecting, true);
-      text(aside, one.set_aside_s > 0 ? `▲ for ${Math.ceil(one.set_aside_s)} s` : "no");
+      const bad = one.set_aside_s > 0 || one.ill;
+      health.className = bad || one.state === "down" ? "health down" : "health well";
+      text(health, bad ? `▲ set aside ${Math.ceil(one.set_aside_s)} s` : one.state === "down" ? `▲ ${one.how}` : "● answers");
+      text(error, one.last_error ? `${one.last_error.reason || one.last_error.code} (${clock(one.last_error.at_s)})` : "–");
+      error.classList.add("wide");
     });
 }
 
@@ -197,14 +176,3 @@ function configuration(status) {
     (node, [, line]) => text(node, line));
 }
 
-function labelled(cell, main, small) {
-  each(cell, ["main", "small"], (which) => which, (which) => element(which === "main" ? "span" : "small"),
-    (node, which) => text(node, which === "main" ? main : small));
-}
-
-function number(cell, shown, value, alarming = false) {
-  cell.classList.add("number");
-  cell.classList.toggle("zero", !value);
-  cell.classList.toggle("some", alarming && Boolean(value));
-  text(cell, shown);
-}

@@ -6,8 +6,6 @@ export const STATES = {
   half_open: {symbol: "◐", word: "half-open"},
 };
 
-export const OUTCOMES = {deny: "✕ denied", unknown: "? unknown"};
-
 export function milliseconds(value) {
   if (value === null || value === undefined) return "–";
   if (value >= 1000) return `${(value / 1000).toFixed(value >= 10000 ? 0 : 1)} s`;
@@ -37,6 +35,13 @@ export function ago(seconds) {
   if (whole < 60) return `${whole} s ago`;
   if (whole < 3600) return `${Math.floor(whole / 60)} min ago`;
   return whole < 86400 ? `${Math.floor(whole / 3600)} h ago` : `${Math.floor(whole / 86400)} d ago`;
+}
+
+// How long something lasts.
+export function lasting(seconds) {
+  const whole = Math.max(0, Math.round(seconds));
+  if (whole < 120) return `${whole} s`;
+  return whole < 7200 ? `${Math.floor(whole / 60)} min` : `${Math.floor(whole / 3600)} h`;
 }
 
 export function stateOf(breaker) {

@@ -1,0 +1,147 @@
+"""The status in words: what is broken, since when and why; and only what moved is sent."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from gateway.admin.changes import changes
+from gateway.admin.merge import merge_status
+from gateway.admin.outages import Outages, merge_outages
+from tests.admin.test_merge import breaker, figures, worker
+
+
+def status(**more: Any) -> dict[str, Any]:
+    return merge_status([worker(**more)])
+
+
+def first(**more: Any) -> dict[str, Any]:
+    return status(**more)["problems"][0]
+
+
+def outage(name: str = "inventory", **more: Any) -> dict[str, Any]:
+    made = {"what": "route", "name": name, "since_s": 60.0, "until_s": None, "requests": 100, "errors": 71}
+    return {**made, "causes": {"upstream_timeout": 71}, **more}
+
+
+def test_nothing_is_wrong_when_nothing_is_wrong():
+    assert status()["problems"] == []
+    assert status()["routes"][0]["now"] == {"state": "", "texts": ["as usual"]}
+    assert status()["upstreams"]["inventory"]["state"] == "well"
+
+
+def test_an_upstream_that_times_out_is_named_with_route_share_and_since():
+    problem = first(outages=[outage()])
+    assert problem["title"] == "inventory times out"
+    assert problem["text"] == "inventory: 71 % 5xx."
+    assert problem["since_s"] == 60.0
+
+
+def test_iam_that_is_down_is_told_once_and_with_what_it_means():
+    down = {"iam": breaker("open", last_failure="iam_unreachable", opened_at_s=90.0, remaining_s=5.0)}
+    shown = status(breakers=down, outages=[outage(causes={"iam_unreachable": 71})])
+    (problem,) = shown["problems"]
+    assert (problem["title"], problem["since_s"], problem["breaker"]) == ("IAM is down", 90.0, "iam")
+    assert problem["text"] == "IAM cannot be reached. Meanwhile 1 of 1 routes answer 503."
+    assert shown["routes"][0]["now"] == {"state": "iam", "texts": ["503"]}
+
+
+def test_an_iam_that_answers_behind_an_open_circuit_is_told_so():
+    iam = worker()["iam"] | {"answered_at_s": 99.0}
+    down = {"iam": breaker("open", last_failure="iam_timeout", opened_at_s=90.0)}
+    assert "Circuit open, IAM answered 1 s ago" in first(iam=iam, breakers=down)["text"]
+
+
+def test_an_open_circuit_can_be_tried_and_marks_its_upstream():
+    down = {"inventory": breaker("open", name="inventory", kind="upstream", last_failure="upstream_unreachable")}
+    shown = status(breakers={"iam": breaker()} | down)
+    assert shown["problems"][0]["title"] == "inventory cannot be reached"
+    assert shown["problems"][0]["breaker"] == "inventory"
+    assert shown["upstreams"]["inventory"]["state"] == "down"
+    assert shown["routes"][0]["now"]["texts"] == ["503: the circuit of its upstream is open"]
+
+
+def test_one_origin_of_several_is_a_warning_with_its_reason():
+    upstreams = worker()["upstreams"]
+    good = upstreams["inventory"]["origins"][0]
+    bad = {
+        **good,
+        "origin": "http://b",
+        "set_aside_s": 4.0,
+        "last_error": {"code": "x", "reason": "refused", "at_s": 9},
+    }
+    upstreams["inventory"]["origins"].append(bad)
+    problem = first(upstreams=upstreams)
+    assert (problem["severity"], problem["since_s"]) == ("warning", 9)
+    assert problem["title"] == "inventory: 1 of 2 origins set aside"
+    assert "http://b refused" in problem["text"]
+
+
+def test_the_worst_comes_first_and_what_is_over_last():
+    over = outage("iam", what="circuit", since_s=10.0, until_s=95.0, causes={"iam_timeout": 1})
+    config = worker()["config"] | {"reload_problems": ["routes.yaml:1:1: error[x]: y"]}
+    shown = status(outages=[over, outage()], config=config)
+    assert [one["severity"] for one in shown["problems"]] == ["down", "warning", "over"]
+    assert shown["problems"][-1]["title"] == "IAM answers again"
+    assert "85 s" in shown["problems"][-1]["text"]
+
+
+def test_a_route_is_broken_from_its_first_bad_second_until_ten_good_ones():
+    outages = Outages()
+    for at in range(100, 110):
+        outages.second("shop", 10, 5 if at < 103 else 0, {"502": 5} if at < 103 else {}, float(at))
+    (found,) = outages.shown(110.0)
+    assert (found["since_s"], found["until_s"], found["causes"]) == (99.0, None, {"502": 15})
+    for at in range(110, 114):
+        outages.second("shop", 10, 0, {}, float(at))
+    assert outages.shown(114.0)[0]["until_s"] == 102.0
+    assert outages.shown(102.0 + 3601) == []
+
+
+def test_one_error_among_many_is_no_outage():
+    outages = Outages()
+    outages.second("shop", 100, 1, {"502": 1}, 100.0)
+    assert outages.shown(100.0) == []
+
+
+def test_a_circuit_is_an_outage_until_it_is_closed():
+    outages = Outages()
+    for at, after in ((100.0, "open"), (130.0, "half_open"), (131.0, "open"), (160.0, "half_open"), (161.0, "closed")):
+        outages.circuit("iam", after, "5 failures", at)
+    (found,) = outages.shown(161.0)
+    assert (found["since_s"], found["until_s"]) == (100.0, 161.0)
+
+
+def test_what_several_workers_saw_at_the_same_time_is_one_outage():
+    merged = merge_outages([[outage(since_s=60.0, until_s=80.0)], [outage(since_s=62.0)], [outage("other")]])
+    same = next(one for one in merged if one["name"] == "inventory")
+    assert (len(merged), same["since_s"], same["until_s"], same["errors"]) == (2, 60.0, None, 142)
+
+
+def test_only_what_moved_is_in_the_changes():
+    before = status()
+    after = copy.deepcopy(before)
+    assert changes(before, after) == {"breakers": {}, "upstreams": {}, "routes": []}
+    after["time_s"] = 101.0
+    after["routes"][0]["requests"] = 11
+    after["breakers"]["iam"]["state"] = "open"
+    changed = changes(before, after)
+    assert changed is not None
+    assert changed.keys() == {"time_s", "breakers", "upstreams", "routes"}
+    assert changed["routes"] == after["routes"]
+    assert list(changed["breakers"]) == ["iam"]
+
+
+@pytest.mark.parametrize("other", [{"routes": []}, {"breakers": {}}, {"more": 1}])
+def test_another_set_of_routes_is_told_whole(other: dict[str, Any]):
+    assert changes(status(), status() | other) is None
+    assert changes(None, status()) is None
+
+
+def test_a_route_without_trouble_does_not_change_with_time():
+    one, other = worker(), worker(time_s=101.0, routes=[worker()["routes"][0] | {"lately": figures(10, 0.01)}])
+    changed = changes(merge_status([one]), merge_status([other]))
+    assert changed is not None
+    assert changed["routes"] == []
