@@ -185,12 +185,16 @@ async def test_when_all_want_to_be_asked_nothing_that_is_said_without_asking() -
 
 @pytest.mark.parametrize("seed", range(12))
 async def test_whatever_is_mixed_a_healthy_upstream_stays_open_to_all_and_a_dead_one_does_not(seed: int) -> None:
-    """Callers, faults, poison and leaving callers at random; always one origin is well, and then none is."""
+    """Callers, faults, poison and leaving callers at random; always one origin is well, and then none is.
+
+    All are well at first: of an upstream that has never answered, five failures are all that is known.
+    """
+    random.seed(seed)  # by which an origin is chosen
     dice = random.Random(seed)  # noqa: S311 - a test has to be repeatable
     world = World()
     failed = 0
     for step in range(600):
-        if step % 40 == 0:
+        if step and step % 40 == 0:
             well = dice.randrange(3)
             for number, origin in enumerate(world.origins):
                 origin.fault = None if number == well or dice.random() < 0.5 else dice.choice(BRIEF)
