@@ -137,7 +137,8 @@ def test_the_cost_of_a_query_is_linear(piece):
         query = piece * (size // len(piece))
         return min(timeit.repeat(lambda: _query_value(query, "aaab"), number=3, repeat=5, timer=time.process_time))
 
-    assert fastest_s(80_000) < 40 * fastest_s(8000)
+    # Ten times the size. A quadratic cost is a hundred times, in every try; a busy machine disturbs one or the other.
+    assert any(fastest_s(80_000) < 40 * fastest_s(8000) for _ in range(5))
 
 
 COLONS = st.text(st.sampled_from("a:b-"), min_size=1, max_size=6)

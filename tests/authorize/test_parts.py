@@ -49,6 +49,7 @@ def test_no_part_is_permitted_that_was_not(kit, own, parts, require, mode):
     assert len(asked) == (1 if every else 0)
     if not isinstance(result, Permit):
         assert result.kind.status in (403, 502, 503)
+        assert not all(permitted(answer, mode) for answer in every), "who is permitted everything is not refused"
         if result.code == "iam_denied":
             assert "deny" in every
         return

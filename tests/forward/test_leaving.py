@@ -64,6 +64,9 @@ async def test_after_a_thousand_who_left_everything_is_as_before(bench: Any) -> 
         assert [client.status for client in clients] == [200] * 10
         (origin,) = subject.upstream.snapshot()["origins"]
         assert (origin["in_flight"], origin["connecting"], origin["pending"]) == (0, 0, 0)
+        circuit = subject.breaker.snapshot()
+        assert (circuit["state"], circuit["trial"], circuit["consecutive_failures"]) == ("closed", False, 0)
+        assert upstream.open_connections == origin["idle"]
 
 
 async def test_a_trial_whose_caller_left_is_followed_by_another(bench: Any) -> None:

@@ -8,7 +8,6 @@ most a second.
 import asyncio
 import itertools
 import json
-import selectors
 
 import httpx
 import hypothesis.strategies as st
@@ -22,36 +21,13 @@ from gateway.resilience.breaker import Breaker
 from gateway.resilience.deadline import GRACE_S, Deadline
 from gateway.telemetry.observer import NO_SPAN
 from tests.iam.conftest import URL, Memory, answer, decided, question
+from tests.support.jumping import on_jumping_clock
 from tests.support.properties import examples
 
 THRESHOLD = 3
 ANSWERS_IN_S = 0.01
 FAULTS = ["500", "hang", "broken", "garbage"]
 OURS = {"iam_timeout", "iam_circuit_open"}
-
-
-class JumpingLoop(asyncio.SelectorEventLoop):
-    """Where others wait, this one jumps to the time of the next timer."""
-
-    def __init__(self):
-        self.now = 1000.0
-        super().__init__(_Jumps(self))
-
-    def time(self):
-        return self.now
-
-
-class _Jumps(selectors.DefaultSelector):
-    def __init__(self, loop):
-        super().__init__()
-        self.loop = loop
-
-    def select(self, timeout=None):
-        ready = super().select(0)
-        if not ready:
-            assert timeout is not None, "everybody waits for nothing"
-            self.loop.now += max(timeout, 0.0)
-        return ready
 
 
 class ModelIam(httpx.AsyncBaseTransport):
@@ -127,14 +103,6 @@ class Run:
             if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
                 raise result
         assert self.memory.bugs == []
-
-
-def on_jumping_clock(main):
-    loop = JumpingLoop()
-    try:
-        loop.run_until_complete(main)
-    finally:
-        loop.close()
 
 
 USERS = ["alice", "bob", "mallory"]

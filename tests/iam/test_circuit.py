@@ -156,7 +156,7 @@ async def test_calls_begun_before_the_circuit_opened_do_not_count(make_bench):
 
 
 @pytest.mark.parametrize("status", [400, 409, 413, 422])
-async def test_a_client_that_is_rejected_a_thousand_times_opens_nothing(bench, status):
+async def test_a_client_that_is_rejected_a_hundred_times_opens_nothing(bench, status):
     failing(bench, lambda: answer(status, {}))
     for _ in range(100):
         assert codes(await bench.decide(question())) == ["iam_rejected"]

@@ -54,12 +54,12 @@ routes:
   - {{id: public, path: "/public/{{item}}", upstream: good, authorize: public, {CALL}, {CIRCUIT}}}
   - {{id: pair, path: "/pair/{{item}}", upstream: pair, authorize: ["read x:{{path.item}}"], {CALL}, {CIRCUIT}}}
 """
-USUAL = {"TOTAL": "900ms", "TTL": "0s", "CONNECTIONS": "6"}
+USUAL = {"TOTAL": "900ms", "TTL": "0s", "CONNECTIONS": "3"}
 CHANGES: dict[str, dict[str, str]] = {
     "usual": {},
     "ttl": {"TTL": "5s"},
     "iam": {"TOTAL": "800ms"},
-    "upstreams": {"CONNECTIONS": "3"},
+    "upstreams": {"CONNECTIONS": "2"},
     "broken": {"TTL": "soon"},
 }
 TTL_S = 5.0
@@ -229,7 +229,7 @@ class World:
         began_s = self.loop.now
         serving = self.loop.create_task(self._serve(edge, method, user))
         if leaves_s is not None:
-            await asyncio.wait([serving], timeout=leaves_s)
+            await self._leave_after(leaves_s, serving)
             if not serving.done():
                 edge.client_left = True
                 serving.cancel()
@@ -247,23 +247,28 @@ class World:
         if serving.done() and serving.exception() is not None:
             self.wrong("nothing escapes the pipeline", repr(serving.exception()))
         self._judge(answer, target, user, item)
-        if "spoilt" not in item and "poison" not in item and user not in self.iam.revoked:
+        if user not in {"trudy", "mallory"}:
             self._judge_service(answer, route, method, began_s)
         return answer
+
+    async def _leave_after(self, seconds: float, serving: asyncio.Task[None]) -> None:
+        """Until then, or until it is served; in any of the turns of the loop in which an answer arrives."""
+        await asyncio.wait([serving], timeout=seconds)
+        for _ in range(self.chance.randrange(5)):
+            if not serving.done():
+                await asyncio.sleep(0)
 
     def _judge_service(self, answer: Answer, route: str, method: str, began_s: float) -> None:
         """Nobody who does nothing wrong pays for others: another's 429, or one sick origin of two."""
         others_fault = b":upstream_circuit_open" in answer.body and route not in {"public", "pair"}
         if others_fault and self.state(route) == "closed" and not self.good.sick_within(40.0):
             self.wrong("one caller's quota holds back nobody else", route, answer.body[-120:])
-        if (
-            route == "pair"
-            and method == "GET"
-            and answer.status in {500, 502, 503, 504}
-            and b":iam_" not in answer.body
-        ):
+        failed = answer.status in {502, 504} or answer.body in {b"busy", b"oops"}
+        if failed and method == "GET" and route in GOOD_ROUTES and not self.good.sick_within(DEADLINE_S + 1.0):
+            self.wrong("a well origin fails nobody", route, answer.status, answer.body[-120:])
+        if failed and method == "GET" and route == "pair":
             well = [each for each in self.pair if not each.fault and each.well_since_s < began_s - OPEN_S * 2]
-            if well and self.loop.now - self.last_reload_s > DEADLINE_S and b":overloaded" not in answer.body:
+            if well and self.loop.now - self.last_reload_s > DEADLINE_S:
                 self.wrong("one well origin of two is enough", answer.status, answer.body[-120:])
 
     async def _serve(self, edge: Edge, method: str, user: str) -> None:

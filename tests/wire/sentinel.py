@@ -26,8 +26,10 @@ class Arrived:
 
 @dataclass
 class Sentinel:
-    """What arrived since `reset`."""
+    """What arrived since `reset`. `arrived`: how many in all; `judged`: how many of them a case was judged with."""
 
+    arrived: int = 0
+    judged: int = 0
     requests: list[Arrived] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
 
@@ -52,6 +54,7 @@ class Sentinel:
             return False
         arrived = self._head(head)
         self.requests.append(arrived)
+        self.arrived += 1
         await self._body(reader, arrived)
         arrived.complete = True
         body = json.dumps({"n": len(self.requests), "target": arrived.target}).encode()

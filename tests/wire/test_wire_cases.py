@@ -72,6 +72,7 @@ async def judged(bench: tuple[int, Sentinel]) -> Callable[[dict[str, Any]], Any]
         sentinel.reset()
         talk = await converse(case, port)
         await asyncio.sleep(SETTLE_S)
+        sentinel.judged += len(sentinel.requests)
         return faults(case, talk, sentinel, added)
 
     return judge
@@ -85,3 +86,10 @@ async def test_bytes_on_the_wire(judged: Callable[[dict[str, Any]], Any], case: 
         assert wrong, f"{case['id']} passes now: take it off the list"
     else:
         assert not wrong, f"{case['why']}: {'; '.join(wrong)}"
+
+
+async def test_nothing_arrives_after_its_case_was_judged(bench: tuple[int, Sentinel]) -> None:
+    """What arrives during a later case is a fault there; what arrives between two cases, or after the last, is here."""
+    _, sentinel = bench
+    await asyncio.sleep(1.0)
+    assert sentinel.arrived == sentinel.judged + 1, "one is the control"
