@@ -294,7 +294,8 @@ class EdgeProtocol(asyncio.Protocol):
         if held:
             self._held, self._held_at = b"", 0
             self._consume(held, at)
-        self.resume_reading()
+        if self.flow.read_paused:
+            self.resume_reading()
 
     def refuse(self, error: GatewayError) -> None:
         """Answer what never reached the app, or what the app left unanswered, and close."""
