@@ -48,9 +48,9 @@ class Proof:
         the loop's time: how long the call was, and may be, open.
         """
         evidence = self._breaker.evidence
-        evidence.unanswered(groups)
         if evidence.blame(ticket.answers) is Blame.REQUEST:
             return Blame.REQUEST
+        evidence.unanswered(groups)
         if self._silence_proves(answered=answered):
             return Blame.DEPENDENCY
         if answered:

@@ -303,8 +303,6 @@ class World:
     def _judge(self, answer: Answer, target: str, user: str, item: str) -> None:
         if answer.status == 500 and b"oops" not in answer.body:
             self.wrong("nothing that a client sends causes a 500", target, user)
-        if answer.status == 503 and b":iam_" in answer.body:
-            self.iam.undecided.add(user)
         if answer.status == 403 and (user, item) not in self.iam.denied:
             self.wrong("403 means that a policy said no", target, user)
         if not (answer.whole or answer.aborted):
