@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import logging
 import random
 import tempfile
 from dataclasses import dataclass
@@ -355,6 +354,3 @@ class World:
 
     def state(self, name: str) -> str:
         return self.gateway.composition.breakers[name].state
-
-
-logging.getLogger("gateway").setLevel(logging.CRITICAL)
