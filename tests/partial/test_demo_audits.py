@@ -145,8 +145,9 @@ async def test_health_names_what_is_ill_and_requires_what_is_asked(demo: Demo) -
     assert list(whole["systems"]) == [
         *("iam", "inventory", "monitoring", "registry", "workday", "ad", "entra", "lansweeper", "intune", "helix")
     ]
-    ill = {"available": False, "error": "connection refused", "circuit": "closed"}
-    assert json.dumps(whole["systems"]["workday"]) == json.dumps(ill)
+    ill = whole["systems"]["workday"]
+    assert re.fullmatch(r"connect 127\.0\.0\.1:\d+: refused", ill.pop("cause"))
+    assert ill == {"available": False, "error": "connection refused", "circuit": "closed"}
     assert list(whole["systems"]["iam"]) == ["available", "response_time_ms", "circuit"]
     assert json.dumps(whole["summary"]) == json.dumps(
         {"total_systems": 10, "available_systems": 9, "unavailable_systems": 1, "availability_percentage": 90}
@@ -162,7 +163,7 @@ async def test_the_health_command_shows_a_table_or_json_and_exits_1_below_what_i
     ask = ("health", "--admin", demo.state["admin"], "--require", "80")
     code, out, err = await demo.command(*ask)
     assert (code, err) == (0, "")
-    assert "workday\tDOWN\tconnection refused\tclosed\t\n" in out
+    assert re.search(r"^workday\tDOWN\tconnect.*refused.*\tclosed\t$", out, re.MULTILINE)
     assert out.endswith("9 of 10 systems available (90 %)\n")
     for name in ("ad", "entra"):
         await demo.set(name, "down")
