@@ -312,7 +312,7 @@ async def test_secrets_are_masked_in_the_configuration(tmp_path: Path) -> None:
         assert (await site.operator.get("/config")).status_code == 401
         token = {"authorization": "Bearer admin-s3cret"}
         shown = [(await site.operator.get(path, headers=token)).text for path in DOCUMENTS]
-    assert json.loads(shown[DOCUMENTS.index("/config")])["iam"]["token"] == "***"
+    assert "***" in json.dumps(json.loads(shown[DOCUMENTS.index("/config")])["iam"]["auth"])
     assert "s3cret" not in "".join(shown)
 
 

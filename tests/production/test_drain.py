@@ -92,7 +92,7 @@ async def _exit_code(gateway: GatewayProcess) -> int:
 
 async def test_the_order_in_which_it_ends(start_gateway: Any, iam: Any, backend: Backend, connect: Any) -> None:
     """Readiness; then `Connection: close` on what is open, new ones still taken; then no new ones; then exit 0."""
-    gateway = await start_gateway(routes(iam, backend, drain="10s"))
+    gateway = await start_gateway(routes(iam, backend, drain="10s", server=", drain_notice: 2s"))
     running, idle, late = [await connect(gateway) for _ in range(3)]
     running.ask("/open/slow?sleep=3")
     await until(lambda: _true(backend.requests == 1), "the slow request at the backend")
