@@ -82,7 +82,7 @@ async def nginx(tmp_path: Path) -> AsyncIterator[Any]:
 
 
 async def test_no_request_fails(start_gateway: Any, nginx: Any, iam: Any, backend: Backend) -> None:
-    text = routes(iam, backend, drain="10s")
+    text = routes(iam, backend, drain="10s", server=", drain_notice: 2s")
     gateways = [await start_gateway(text), await start_gateway(text)]
     port = await nginx(*(gateway.port for gateway in gateways))
     load = Load(port, ("/guarded/a", "/open/b", "/open/c?sleep=0.2", "/guarded/d?sleep=0.05"), clients=12)
