@@ -234,6 +234,12 @@ def _add_forwarded(headers: Headers, request: Request, outer: Headers, prefix: b
         headers.append((_PREFIX_FIELD, prefix))
 
 
+def outer_prefix(request: Request) -> bytes:
+    """What a trusted proxy took off the path before us, without `/` at its end; empty if nothing."""
+    values = request.values(_PREFIX_FIELD) if request.trusted else ()
+    return values[0].rstrip(b"/") if len(values) == 1 and _OUTER_FORMS[_PREFIX_FIELD].fullmatch(values[0]) else b""
+
+
 def _continued(outer: Headers, headers: Headers, prefix: bytes | None) -> bytes | None:
     """Add a trusted proxy's port as it is; the whole prefix, its own before ours. A field given twice says nothing."""
     names = [name for name, _ in outer]

@@ -35,6 +35,7 @@ _MAX_VARIANTS: Final = 8
 _OVERHEAD: Final = 1024  # what a copy costs beside its fields, key and body: its objects, its places in three tables
 _CREDENTIALS: Final = frozenset({b"authorization", b"cookie"})
 _IDENTITY: Final = b"x-auth-"
+_OUTSIDE: Final = frozenset(b"x-forwarded-" + part for part in (b"proto", b"host", b"port", b"prefix"))
 _NOT_FRESHENED: Final = frozenset(
     {b"content-length", b"content-encoding", b"content-type", b"content-range", b"set-cookie", b"transfer-encoding"}
 ) | frozenset({b"connection", b"keep-alive", b"trailer", b"upgrade", b"proxy-authenticate", b"te"})
@@ -62,13 +63,14 @@ class CopyKey(NamedTuple):
 
 
 def sent_with(headers: Headers, *, own: bool) -> bytes:
-    """SHA-256 of the credentials in what is sent: `Authorization`, `Cookie`, and who the gateway says it is.
+    """SHA-256 of what the answer may depend on, whoever asks: credentials, and where the gateway is seen from outside.
 
+    These are `Authorization`, `Cookie`, who the gateway says it is, and what links and redirects are made from.
     `own`: the upstream is sent the gateway's own credentials in place of the caller's.
     """
     told = hashlib.sha256()
     for name, value in headers:
-        if name.startswith(_IDENTITY) or (not own and name in _CREDENTIALS):
+        if name.startswith(_IDENTITY) or name in _OUTSIDE or (not own and name in _CREDENTIALS):
             told.update(b"%d:%b%d:%b" % (len(name), name, len(value), value))
     return told.digest()
 

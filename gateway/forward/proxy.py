@@ -124,7 +124,7 @@ class ProxyEndpoint:
     def _shown(self, status: int, headers: Headers, exchange: Exchange) -> Headers:
         """The fields of an answer, live or kept, as the caller gets them."""
         shown = shown_headers(status, headers, exchange, route=self._route, via=self._via)
-        return self._redirects.rewritten(shown, exchange.request.host) if self._redirects else shown
+        return self._redirects.rewritten(shown, exchange.request) if self._redirects else shown
 
     async def _pass_stream_on(self, answer: Answer, permit: Permit, exchange: Exchange, headers: Headers) -> None:
         exchange.become_stream(permit.share_key)

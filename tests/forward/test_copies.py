@@ -251,7 +251,7 @@ def test_a_304_for_other_credentials_freshens_nothing_and_one_that_forbids_keepi
 
 
 def test_what_callers_are_told_apart_by_is_in_the_key() -> None:
-    """Also what the gateway says of a caller, and only that where it sends credentials of its own."""
+    """Also what the gateway says of a caller and of where it is seen, and only that beside credentials of its own."""
     plain: Headers = [(b"accept", b"x")]
     others: list[Headers] = [
         [(b"authorization", b"Bearer a")],
@@ -261,12 +261,13 @@ def test_what_callers_are_told_apart_by_is_in_the_key() -> None:
         [(b"cookie", b"ab")],
         [(b"x-auth-tenant", b"acme")],
         [(b"x-auth-tenant", b"globex")],
+        *([(b"x-forwarded-" + part, b"other")] for part in (b"proto", b"host", b"port", b"prefix")),
     ]
     theirs = {sent_with([*plain, *other], own=False) for other in ([], *others)}
     assert len(theirs) == len(others) + 1
     ours = [sent_with([*plain, *other], own=True) for other in ([], *others)]
     assert len(set(ours[:6])) == 1
-    assert len(set(ours)) == 3
+    assert len(set(ours)) == 7
 
 
 def test_the_no_to_one_token_ends_the_copies_of_all_tokens_of_the_subject() -> None:

@@ -8,16 +8,26 @@ import pytest
 
 from gateway.forward.redirects import Redirects
 from gateway.model.route import ProxyAction
-from tests.forward.conftest import Conversation, upstream_of
+from tests.forward.conftest import Conversation, a_request, upstream_of
 
 pytestmark = pytest.mark.hazard
 
 ORIGINS = [b"10.1.2.3:9001", b"store.internal"]
 
 
-def rewritten(name: bytes, value: bytes, prefix: bytes = b"/inventory", *, preserves_host: bool = False) -> bytes:
+def rewritten(
+    name: bytes,
+    value: bytes,
+    prefix: bytes = b"/inventory",
+    *,
+    preserves_host: bool = False,
+    outer: tuple[bytes, ...] = (),
+    trusted: bool = True,
+) -> bytes:
     redirects = Redirects(ORIGINS, prefix, preserves_host=preserves_host)
-    ((_, shown),) = redirects.rewritten([(name, value)], "gw.example")
+    request = a_request(headers=[(b"x-forwarded-prefix", each) for each in outer])
+    request.host, request.trusted = "gw.example", trusted
+    ((_, shown),) = redirects.rewritten([(name, value)], request)
     return shown
 
 
@@ -83,6 +93,29 @@ def test_a_preserved_host_is_the_upstreams_own() -> None:
 )
 def test_a_cookie_comes_back_to_where_it_was_set(said: bytes, shown: bytes) -> None:
     assert rewritten(b"set-cookie", said) == shown
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "shown"),
+    [
+        (b"location", b"/login", b"/outer/inventory/login"),
+        (b"location", b"http://store.internal/login", b"/outer/inventory/login"),
+        (b"location", b"/inventory/login", b"/outer/inventory/login"),
+        (b"location", b"/outer/inventory/login", b"/outer/inventory/login"),
+        (b"location", b"/outerinventory", b"/outer/inventory/outerinventory"),
+        (b"set-cookie", b"s=1; Path=/", b"s=1; Path=/outer/inventory"),
+        (b"set-cookie", b"s=1; Path=/outer/inventory", b"s=1; Path=/outer/inventory"),
+    ],
+)
+def test_what_a_trusted_proxy_took_off_before_us_is_put_back_too(name: bytes, said: bytes, shown: bytes) -> None:
+    assert rewritten(name, said, outer=(b"/outer/",)) == shown
+
+
+@pytest.mark.parametrize(
+    ("outer", "trusted"), [((b"/outer",), False), ((b"/outer", b"/other"), True), ((b"//evil.example",), True)]
+)
+def test_nobody_else_says_where_callers_are_sent(outer: tuple[bytes, ...], trusted: bool) -> None:
+    assert rewritten(b"location", b"/login", outer=outer, trusted=trusted) == b"/inventory/login"
 
 
 async def test_internal_addresses_stay_inside_unless_the_route_says_otherwise(bench: Any) -> None:
