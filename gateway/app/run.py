@@ -42,6 +42,8 @@ __all__ = ["CannotServeError", "NotAllowedError", "Overrides", "is_worker", "ser
 
 EXIT_FORCED: Final = 1
 TOKEN_VARIABLE: Final = "GATEWAY_ADMIN_TOKEN"  # noqa: S105 - the name of a variable
+# Half of libuv's threads look names up, and four is its number: two names that hang would hold up all others.
+_THREADS: Final = ("UV_THREADPOOL_SIZE", "64")
 _LOG: Final = logging.getLogger("gateway")
 
 
@@ -145,6 +147,7 @@ def serve_as_worker(file: Path, overrides: Overrides) -> None:
 
 
 def _run(serving: Coroutine[Any, Any, None]) -> None:
+    os.environ.setdefault(*_THREADS)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serving)
     for number in (signal.SIGTERM, signal.SIGINT):  # the loop took its own away

@@ -2,9 +2,9 @@
 
 Rules: the next address is tried after NEXT_AFTER_S, or at once when one fails; the first that is connected wins, the
 others are dropped. Every dial has the whole time limit, TLS included, so that nobody's number of addresses makes it
-shorter; all together take at most NEXT_AFTER_S longer for each further address. Looking the name up has the same limit
-once more, but only before its first address is known (see `names`). Errors of sockets, DNS and TLS leave here as
-GatewayErrors that say which address it was and what was wrong with it.
+shorter; all together take at most NEXT_AFTER_S longer for each further address. The first look-up of a name is part of
+the limit; a later one is not, as the last known addresses serve after a moment (see `names`). Errors of sockets, DNS
+and TLS leave here as GatewayErrors that say which address it was and what was wrong with it.
 """
 
 from __future__ import annotations
@@ -65,6 +65,14 @@ class Connector(Protocol):
         """The protocol, connected."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Limit:
+    """How long one dial may take: what was asked for, as errors say it, and what the look-up left of it."""
+
+    whole_s: float
+    left_s: float
+
+
 class Dialer:
     """The usual Connector of one upstream."""
 
@@ -78,13 +86,16 @@ class Dialer:
 
     async def __call__(self, origin: Origin, factory: Callable[[], P], within_s: float) -> P:
         """Connect; raises ConnectFailed, or `upstream_overloaded` when we are out of sockets."""
+        loop = asyncio.get_running_loop()
+        begun_s, known = loop.time(), self._names.knows(origin.address)
         addresses = await self._names.addresses(origin.address, within_s)
+        limit = _Limit(within_s, within_s if known else within_s - (loop.time() - begun_s))
         if len(addresses) == 1:
-            _, protocol = await self._dial(origin, addresses[0], factory, within_s)
+            _, protocol = await self._dial(origin, addresses[0], factory, limit)
             return protocol
-        return await self._race(origin, addresses, factory, within_s)
+        return await self._race(origin, addresses, factory, limit)
 
-    async def _race(self, origin: Origin, addresses: list[AddressInfo], factory: Callable[[], P], within_s: float) -> P:
+    async def _race(self, origin: Origin, addresses: list[AddressInfo], factory: Callable[[], P], limit: _Limit) -> P:
         untried = addresses[::-1]
         errors: list[GatewayError] = []
         running: dict[asyncio.Task[tuple[asyncio.BaseTransport, P]], AddressInfo] = {}
@@ -92,7 +103,7 @@ class Dialer:
             while untried or running:
                 if untried:
                     address = untried.pop()
-                    running[asyncio.create_task(self._dial(origin, address, factory, within_s))] = address
+                    running[asyncio.create_task(self._dial(origin, address, factory, limit))] = address
                 ended, _ = await asyncio.wait(
                     running, timeout=NEXT_AFTER_S if untried else None, return_when=asyncio.FIRST_COMPLETED
                 )
@@ -118,10 +129,10 @@ class Dialer:
             self._names.dead(address)
 
     async def _dial(
-        self, origin: Origin, address: AddressInfo, factory: Callable[[], P], within_s: float
+        self, origin: Origin, address: AddressInfo, factory: Callable[[], P], limit: _Limit
     ) -> tuple[asyncio.BaseTransport, P]:
         loop = asyncio.get_running_loop()
-        end_s = loop.time() + within_s
+        end_s = loop.time() + limit.left_s
         host, port = socket.getnameinfo(address[4], socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
         name = (self._server_name or origin.address.host).encode().decode()  # a string of its own, see ClientContext
         context = self._tls if origin.scheme == "https" else None
@@ -131,10 +142,10 @@ class Dialer:
         except OSError as error:  # TimeoutError is one
             self._names.dead(address)
             if context is None or not context.has_begun(name):
-                raise failures.connect_failed(error, f"{Address(host, int(port))}", within_s) from error
+                raise failures.connect_failed(error, f"{Address(host, int(port))}", limit.whole_s) from error
             left_s = min(_DATE_WITHIN_S, end_s - loop.time())
             date = await date_of_fault(error, host, int(port), name, left_s)
-            raise failures.handshake_failed(error, f"{origin.address}", within_s, date) from error
+            raise failures.handshake_failed(error, f"{origin.address}", limit.whole_s, date) from error
         finally:
             if context is not None:
                 context.shaking.discard(id(name))

@@ -1,10 +1,11 @@
 """Which addresses an origin's name has, and in which order they are tried.
 
-Rules: at most one look-up per name at a time, shared by all who wait, so that a slow resolver cannot take all resolver
-threads from the other upstreams; what was found is used for RESOLVED_FOR_S. When a later look-up fails, or takes longer
-than STALE_WAIT_S, the last known addresses serve: names change seldom, and resolvers fail more often than addresses
-move. IPv4 and IPv6 alternate (RFC 8305 section 4). An address that could not be connected to is tried last for DEAD_S;
-it is never left out, because it may be the only one that works by then.
+Rules: all who wait share one look-up, and what was found is used for RESOLVED_FOR_S. A look-up that hangs is not waited
+for for ever: after AGAIN_AFTER_S another one begins beside it, and for each that hangs it takes twice as long until the
+next one, so that one name cannot take all resolver threads from the other upstreams. When a later look-up fails, or
+takes longer than STALE_WAIT_S, the last known addresses serve: names change seldom, and resolvers fail more often than
+addresses move. IPv4 and IPv6 alternate (RFC 8305 section 4). An address that could not be connected to is tried last
+for DEAD_S; it is never left out, because it may be the only one that works by then.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import asyncio
 import ipaddress
 import logging
 import socket
+from functools import partial
 from itertools import chain, zip_longest
 from typing import Any, Final
 
@@ -21,6 +23,7 @@ from gateway.upstream import failures
 
 RESOLVED_FOR_S: Final = 1.0
 STALE_WAIT_S: Final = 0.25
+AGAIN_AFTER_S: Final = 2.0
 DEAD_S: Final = 60.0
 _MAX_DEAD: Final = 256
 
@@ -31,14 +34,26 @@ _log = logging.getLogger("gateway.upstream")
 
 
 class _Known:
-    """What a name was found to be; `until_s` is in the loop's time."""
+    """What a name was found to be by the look-up that began at `begun_s`. Times are the loop's."""
 
-    __slots__ = ("addresses", "failing", "until_s")
+    __slots__ = ("addresses", "begun_s", "failing", "until_s")
 
-    def __init__(self, addresses: list[AddressInfo], until_s: float) -> None:
+    def __init__(self, addresses: list[AddressInfo], begun_s: float, until_s: float) -> None:
         self.addresses = addresses
+        self.begun_s = begun_s
         self.until_s = until_s
         self.failing = False
+
+
+class _Lookups:
+    """What is being asked about one name: `newest` is the one to wait for, `hanging` how many are under way."""
+
+    __slots__ = ("again_s", "hanging", "newest")
+
+    def __init__(self) -> None:
+        self.newest: asyncio.Task[list[AddressInfo]] | None = None
+        self.again_s = 0.0
+        self.hanging = 0
 
 
 class Names:
@@ -47,7 +62,7 @@ class Names:
     __slots__ = ("_dead", "_known", "_lookups")
 
     def __init__(self) -> None:
-        self._lookups: dict[Address, asyncio.Task[list[AddressInfo]]] = {}
+        self._lookups: dict[Address, _Lookups] = {}
         self._known: dict[Address, _Known] = {}
         self._dead: dict[Any, float] = {}
 
@@ -59,6 +74,10 @@ class Names:
         if asyncio.get_running_loop().time() >= known.until_s:
             await self._renew(address, known, min(within_s, STALE_WAIT_S))
         return self._ordered(self._known[address].addresses)
+
+    def knows(self, address: Address) -> bool:
+        """Whether it was found before: then the last known addresses serve whatever happens."""
+        return address in self._known
 
     def dead(self, address: AddressInfo) -> None:
         """It could not be connected to, or was slower than another one."""
@@ -94,21 +113,34 @@ class Names:
                 _log.warning("[upstream] %s: the last known addresses go on", why)
 
     async def _asked(self, address: Address) -> list[AddressInfo]:
-        lookup = self._lookups.get(address)
-        if lookup is None:
-            lookup = self._lookups[address] = asyncio.get_running_loop().create_task(self._look_up(address))
-            lookup.add_done_callback(_note)
-        return await asyncio.shield(lookup)
+        loop = asyncio.get_running_loop()
+        lookups = self._lookups.get(address)
+        if lookups is None:
+            lookups = self._lookups[address] = _Lookups()
+        if lookups.newest is None or loop.time() >= lookups.again_s:
+            lookups.again_s = loop.time() + AGAIN_AFTER_S * 2**lookups.hanging
+            lookups.hanging += 1
+            lookups.newest = loop.create_task(self._look_up(address, loop.time()))
+            lookups.newest.add_done_callback(partial(self._ended, address, lookups))
+        return await asyncio.shield(lookups.newest)
 
-    async def _look_up(self, address: Address) -> list[AddressInfo]:
-        try:
-            addresses = await _addresses(address)
-            if not addresses:
-                raise socket.gaierror(socket.EAI_NONAME, "the name has no address")
-            self._known[address] = _Known(addresses, asyncio.get_running_loop().time() + RESOLVED_FOR_S)
-            return addresses
-        finally:
+    async def _look_up(self, address: Address, begun_s: float) -> list[AddressInfo]:
+        addresses = await _addresses(address)
+        if not addresses:
+            raise socket.gaierror(socket.EAI_NONAME, "the name has no address")
+        known = self._known.get(address)
+        if known is None or known.begun_s <= begun_s:  # one that hung may end after a younger one
+            self._known[address] = _Known(addresses, begun_s, asyncio.get_running_loop().time() + RESOLVED_FOR_S)
+        return addresses
+
+    def _ended(self, address: Address, lookups: _Lookups, lookup: asyncio.Task[list[AddressInfo]]) -> None:
+        lookups.hanging -= 1
+        if not lookups.hanging:
             del self._lookups[address]
+        elif lookups.newest is lookup:
+            lookups.newest = None
+        if not lookup.cancelled():
+            lookup.exception()  # asyncio complains of one that nobody saw, and perhaps nobody waits any more
 
     def _ordered(self, addresses: list[AddressInfo]) -> list[AddressInfo]:
         if len(addresses) == 1:
@@ -120,12 +152,6 @@ class Names:
             return alternating
         now = asyncio.get_running_loop().time()
         return sorted(alternating, key=lambda each: self._dead.get(each[4], 0.0) > now)
-
-
-def _note(lookup: asyncio.Task[list[AddressInfo]]) -> None:
-    """Take note of how it ended, so that asyncio does not complain when nobody waits for it any more."""
-    if not lookup.cancelled():
-        lookup.exception()
 
 
 async def _addresses(address: Address) -> list[AddressInfo]:

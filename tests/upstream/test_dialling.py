@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
@@ -175,7 +179,66 @@ async def test_the_last_known_addresses_serve_while_the_resolver_fails_or_hangs(
     assert resolver.asked == 3
     assert caplog.text.count("the last known addresses go on") == 1
     for lookup in client.upstream.members[0].connector._names._lookups.values():
-        lookup.cancel()
+        lookup.newest.cancel()
+
+
+async def test_a_look_up_that_hangs_is_asked_again_and_takes_few_threads(serve, reach, monkeypatch, until):
+    monkeypatch.setattr(names, "AGAIN_AFTER_S", 0.1)
+    server, asked, lost = await serve(), 0, asyncio.Event()
+
+    async def hangs_at_first(address: Address) -> list:
+        nonlocal asked
+        asked += 1
+        if asked <= 3:
+            await lost.wait()
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return [info("127.0.0.1", server.port)]
+
+    monkeypatch.setattr(names, "_addresses", hangs_at_first)
+    client = reach(server, host="inventory.test")
+    begun_s = time.monotonic()
+    answers = []
+    while b"good" not in answers:
+        with suppress(GatewayError):
+            answers.append(await client.text(connect_s=0.05))
+    assert asked == 4
+    assert 0.65 <= time.monotonic() - begun_s < 10  # 0.1, 0.2 and 0.4 s: each that hangs doubles the time to the next
+    lost.set()
+    lookups = client.upstream.members[0].connector._names._lookups
+    await until(lambda: not lookups)
+    assert await client.text() == b"good"
+
+
+async def test_an_old_look_up_that_ends_late_replaces_nothing_younger(monkeypatch):
+    monkeypatch.setattr(names, "AGAIN_AFTER_S", 0.05)
+    answers = [[info("10.0.0.1", 80)], [info("10.0.0.2", 80)]]
+    late, begun = asyncio.Event(), []
+
+    async def first_is_slow(address: Address) -> list:
+        begun.append(address)
+        mine = answers[len(begun) - 1]
+        if len(begun) == 1:
+            await late.wait()
+        return mine
+
+    monkeypatch.setattr(names, "_addresses", first_is_slow)
+    known, at = Names(), Address("moved.test", 80)
+    with pytest.raises(GatewayError):
+        await known.addresses(at, 0.06)
+    assert await known.addresses(at, 1.0) == answers[1]
+    late.set()
+    await asyncio.sleep(0.01)
+    assert await known.addresses(at, 1.0) == answers[1]
+
+
+async def test_the_first_look_up_is_part_of_the_time_limit(serve, reach, monkeypatch):
+    with ExitStack() as stack:
+        Resolver(monkeypatch, info("127.0.0.1", swallowing(stack))).delay_s = 0.6
+        begun_s = time.monotonic()
+        with pytest.raises(GatewayError) as caught:
+            await reach(await serve(), host="slow.test").ask(connect_s=0.8)
+        assert 0.75 <= time.monotonic() - begun_s < 1.3, "not 0.6 s and 0.8 s more"
+        assert caught.value.reason.endswith("timeout after 0.8s")
 
 
 async def test_a_name_that_moves_under_load_loses_no_request(serve, reach, monkeypatch, until):
@@ -200,6 +263,22 @@ async def test_a_name_that_moves_under_load_loses_no_request(serve, reach, monke
     await asyncio.gather(*callers)
     assert set(got) == {b"good"}
     assert new.visits >= 8
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted in /proc")
+def test_a_few_names_that_hang_hold_up_no_other():
+    program = """
+import asyncio, os
+from gateway.app import run
+async def looks_up():
+    await asyncio.get_running_loop().getaddrinfo("localhost", 80)
+    print(len(os.listdir("/proc/self/task")))
+run._run(looks_up())
+"""
+    environ = {name: value for name, value in os.environ.items() if name != "UV_THREADPOOL_SIZE"}
+    run = [sys.executable, "-c", program]
+    ran = subprocess.run(run, env=environ, capture_output=True, check=True, timeout=60)  # noqa: S603 - our own
+    assert int(ran.stdout) > 32, "half of these threads look names up, and uvloop has four"
 
 
 # --- causes -----------------------------------------------------------------------------------------------------------
