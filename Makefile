@@ -13,7 +13,7 @@ test:  ## everything
 demo:  ## toy systems, IAM and the gateway on loopback
 	scripts/demo
 
-site:  ## the documentation, into build/site
+site: setup  ## the documentation, into build/site
 	scripts/site
 
 format: setup  ## format, and mend what can be mended

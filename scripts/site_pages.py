@@ -18,9 +18,11 @@ ROOT: Final = Path(__file__).parents[1]
 MERMAID: Final = ROOT / ".tools" / "mermaid" / "mermaid.min.js"
 SCRIPT: Final = "assets/mermaid.min.js"
 PAGES: Final = (
-    *("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "helm/README.md"),
+    *("ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "helm/README.md"),
     *(f"docs/adr/{path.name}" for path in sorted((ROOT / "docs" / "adr").glob("*.md"))),
 )
+HOME: Final = {"README.md": "docs/index.md"}
+"""The README is for whoever looks at the repository; the site has a first page of its own."""
 _LINK: Final = re.compile(r"(?<=\]\()(?!#|[a-z]+:)(?P<path>[^)#\s]+)")
 _FENCE: Final = re.compile(
     r"^(?P<mark>`{3,})(?P<kind>\w+)(?: (?P<word>\S+))?\n(?P<text>.*?)^(?P=mark)$", re.MULTILINE | re.DOTALL
@@ -64,7 +66,7 @@ def _place(home: str, link: str) -> str:
     """Where a link of a document leads, as a path on the site: docs/ is its root."""
     folder = posixpath.dirname(home if home in PAGES else f"docs/{home}")
     whole = posixpath.normpath(posixpath.join(folder, link))
-    return whole.removeprefix("docs/")
+    return HOME.get(whole, whole).removeprefix("docs/")
 
 
 def _relative(home: str, link: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -28,17 +28,24 @@ def register(app: typer.Typer) -> None:
             Path | None,
             typer.Option("--from", metavar="FILE", help="nginx.conf, Caddyfile, Traefik's or OpenAPI's YAML or JSON."),
         ] = None,
-        upstream: Annotated[str, typer.Option(metavar="URL", help="The service behind the gateway.")] = "",
-        iam: Annotated[str, typer.Option(metavar="URL", help="The decision point.")] = "",
+        upstream: Annotated[
+            str, typer.Option(metavar="URL", help="The service behind the gateway; with OpenAPI, too.")
+        ] = "",
+        iam: Annotated[
+            str, typer.Option(metavar="URL", help="The decision point, or `embedded`: policies in files here.")
+        ] = "",
     ) -> None:
-        """Write a commented ./routes.yaml that validates. Never over one that is there."""
+        """Write a commented ./routes.yaml that validates. Never over one that is there.
+
+        With --iam embedded, first access policies too, in ./policies/access.
+        """
         if DEFAULT_FILE.exists():
             fail(f"{DEFAULT_FILE} is there already, and is left as it is")
         draft = (
             _of_service(upstream or _asked("The service behind the gateway", _UPSTREAM)) if foreign is None else None
         )
-        draft = draft or _of_file(foreign or DEFAULT_FILE)
-        _write(draft, iam or _asked("The decision point (IAM)", _IAM))
+        draft = draft or _of_file(foreign or DEFAULT_FILE, upstream)
+        _write(draft, iam or _asked("The decision point (IAM), or embedded", _IAM))
 
 
 def _asked(question: str, default: str) -> str:
@@ -57,11 +64,11 @@ def _of_service(url: str) -> Draft:
     return draft
 
 
-def _of_file(file: Path) -> Draft:
+def _of_file(file: Path, service: str) -> Draft:
     from gateway.starter import NotUnderstoodError, read_foreign  # noqa: PLC0415 - heavy
 
     try:
-        return read_foreign(file)
+        return read_foreign(file, service)
     except NotUnderstoodError as error:
         fail(str(error))
     except (OSError, UnicodeDecodeError) as error:
@@ -70,19 +77,34 @@ def _of_file(file: Path) -> Draft:
 
 def _write(draft: Draft, iam: str) -> None:
     from gateway.config import ConfigurationError, load  # noqa: PLC0415 - heavy
-    from gateway.starter import starter  # noqa: PLC0415
+    from gateway.starter import EMBEDDED, policy_files, starter  # noqa: PLC0415
 
-    text = starter(draft, iam)
+    texts = {DEFAULT_FILE: starter(draft, iam)}
+    if iam == EMBEDDED:
+        texts |= policy_files(draft)
+    written: list[Path] = []
     try:
-        with DEFAULT_FILE.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        fail(f"{DEFAULT_FILE}: {error.strerror or error}")
-    try:
+        for path, text in texts.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("x", encoding="utf-8") as file:
+                written.append(path)
+                file.write(text)
         load(DEFAULT_FILE, os.environ)
+    except FileExistsError:
+        _nothing(written, f"{path} is there already, and is left as it is")
+    except OSError as error:
+        _nothing(written, f"{path}: {error.strerror or error}")
     except ConfigurationError as error:
-        DEFAULT_FILE.unlink()
-        fail(f"nothing was written:\n{error}")
+        _nothing(written, f"nothing was written:\n{error}")
     for line in draft.left_out:
         note(f"left out: {line}")
+    for path in written[1:]:
+        say(f"{path}: written")
     say(f"{DEFAULT_FILE}: routes: {len(draft.routes)}, upstreams: {len(draft.upstreams)}. Next: gateway validate")
+
+
+def _nothing(written: list[Path], why: str) -> NoReturn:
+    """Take back what was written."""
+    for path in written:
+        path.unlink()
+    fail(why)

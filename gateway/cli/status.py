@@ -20,7 +20,7 @@ def register(app: typer.Typer) -> None:
         token: AdminToken = "",
         output: Annotated[Format, typer.Option(help="How to show it.")] = Format.TEXT,
     ) -> None:
-        """Show how a running gateway is: its configuration, circuits that are not closed, requests in flight."""
+        """Show how a running gateway is: its configuration, what is broken, open circuits."""
         document = ask("GET", admin, "/status", token)
         if output is Format.JSON:
             say_json(document)
@@ -42,6 +42,8 @@ def _lines(document: dict[str, Any]) -> Iterator[str]:
     for problem in config["reload_problems"]:
         yield f"refused since: {problem}"
     yield f"IAM: {iam['api']}, circuit {iam['state']}"
+    for problem in document.get("problems", ()):  # the page shows the same
+        yield f"{problem['severity']}: {problem['title']}. {problem['text']}"
     for name, breaker in document["breakers"].items():
         if breaker["state"] != "closed":
             forced = f", forced {breaker['forced']}" if breaker.get("forced") else ""

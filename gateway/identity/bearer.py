@@ -47,9 +47,9 @@ class Challenge:
             "insufficient_scope", detail, headers=((b"www-authenticate", value.encode()),), reason=detail
         )
 
-    def untrusted(self) -> GatewayError:
-        """No identity from a trusted proxy."""
-        return self._error("The identity of the caller is not known.", f'Bearer realm="{self._realm}"')
+    def untrusted(self, reason: str) -> GatewayError:
+        """No identity from a trusted proxy. `reason` is for the log."""
+        return self._error("The identity of the caller is not known.", f'Bearer realm="{self._realm}"', reason)
 
     def _error(self, detail: str, value: str, reason: str = "") -> GatewayError:
         headers = ((b"www-authenticate", value.encode()),)

@@ -14,14 +14,17 @@ class HeaderIdentifier:
 
     def __init__(self, name: bytes, *, challenge: Challenge, max_value: int) -> None:
         self._name = name
+        self._shown = name.decode("latin-1")
         self._challenge = challenge
         self._max_value = max_value
 
     async def identify(self, request: Request) -> Subject:
         """See Identifier. A repeated field is refused: which of the two the proxy meant cannot be known."""
-        values = request.values(self._name) if request.trusted else []
+        if not request.trusted:
+            raise self._challenge.untrusted(f"the {self._shown} header is believed only from server.trusted_proxies")
+        values = request.values(self._name)
         if len(values) != 1:
-            raise self._challenge.untrusted()
+            raise self._challenge.untrusted(f"the request has {len(values)} {self._shown} headers, not one")
         if len(values[0]) > self._max_value:
             raise GatewayError("headers_too_large", f"The identity is longer than {self._max_value} bytes.")
         return identity(self._checked(values[0]))
@@ -37,7 +40,7 @@ class HeaderIdentifier:
         try:
             name = value.decode()
         except UnicodeDecodeError:
-            raise self._challenge.untrusted() from None
+            raise self._challenge.untrusted(f"the {self._shown} header is not UTF-8 text") from None
         if not usable_name(name):
-            raise self._challenge.untrusted()
+            raise self._challenge.untrusted(f"the {self._shown} header is empty or not printable")
         return name

@@ -11,20 +11,24 @@ from gateway.starter.caddy import read_caddyfile
 from gateway.starter.draft import Draft, NotUnderstoodError
 from gateway.starter.nginx import read_nginx
 from gateway.starter.openapi import read_openapi
+from gateway.starter.policies import EMBEDDED, policy_files
 from gateway.starter.text import starter
 from gateway.starter.traefik import read_traefik
 from gateway.starter.trees import read_tree
 
-__all__ = ["Draft", "NotUnderstoodError", "read_foreign", "starter"]
+__all__ = ["EMBEDDED", "Draft", "NotUnderstoodError", "policy_files", "read_foreign", "starter"]
 
 
-def read_foreign(file: Path) -> Draft:
-    """What was understood of a file, by its name and content. Raises NotUnderstoodError, OSError."""
+def read_foreign(file: Path, service: str = "") -> Draft:
+    """What was understood of a file, by its name and content. Raises NotUnderstoodError, OSError.
+
+    `service` is the URL of the service that an OpenAPI document describes, where the document does not name it.
+    """
     if file.suffix == ".conf":
         return read_nginx(str(file), file.read_text(encoding="utf-8"))
     if file.suffix in {".yml", ".yaml", ".json"}:
         tree = read_tree(str(file), file.read_bytes())
-        return read_openapi(tree) if tree.get("paths") is not None else read_traefik(tree)
+        return read_openapi(tree, service) if tree.get("paths") is not None else read_traefik(tree)
     if file.name.lower().startswith("caddyfile") or file.suffix == ".caddyfile":
         return read_caddyfile(str(file), file.read_text(encoding="utf-8"))
     raise NotUnderstoodError(f"{file}: nginx's *.conf, a Caddyfile, or Traefik's or OpenAPI's YAML or JSON is expected")

@@ -61,8 +61,8 @@ class Draft:
         for name, known in self.upstreams.items():
             if known == origins:
                 return name
-        host = urlsplit(origins[0]).hostname or "backend"
-        name = _free(_name(host), self.upstreams)
+        host = _name(urlsplit(origins[0]).hostname or "")
+        name = _free(host if re.search("[a-z]", host) else "backend", self.upstreams)
         self.upstreams[name] = origins
         return name
 

@@ -6,17 +6,17 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from gateway.config.tree import Node
-from gateway.starter.draft import Draft
+from gateway.starter.draft import Draft, NotUnderstoodError
 from gateway.starter.trees import text_of
 
 _METHODS: Final = ("get", "head", "post", "put", "patch", "delete", "options")
 _ASSUMED: Final = "http://127.0.0.1:9001"
 
 
-def read_openapi(tree: Node) -> Draft:
-    """Raises NotUnderstoodError if nothing of the file was of use."""
+def read_openapi(tree: Node, service: str = "") -> Draft:
+    """`service` is the URL that stands for `servers`. Raises NotUnderstoodError if nothing of the file was of use."""
     draft = Draft(tree.mark.file)
-    upstream, base = _server(draft, tree)
+    upstream, base = _server(draft, tree, service)
     paths = tree.get("paths")
     for path, item in paths.members().items() if paths else ():
         line = item.mark.line if paths is None else paths.keys.get(path, item.mark).line
@@ -28,12 +28,14 @@ def read_openapi(tree: Node) -> Draft:
     return draft.ready()
 
 
-def _server(draft: Draft, tree: Node) -> tuple[str, str]:
+def _server(draft: Draft, tree: Node, service: str) -> tuple[str, str]:
     """The upstream, and the path before all paths."""
     servers = tree.get("servers")
     first = servers.items()[0] if servers and servers.items() else None
     url = text_of(first.get("url")) if first else ""
     parts = urlsplit(url)
+    if service:
+        return _given(draft, service), parts.path.rstrip("/")
     if first is not None and parts.scheme in ("http", "https") and parts.netloc and "{" not in url:
         name = draft.upstream([f"{parts.scheme}://{parts.netloc}"], first.mark.line)
         if name:
@@ -41,3 +43,10 @@ def _server(draft: Draft, tree: Node) -> tuple[str, str]:
     line = first.mark.line if first else tree.mark.line
     draft.leave_out(line, f"servers: there is no whole URL; {_ASSUMED} stands for it")
     return draft.upstream([_ASSUMED], line), parts.path.rstrip("/") if url.startswith("/") else ""
+
+
+def _given(draft: Draft, service: str) -> str:
+    name = draft.upstream([service], 0)
+    if not name:
+        raise NotUnderstoodError(f"{service}: the http:// or https:// URL of an origin is expected, without a path")
+    return name

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 
 from gateway.starter.draft import Draft, DraftRoute
+from gateway.starter.policies import EMBEDDED
 
 _HEAD = """\
 # yaml-language-server: $schema=./routes.schema.json
@@ -15,8 +16,9 @@ version: 1
 server:
   listen: 127.0.0.1:8080         # where callers connect
   admin: 127.0.0.1:9901          # health, metrics and status page: for operators only
-  # trusted_proxies: [10.0.0.0/8]  # proxies in front whose X-Forwarded-* are believed
-
+{trusted}
+"""
+_IAM = """\
 iam:
   api: authzen                   # or json, opa, embedded
   url: {iam}
@@ -31,6 +33,18 @@ identity:
 
 upstreams:
 """
+_EMBEDDED = """\
+iam: {api: embedded}             # the policies in policies/access decide
+
+identity:
+  header: {name: X-User}         # your login proxy sets it. It is believed only from trusted_proxies
+  # To verify tokens here instead:
+  # jwt: {issuer: https://idp.example, audience: platform}
+
+upstreams:
+"""
+_NO_PROXY = "  # trusted_proxies: [10.0.0.0/8]  # proxies in front whose X-Forwarded-* are believed\n"
+_THIS_MACHINE = "  trusted_proxies: [127.0.0.0/8]  # your login proxy. For a start: whoever is on this machine\n"
 _ROUTES = """
 # Every route asks IAM: may this subject do METHOD on this route? Others: public, authenticated, your own checks.
 # While IAM cannot answer, a route fails closed (503 with Retry-After), unless on_iam_failure says otherwise.
@@ -43,8 +57,10 @@ _RULE = """\
 
 
 def starter(draft: Draft, iam: str) -> str:
-    """A routes.yaml that validates. `iam` is the URL of the decision point."""
-    lines = [_HEAD.format(iam=_scalar(iam))]
+    """A routes.yaml that validates. `iam` is the URL of the decision point, or EMBEDDED."""
+    here = iam == EMBEDDED
+    lines = [_HEAD.format(trusted=_THIS_MACHINE if here else _NO_PROXY)]
+    lines.append(_EMBEDDED if here else _IAM.format(iam=_scalar(iam)))
     lines += [f"  {name}: {_urls(urls)}\n" for name, urls in draft.upstreams.items()]
     lines.append(_ROUTES)
     for index, route in enumerate(draft.routes):

@@ -22,6 +22,7 @@ STATUS = {
     "config": {"file": "routes.yaml", "warnings": [], "reload_problems": ["routes.yaml:1:1: error[x]: y"]},
     "routes": [{}, {}],
     "iam": {"api": "authzen", "state": "open"},
+    "problems": [{"severity": "down", "title": "IAM is down", "text": "IAM cannot be reached."}],
     "breakers": {
         "iam": {"state": "open", "forced": None, "remaining_s": 4.2},
         "shop": {"state": "closed", "forced": None, "remaining_s": 0.0},
@@ -84,6 +85,7 @@ def test_the_status_in_a_few_lines(run: Run, admin: str) -> None:
         "configuration: routes.yaml, 2 routes, 0 warnings",
         "refused since: routes.yaml:1:1: error[x]: y",
         "IAM: authzen, circuit open",
+        "down: IAM is down. IAM cannot be reached.",
         "circuit iam: open, 4 s left",
     ]
     assert json.loads(run("status", "--admin", admin, "--output", "json").out) == STATUS

@@ -3,7 +3,7 @@
 - A fence ```` ```yaml routes.yaml ```` (a second word with a dot) is a file.
 - A fence ```` ```console tested ```` is a session: lines after `$ ` are commands, what follows is a part of the output,
   line by line, in order; `…` stands for anything. A comment `<!-- tested … -->` is one that readers do not see.
-- The ports of the documents are replaced by free ones, also where `gateway serve` takes its defaults.
+- The ports of the documents are replaced by free ones, also where `gateway serve`, `status` and `reload` take defaults.
 - A command with ` &` is waited for until it listens.
 """
 
@@ -28,6 +28,7 @@ _BLOCK = re.compile(
     r"^```(?P<kind>\w+) (?P<word>\S+)\n(?P<text>.*?)^```$|^<!-- tested\n(?P<hidden>.*?)^-->$", re.MULTILINE | re.DOTALL
 )
 _PORT = re.compile(rf"(?<=[: ])({'|'.join(PORTS)})\b")
+_OPERATOR = re.compile(r"gateway (?:status|reload)(?= |$)")
 _SERVE = re.compile(r"gateway serve -c \S+?(?=[ ;]|$)")
 PATIENCE_S = 30.0
 
@@ -83,7 +84,8 @@ class Session:
             path.write_text(self._here(step.content))
             return
         own = f" --listen 127.0.0.1:{self._ports['8080']} --admin 127.0.0.1:{self._ports['9901']}"
-        output = self._run(_SERVE.sub(rf"\g<0>{own}", self._here(step.command)))
+        command = _SERVE.sub(rf"\g<0>{own}", self._here(step.command))
+        output = self._run(_OPERATOR.sub(rf"\g<0> --admin http://127.0.0.1:{self._ports['9901']}", command))
         assert _occur(step.expected, output), f"$ {step.command}\n{output}"
 
     def end(self) -> None:

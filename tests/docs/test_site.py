@@ -56,7 +56,8 @@ def test_a_file_is_named_and_what_only_tests_need_is_not_shown(pages):
     [
         ("migrate.md", "../routes.yaml", "routes.yaml"),
         ("adr/README.md", "../metrics.md#a", "../metrics.md#a"),
-        ("README.md", "docs/errors.md", "errors.md"),
+        ("ARCHITECTURE.md", "docs/errors.md", "errors.md"),
+        ("ARCHITECTURE.md", "README.md", "index.md"),
         ("helm/README.md", "../docs/kubernetes.md", "../kubernetes.md"),
         ("faq.md", "https://example.com/../x", "https://example.com/../x"),
         ("faq.md", "#above", "#above"),

@@ -118,6 +118,38 @@ def test_two_answers_are_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert configuration.iam.urls == ("http://127.0.0.1:8",)
 
 
+def test_a_gateway_that_decides_by_itself_gets_first_policies_that_pass_their_cases(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert CliRunner().invoke(app, ["init", "--iam", "embedded"]).exit_code == 0
+    assert load(Path("routes.yaml"), {}).access_policies == tmp_path / "policies" / "access"
+    tested = CliRunner().invoke(app, ["policy", "test"])
+    assert (tested.exit_code, tested.stdout.count("pass\t")) == (0, 3)
+
+
+def test_policies_that_are_there_are_left_as_they_are_and_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    entities = Path("policies/access/entities.json")
+    entities.parent.mkdir(parents=True)
+    entities.write_text("[]")
+    ended = CliRunner().invoke(app, ["init", "--iam", "embedded"])
+    assert ended.exit_code == 1
+    assert "entities.json is there already" in ended.output
+    assert [file for file in tmp_path.rglob("*") if file.is_file()] == [tmp_path / entities]
+    assert entities.read_text() == "[]"
+
+
+def test_the_service_can_be_named_where_openapi_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("openapi.json").write_text('{"openapi": "3.1.0", "paths": {"/orders/{id}": {"get": {}}}}')
+    arguments = ["init", "--from", "openapi.json", "--upstream", "http://127.0.0.1:8000"]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    assert [one.urls for one in load(Path("routes.yaml"), {}).upstreams.values()] == [("http://127.0.0.1:8000",)]
+
+
 def test_a_file_that_is_there_is_left_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("routes.yaml").write_text("mine")
