@@ -96,11 +96,9 @@ class Call:
         self._kept = False
         self.waited_for = len(batch)
         self.task: asyncio.Task[None] | None = None
-        self.subject = batch[0].key[0]
+        self.subject = _one_of(batch)
         for pending in batch:
             pending.call = self
-            if pending.key[0] != self.subject:
-                self.subject = ""
 
     async def run(self) -> None:
         """Ask, and answer every question of the batch. Raises nothing but cancellation."""
@@ -245,7 +243,7 @@ class Call:
         means = self._means
         wait_s = max(backoff_s(means.settings.retry, attempt), failure.retry_after_s or 0.0)
         in_time = asyncio.get_running_loop().time() + wait_s < self._until_s
-        if not in_time or not means.budget.try_retry():
+        if not in_time or not means.budget.try_retry(self.subject):
             return False
         await asyncio.sleep(wait_s)
         if not self._admitted():
@@ -305,20 +303,20 @@ class Call:
 
     async def _ask_part(self, apart: _Parts) -> None:
         part, failure = apart.left.popleft(), apart.failure
-        if not await self._worth_asking(failure):
+        if not await self._worth_asking(part, failure):
             self._fail(part, failure)
         elif await self._ask(part, 1):
             return
         elif failure.counts:
-            self._means.budget.try_retry()
+            self._means.budget.try_retry(_one_of(part))
         apart.all_answered = False
 
     def _may_be_one_of_them(self, failure: CallFailure) -> bool:
         """Whether one question may be the cause. The trial that IAM fails is over: it was the one call."""
         return failure.apart is not Apart.NO and not (self._trial and failure.counts)
 
-    async def _worth_asking(self, failure: CallFailure) -> bool:
-        if failure.counts and not self._means.budget.available() and not await self._iam_works():
+    async def _worth_asking(self, part: Sequence[Pending], failure: CallFailure) -> bool:
+        if failure.counts and not self._means.budget.available(_one_of(part)) and not await self._iam_works():
             return False
         return self._admitted()
 
@@ -358,6 +356,15 @@ class _Parts:
 def _again(failure: CallFailure, size: int, attempt: int) -> bool:
     """Whether another attempt may help: also once for a lone question that IAM may have failed for once only."""
     return failure.retryable or (attempt == size == 1 and failure.counts and failure.apart is Apart.SINGLY)
+
+
+def _one_of(batch: Sequence[Pending]) -> str:
+    """The subject of these questions, empty if they are several subjects'."""
+    subject = batch[0].key[0]
+    for pending in batch:
+        if pending.key[0] != subject:
+            return ""
+    return subject
 
 
 def _parts(batch: Sequence[Pending], apart: Apart) -> deque[Sequence[Pending]]:

@@ -219,7 +219,7 @@ class GuardedUpstream:
         """Whether the request tries another origin now."""
         if call.moved or call.member is None or not self.upstream.elsewhere(call):
             return False
-        if call.deadline.remaining_s() <= 0 or not _still_admitted(call.ticket) or not self._budget.try_retry():
+        if call.deadline.remaining_s() <= 0 or not _still_admitted(call.ticket) or not self._has_retry(call):
             return False
         call.moved = True
         return True
@@ -234,7 +234,10 @@ class GuardedUpstream:
             wait_s = asked_s
         if wait_s >= call.deadline.remaining_s() or not _still_admitted(call.ticket):
             return None
-        return wait_s if self._budget.try_retry() else None
+        return wait_s if self._has_retry(call) else None
+
+    def _has_retry(self, call: Call) -> bool:
+        return self._budget.try_retry(call.subject)
 
     def _hold_back(self, call: Call, status: int, asked_s: float) -> None:
         """Obey a `Retry-After` from now on."""

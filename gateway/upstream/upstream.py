@@ -170,6 +170,7 @@ class Upstream:
         journey.goes_to(member)
         if not good:
             journey.has_no_choice()
+            member.turn_s = now
         elif member.suspect:
             member.tried(now)
         return member
@@ -243,8 +244,8 @@ def _less_busy(members: list[Member]) -> Member:
 
 
 def _least_bad(members: list[Member], now_s: float) -> list[Member]:
-    """The one that failed longest ago: so each has its turn, and one that is well is found soon, whoever failed it."""
-    return [min(members, key=lambda member: (member.held_s(now_s) > 0, member.ill, member.failed_s))]
+    """The one that failed or was asked longest ago: one that is well is found soon, also when many ask at once."""
+    return [min(members, key=lambda member: (member.held_s(now_s) > 0, member.ill, member.turn_s, _load(member)))]
 
 
 def _briefly(timeouts: Timeouts, deadline: Deadline) -> Timeouts:

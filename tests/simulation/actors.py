@@ -119,14 +119,17 @@ class Iam(Server):
         self.permitted: dict[tuple[str, str], float] = {}
         self.denied: set[tuple[str, str]] = set()
         self.revoked: set[str] = {"mallory"}
-        self.undecided: set[str] = set()
+        self.poisoners: set[str] = set()
 
     def came(self, head: bytes, body: bytes) -> None:
-        self.undecided |= {item["subject"]["id"] for item in _items(body)} - {"gateway"}
+        self.poisoners |= {item["subject"]["id"] for item in _items(body) if _poison(item)}
 
     def fails_many(self) -> bool:
-        """Whether it decided nothing while at least three subjects asked: then it is at fault itself."""
-        return len(self.undecided) >= 3
+        """Whether three subjects asked what always fails since it last decided anything.
+
+        Then it is taken for being at fault although it is well. Where fewer ask such questions it never may.
+        """
+        return len(self.poisoners) >= 3
 
     def own_fault(self, head: bytes, body: bytes) -> str:
         for item in _items(body):
@@ -144,7 +147,7 @@ class Iam(Server):
         if fault == "lie":
             return {"decision": "true"}
         if about[0] != "gateway":
-            self.undecided.clear()
+            self.poisoners.clear()
         permits = about[0] not in self.revoked and about[0] != "gateway"
         if permits:
             self.permitted[about] = asyncio.get_running_loop().time()

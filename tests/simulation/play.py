@@ -87,13 +87,17 @@ def _heal(world: World) -> None:
 
 
 def _crowd(world: World) -> None:
-    """Some callers. mallory asks IAM, and trudy origins, what always fails: that counts against nobody else."""
+    """Some callers. mallory asks IAM, and trudy origins, what always fails: that counts against nobody else.
+
+    In one world of ten two others ask IAM the same with her: then it may be taken for being at fault.
+    """
     chance = world.chance
+    poisoners = ("mallory", "bob", "carol") if world.seed % 10 == 1 else ("mallory",)
     for _ in range(chance.randrange(1, 7)):
         world.number += 1
         user, route = chance.choice(USERS), chance.choice(ROUTES)
         item = f"kept{chance.randrange(3)}" if route == "stale" else f"n{world.number}"
-        if user == "mallory" and chance.random() < 0.7:
+        if user in poisoners and chance.random() < 0.7:
             item = f"poison-{chance.choice(OWN)}-{world.number}"
         if user == "trudy" and chance.random() < 0.7:
             item = f"spoilt-{chance.choice(SPOILT)}-{world.number}"

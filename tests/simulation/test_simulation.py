@@ -18,33 +18,20 @@ from tests.support.properties import HOW_MANY
 ROOT = Path(__file__).parents[2]
 SEEDS = {"few": 20, "usual": 200, "many": 20_000}[HOW_MANY]
 """Of each of ten blocks: they spread over the processes that run tests."""
-OPEN = {
-    4_000_057: "the circuit of an upstream with one origin that is well opens after three timeouts",
-    175_509_675: "502 although one of two origins is well",
-}
-"""Seeds that break a promise, of the model or of the gateway: not found out yet."""
 
 
 @pytest.mark.parametrize("block", range(10))
 def test_every_promise_holds(block: int) -> None:
     first = random.SystemRandom().randrange(10**9) if HOW_MANY == "many" else block * 1_000_000
     for seed in range(first, first + SEEDS):
-        if seed in OPEN:
-            continue
         try:
             play(seed)
         except AssertionError as error:
             pytest.fail(f"{error}\nreplay it with: python -m tests.simulation {seed}", pytrace=False)
 
 
-@pytest.mark.parametrize("seed", [4, 74, 99, 408])
+@pytest.mark.parametrize("seed", [4, 74, 99, 408, 4_000_057, 175_509_675])
 def test_what_was_found_once_holds(seed: int) -> None:
-    play(seed)
-
-
-@pytest.mark.xfail(strict=False, reason="open", raises=AssertionError)
-@pytest.mark.parametrize("seed", OPEN)
-def test_what_is_open(seed: int) -> None:
     play(seed)
 
 

@@ -147,7 +147,7 @@ class World:
     """Everybody, and what is known of them."""
 
     def __init__(self, loop: SimulatedLoop, seed: int, trace: list[str] | None = None) -> None:
-        self.loop, self.trace = loop, trace
+        self.loop, self.seed, self.trace = loop, seed, trace
         self.chance = random.Random(seed)  # noqa: S311 - a seed that replays
         self.iam = Iam(self.chance, self.log)
         self.good = Origin("good", self.chance, self.log, self.seen)
@@ -208,7 +208,7 @@ class World:
         if name == "iam" and self.iam.fails_many():
             self.many_s = self.loop.now
             return
-        if name != "iam" and self.good.only_spoilt(name):
+        if name != "iam" and all(server.only_spoilt(name) for server in servers):
             return
         self.wrong("a healthy dependency's circuit never opens", name, reason)
 

@@ -70,7 +70,7 @@ class Origin:
 
 class World:
     def __init__(self, count: int = 3) -> None:
-        self.now = 1000.0
+        self.now, self.tick_s = 1000.0, 0.0
         urls = tuple(f"http://127.0.0.1:{port}" for port in range(1, count + 1))
         self.upstream = Upstream(UpstreamSettings(name="u", urls=urls), clock=self.clock)
         self.origins = [Origin(member.pool) for member in self.upstream.members]
@@ -89,6 +89,7 @@ class World:
         )
 
     def clock(self) -> float:
+        self.now += self.tick_s
         return self.now
 
     async def ask(self, subject: str = "bob", target: bytes = b"/", method: bytes = b"GET") -> str:
@@ -168,6 +169,27 @@ async def test_a_poisoned_request_takes_the_origins_from_nobody() -> None:
         await poison
         world.now += 0.05
     assert world.breaker.state == "closed"
+
+
+async def test_with_all_set_aside_those_who_come_at_once_do_not_all_go_to_the_same() -> None:
+    world = World(2)
+    for origin in world.origins:
+        origin.fault = reset
+    await world.ask()
+    world.origins[1].fault = None
+    world.tick_s = 0.001
+    said = await asyncio.gather(*(world.ask(f"user{number}", method=b"POST") for number in range(2)))
+    assert "200" in said
+
+
+async def test_whose_requests_always_fail_does_not_use_up_the_retries_of_others() -> None:
+    world = World(2)
+    for _ in range(6):
+        await asyncio.gather(world.ask("mallory", b"/poison"), world.ask("alice"), world.ask("bob"))
+    for origin in world.origins:
+        origin.fault = reset
+        assert await world.ask("alice") == "200", "it moves on"
+        origin.fault = None
 
 
 async def test_when_all_want_to_be_asked_nothing_that_is_said_without_asking() -> None:
