@@ -23,6 +23,9 @@ from gateway.model.request import Headers, Request
 from gateway.negotiation import named_quality
 
 SPREAD: Final = 0.2
+FAILURES_FIELD: Final = "x-gateway-failures"
+MOVED: Final = "47x"
+"""A proxy that drops the answer of a 5xx asks with this field for a status from 470 to 474: no standard has these."""
 _JSON_TYPES: Final = (b"application/json", b"application/problem+json")
 _PAGE_FIELDS: Final = (
     (b"x-content-type-options", b"nosniff"),
@@ -71,6 +74,11 @@ def spread_retry_after(seconds: float) -> int:
     if seconds <= 1.0:
         return 1
     return math.ceil(seconds * (1.0 + SPREAD * random.random()))  # noqa: S311 - spreads load, guards nothing
+
+
+def moved_failure(status: int) -> int:
+    """The status to send in place of a 5xx to a proxy that asks for `MOVED` and gives the caller the 5xx."""
+    return status - 30
 
 
 def render(

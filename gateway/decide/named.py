@@ -29,7 +29,8 @@ from gateway.model.request import Request
 from gateway.model.settings import ServerSettings
 
 NGINX: Final = b"/nginx"
-_ENVOY: Final = b"/envoy/"
+ENVOY: Final = b"/envoy"
+_BELOW_ENVOY: Final = ENVOY + b"/"
 _FIELDS: Final = {
     NGINX: (b"x-original-method", b"x-original-uri"),
     b"/traefik": (b"x-forwarded-method", b"x-forwarded-uri"),
@@ -76,8 +77,8 @@ class NamedRequestBuilder(Builder[NamedRequest]):
         path = named.target.path
         if not named.trusted:
             named.fault = "Only a proxy in server.trusted_proxies may ask here."
-        elif path.startswith(_ENVOY):
-            named.door = b"/envoy"
+        elif path.startswith(_BELOW_ENVOY):
+            named.door = ENVOY
             _aim(named, named.method.encode("ascii"), raw[len(named.door) :], settings)
         elif path in _FIELDS:
             named.door = path

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import MutableMapping
 from typing import Any, Final
 
-from gateway.decide.named import NGINX, NamedRequest, NamedRequestBuilder
+from gateway.decide.named import ENVOY, NGINX, NamedRequest, NamedRequestBuilder
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange, Receive, Send
 from gateway.forward.marks import DEGRADED, iam_mark
@@ -20,12 +20,15 @@ from gateway.model.record import AccessRecord
 from gateway.model.request import Headers, Request
 from gateway.model.route import Route
 from gateway.pipeline import Pipeline, Service, Site, match
-from gateway.problem import wants_page
+from gateway.problem import FAILURES_FIELD, MOVED, moved_failure, wants_page
 from gateway.resilience.deadline import Deadline
 from gateway.routing import method_not_allowed
 from gateway.telemetry.observer import Observer, Span
 
 _PROBLEM: Final = b"x-gateway-problem"
+_FAILURES: Final = FAILURES_FIELD.encode("ascii")
+_MOVED: Final = MOVED.encode("ascii")
+_SERVER_ERROR: Final = 500
 _OK: Final = 200
 _OTHER_ROUTE: Final = "The proxy in front would forward this by another route."
 
@@ -33,7 +36,7 @@ _OTHER_ROUTE: Final = "The proxy in front would forward this by another route."
 class DecisionExchange(Exchange):
     """An exchange whose response answers the proxy's own request, not the one that it names."""
 
-    __slots__ = ("_bodiless", "_problem_as_field")
+    __slots__ = ("_bodiless", "_moves_failures", "_problem_as_field")
 
     def __init__(
         self,
@@ -48,13 +51,22 @@ class DecisionExchange(Exchange):
         self._bodiless = scope.get("method") == "HEAD"
         self._websocket = scope["type"] == "websocket"
         self._problem_as_field = request.door == NGINX
+        self._moves_failures = request.door == ENVOY
 
     async def respond(self, status: int, headers: Headers, body: bytes = b"") -> None:
-        """A whole response. nginx drops the body of a refusal, so for nginx it is repeated in a field."""
+        """A whole response. nginx drops the body of a refusal, so for nginx it is repeated in a field.
+
+        Envoy drops everything of a 5xx, so its exported configuration asks for 47x in its place and turns that back.
+        The record keeps the status that the caller gets.
+        """
         framed = [*headers, (b"content-length", b"%d" % len(body))]
         if self._problem_as_field and body:
             framed.append((_PROBLEM, body))
-        await self.whole(status, framed, b"" if self._bodiless else body)
+        sent = status
+        if status >= _SERVER_ERROR and self._moves_failures and self.request.values(_FAILURES) == [_MOVED]:
+            sent = moved_failure(status)
+        await self.whole(sent, framed, b"" if self._bodiless else body)
+        self.record.status = status
 
 
 class DecisionPipeline(Pipeline[NamedRequest]):

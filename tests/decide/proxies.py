@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
 from joserfc import jwt
 from joserfc.jwk import ECKey
 from websockets.utils import accept_key
@@ -47,6 +49,7 @@ routes:
     authorize: ["read system:orders"]
     on_iam_failure: {{degrade: stale, max_stale: 60s}}
   - {{id: strict, path: /strict/*, authorize: ["read system:strict"]}}
+  - {{id: paged, path: /paged/*, authorize: ["read system:paged"], error_page: {{}}}}
   - {{id: one, path: "/things/{{name}}", authorize: ["read thing:{{path.name}}"], allow_encoded_slashes: true}}
   - {{id: exact, path: /things/open, methods: [GET], authorize: public}}
   - {{id: hosted, path: /hosted/*, host: shop.example, methods: [GET], authorize: public}}
@@ -108,7 +111,7 @@ class Backend:
 
 @dataclass
 class Lab:
-    """Everything that runs. `ports` by proxy."""
+    """Everything that runs. `ports` by proxy; `of_two`: of proxies that have two gateways."""
 
     folder: Path
     key: ECKey = field(default_factory=lambda: ECKey.generate_key("P-256", {"kid": "k", "alg": "ES256", "use": "sig"}))
@@ -117,6 +120,7 @@ class Lab:
     shop: Backend = field(default_factory=lambda: Backend("shop"))
     ports: dict[str, int] = field(default_factory=dict)
     gateway: GatewayProcess | None = None
+    of_two: dict[str, int] = field(default_factory=dict)
     processes: list[asyncio.subprocess.Process] = field(default_factory=list)
 
     @property
@@ -172,19 +176,50 @@ class Lab:
         assert code == 0, errors
         return output
 
-    async def envoy_with_two(self, other: GatewayProcess) -> tuple[int, asyncio.subprocess.Process]:
-        """An Envoy that has the exported gateway and this one to ask."""
-        port, folder = free_port(), self.folder / "envoy-of-two"
+    async def with_two(self, name: str, other: GatewayProcess) -> tuple[int, asyncio.subprocess.Process]:
+        """A proxy that has the exported gateway and this one to ask, as docs/decisions.md says."""
+        port, folder = free_port(), self.folder / f"{name}-of-two"
         folder.mkdir()
-        places = ("--listen", f"127.0.0.1:{port}", "--admin", f"127.0.0.1:{free_port()}")
-        document = json.loads(await self.export("envoy", *places))
+        places = ("--admin", f"127.0.0.1:{free_port()}") if name == "envoy" else ()
+        text = await self.export(name, "--listen", f"127.0.0.1:{port}", *places)
+        first, second = f"127.0.0.1:{self.decisions}", f"127.0.0.1:{_decisions_in(other.file)}"
+        inner = 0
+        if name == "nginx":
+            text = _replaced(text, f"server {first};", f"server {first}; server {second};")
+        elif name == "caddy":
+            text = _replaced(text, f"forward_auth {first} {{", f"forward_auth {first} {second} {{\n fail_duration 2s")
+        elif name == "envoy":
+            text = self._envoy_with_two(text, other)
+        else:
+            text, inner = self._traefik_with_two(text, [first, second])
+        return port, await launch(name, text, folder, port, inner)
+
+    def _traefik_with_two(self, text: str, gateways: list[str]) -> tuple[str, int]:
+        """It asks itself, at an entry point that only this machine reaches. The second value is its port."""
+        port = free_port()
+        document, (_, block) = yaml.safe_load(text), documented("traefik-several")
+        added = yaml.safe_load(block)
+        assert self.gateway is not None
+        balancer = added["http"]["services"]["decisions"]["loadBalancer"]
+        balancer["servers"] = [{"url": f"http://{each}"} for each in gateways]
+        balancer["healthCheck"]["port"] = self.gateway.admin_port
+        for kind, entries in added["http"].items():
+            document["http"][kind].update(entries)
+        document["http"]["middlewares"]["gateway-decision"]["forwardAuth"]["address"] = (
+            f"http://127.0.0.1:{port}/traefik"
+        )
+        return yaml.safe_dump(document), port
+
+    @staticmethod
+    def _envoy_with_two(text: str, other: GatewayProcess) -> str:
+        document = json.loads(text)
         (cluster,) = (each for each in document["static_resources"]["clusters"] if each["name"] == "decisions")
         endpoints = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
         second = json.loads(json.dumps(endpoints[0]))
         second["endpoint"]["address"]["socket_address"]["port_value"] = _decisions_in(other.file)
         second["endpoint"]["health_check_config"]["address"]["socket_address"]["port_value"] = other.admin_port
         endpoints.append(second)
-        return port, await launch("envoy", json.dumps(document), folder, port)
+        return json.dumps(document)
 
     async def start_proxy(self, name: str) -> None:
         port, folder = free_port(), self.folder / name
@@ -195,9 +230,20 @@ class Lab:
         self.ports[name] = port
 
 
-async def launch(name: str, text: str, folder: Path, port: int) -> asyncio.subprocess.Process:
-    """Start a proxy on an exported configuration, and wait until it listens."""
-    command = written(name, text, folder, port)
+def documented(name: str) -> list[str]:
+    """The YAML blocks of docs/decisions.md of that name."""
+    text = (Path(__file__).parents[2] / "docs" / "decisions.md").read_text()
+    return re.findall(rf"```yaml {name}\n(.*?)```", text, re.DOTALL)
+
+
+def _replaced(text: str, old: str, new: str) -> str:
+    assert text.count(old) == 1, old
+    return text.replace(old, new)
+
+
+async def launch(name: str, text: str, folder: Path, port: int, inner: int = 0) -> asyncio.subprocess.Process:
+    """Start a proxy on an exported configuration, and wait until it listens. `inner`: Traefik's other entry point."""
+    command = written(name, text, folder, port, inner)
     environ = {**os.environ, "HOME": str(folder)}
     with (folder / "log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
@@ -225,7 +271,7 @@ async def _traefik_has_routes(port: int, end: float) -> None:
         await asyncio.sleep(0.05)
 
 
-def written(name: str, text: str, folder: Path, port: int) -> list[str]:
+def written(name: str, text: str, folder: Path, port: int, inner: int = 0) -> list[str]:
     """The configuration in a file, and the command that serves it."""
     file = folder / FILES[name]
     file.write_text(text)
@@ -236,9 +282,14 @@ def written(name: str, text: str, folder: Path, port: int) -> list[str]:
         return [str(BIN / "envoy"), "-c", str(file), *quiet]
     if name == "caddy":
         return [str(BIN / "caddy"), "run", "--config", str(file), "--adapter", "caddyfile"]
+    entry_points: dict[str, Any] = {"gateway": {"address": f"127.0.0.1:{port}"}}
+    if inner:
+        entry_points = yaml.safe_load(documented("traefik-several")[0])["entryPoints"]
+        entry_points["gateway"]["address"] = f"127.0.0.1:{port}"
+        entry_points["decisions"]["address"] = f"127.0.0.1:{inner}"
     static = {
         "global": {"checkNewVersion": False, "sendAnonymousUsage": False},
-        "entryPoints": {"gateway": {"address": f"127.0.0.1:{port}"}},
+        "entryPoints": entry_points,
         "providers": {"file": {"filename": str(file), "watch": False}},
         "log": {"level": "ERROR"},
     }

@@ -98,7 +98,9 @@ def site(tmp_path):
     )
 
 
-async def ask(site, raw, headers=(), *, method="GET", peer="10.1.2.3", pipeline=DecisionPipeline, type_="http"):
+async def ask(
+    site, raw, headers=(), *, method="GET", peer="10.1.2.3", pipeline=DecisionPipeline, type_="http", observer=None
+):
     edge = Edge(raw)
     scope = {
         "type": type_,
@@ -116,7 +118,8 @@ async def ask(site, raw, headers=(), *, method="GET", peer="10.1.2.3", pipeline=
     async def send(message):
         raise AssertionError(message)
 
-    made = pipeline(site, Observer()) if pipeline is DecisionPipeline else Pipeline(site, Observer(), RequestBuilder())
+    observer = observer or Observer()
+    made = pipeline(site, observer) if pipeline is DecisionPipeline else Pipeline(site, observer, RequestBuilder())
     await made(scope, receive, send)
     return edge.sent
 
@@ -165,6 +168,33 @@ async def test_an_outage_of_iam_is_503_with_retry_after(site, door):
     assert status == 503
     assert int(fields[b"retry-after"]) >= 7
     assert b"iam_circuit_open" in body
+
+
+@pytest.mark.parametrize(
+    ("code", "public", "sent"), [("iam_timeout", 503, 473), ("internal_error", 500, 470), ("iam_denied", 403, 403)]
+)
+async def test_a_proxy_that_drops_a_5xx_can_ask_for_47x(site, code, public, sent):
+    """Envoy alone, whose exported configuration turns it back. The document says what the caller gets."""
+    site.authorizer.verdict = GatewayError(code)
+    for door in DOORS:
+        for value in ("47x", "200", "4", ""):
+            raw, headers, more = named(door, "GET", "/orders/7")
+            status, _, body = await ask(site, raw, [*headers, ("x-gateway-failures", value)], **more)
+            assert status == (sent if (door, value) == ("envoy", "47x") else public)
+            assert f'"status": {public}'.encode() in body
+
+
+async def test_the_record_has_the_status_that_the_caller_gets(site):
+    site.authorizer.verdict = GatewayError("iam_timeout")
+    raw, headers, more = named("envoy", "GET", "/orders/7")
+    seen = []
+
+    class Watching(Observer):
+        def request_ended(self, record, span):
+            seen.append(record.status)
+
+    await ask(site, raw, [*headers, ("x-gateway-failures", "47x")], observer=Watching(), **more)
+    assert seen == [503]
 
 
 @pytest.mark.parametrize("door", DOORS)

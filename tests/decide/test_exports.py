@@ -18,7 +18,7 @@ from gateway.config.proxies import Front, NotExportable, Plan, caddyfile, nginx_
 from gateway.config.proxies.patterns import path_pattern
 from gateway.model.settings import Address
 from gateway.routing import Router, parse_target
-from tests.decide.proxies import BIN, FILES, run, written
+from tests.decide.proxies import BIN, FILES, documented, run, written
 from tests.e2e.conftest import free_port
 from tests.production.authority import Authority
 
@@ -228,3 +228,20 @@ async def test_traefik_starts_with_it(file: Path, tmp_path: Path) -> None:
         log, _ = await process.communicate()
     assert b" 500 " in answer[:20], answer  # nobody answers where decisions are made
     assert b"level=error" not in log.lower().replace(b"connection refused", b"")
+
+
+def test_no_documented_snippet_for_a_cluster_lets_through_or_denies_what_could_not_be_asked() -> None:
+    """403 would say that a policy said no. What the gateway says of the subject must be among what is passed on."""
+    documents = [yaml.safe_load(block) for block in documented("kubernetes")]
+    found = {document.get("kind", "MeshConfig"): document for document in documents}
+    assert set(found) == {"SecurityPolicy", "ClientTrafficPolicy", "MeshConfig", "Middleware"}
+    policy = found["SecurityPolicy"]["spec"]["extAuth"]
+    (provider,) = found["MeshConfig"]["meshConfig"]["extensionProviders"]
+    istio = provider["envoyExtAuthzHttp"]
+    assert (policy["failOpen"], policy["statusOnError"], policy["timeout"]) == (False, 503, "11s")
+    assert (istio["failOpen"], istio["statusOnError"], istio["timeout"]) == (False, "503", "11s")
+    told = {"x-auth-subject", "x-request-id", "x-gateway-degraded", "x-gateway-route"}
+    assert set(policy["http"]["headersToBackend"]) == set(istio["headersToUpstreamOnAllow"]) == told
+    assert set(policy["headersToExtAuth"]) == set(istio["includeRequestHeadersInCheck"])
+    early = found["ClientTrafficPolicy"]["spec"]["headers"]["earlyRequestHeaders"]["remove"]
+    assert set(early) == told - {"x-request-id"}

@@ -27,7 +27,9 @@ from gateway.config.envoy.routes import seconds
 from gateway.config.proxies.fields import names, prefixes
 from gateway.config.proxies.patterns import exactly, field_pattern
 from gateway.config.proxies.plan import Destination, Plan, Way, reached_at, trusted_bundle
+from gateway.errors import KINDS
 from gateway.model.settings import ClientTls, ServerTls
+from gateway.problem import FAILURES_FIELD, MOVED, moved_failure
 
 _EARLY: Final = "type.googleapis.com/envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation"
 _OTHER_HOST: Final = "envoy.retry_host_predicates.previous_hosts"
@@ -37,12 +39,16 @@ _AUTHZ: Final = "envoy.filters.http.ext_authz"
 _ROUTE: Final = "x-gateway-route"
 _ANSWERED: Final = (
     *("www-authenticate", "retry-after", "proxy-status", "cache-control", "allow", "x-request-id", "content-type"),
+    *("content-security-policy", "x-content-type-options", "referrer-policy", "vary"),
 )
+"""Of a refusal. The second row is what an `error_page` has."""
 _NEVER_ASKED_WITH: Final = ("content-length", "transfer-encoding", "expect", "te", "trailer", "connection")
 _PATTERNS: Final = {"re2.max_program_size.error_level": 100_000, "re2.max_program_size.warn_level": 100_000}
 """Envoy's own limit (100) is for patterns of strangers; a path of some segments is longer."""
+_SERVER_ERROR: Final = 500
 _OWN_REMARKS: Final = (
-    "Every 5xx of the decision listener is 503 here, with `Retry-After: 1` and the code iam_unreachable.",
+    "A gateway that does not answer is 503 here, with `Retry-After: 1` and the code iam_unreachable.",
+    "Envoy counts the gateway's 503 under `ext_authz.denied`. The gateway's own metrics tell the two apart.",
     "A field with `_` in its name is 400, by Envoy.",
     "max_body, timeout.read, server.max_concurrency, max_streams and min_body_rate are not limited here.",
 )
@@ -142,6 +148,7 @@ def _asking(plan: Plan) -> dict[str, Any]:
                 "timeout": seconds(plan.decision_timeout_s),
             },
             "path_prefix": "/envoy",
+            "authorization_request": {"headers_to_add": [{"key": FAILURES_FIELD, "value": MOVED}]},
             "authorization_response": {
                 "allowed_upstream_headers": {"patterns": told},
                 "allowed_client_headers": {"patterns": [{"exact": name} for name in _ANSWERED]},
@@ -163,7 +170,10 @@ def _asking(plan: Plan) -> dict[str, Any]:
 
 
 def _local_replies() -> dict[str, Any]:
-    """A refusal of the gateway stays as it is; where Envoy has no decision, and where it answers itself, it says so."""
+    """A refusal of the gateway stays as it is; where Envoy has no decision, and where it answers itself, it says so.
+
+    Envoy replaces a 5xx of the decision listener by a 503 of its own, without fields and body. So 5xx come as 47x.
+    """
     flagged = {"response_flag_filter": {"flags": ["UAEX"]}}
     undecided = {
         "filter": {"and_filter": {"filters": [flagged, _status_is(503)]}},
@@ -173,14 +183,20 @@ def _local_replies() -> dict[str, Any]:
         ],
         "body_format_override": {"content_type": "application/problem+json", "json_format": _UNDECIDED},
     }
-    refused = {
-        "filter": flagged,
-        "body_format_override": {
-            "content_type": "application/problem+json",
-            "text_format_source": {"inline_string": "%LOCAL_REPLY_BODY%"},
-        },
+    as_it_came = {
+        "content_type": "application/problem+json",
+        "text_format_source": {"inline_string": "%LOCAL_REPLY_BODY%"},
     }
-    return {"mappers": [undecided, refused], "body_format": PROBLEM}
+    failed = [
+        {
+            "filter": {"and_filter": {"filters": [flagged, _status_is(moved_failure(status))]}},
+            "status_code": status,
+            "body_format_override": as_it_came,
+        }
+        for status in sorted({kind.status for kind in KINDS.values() if kind.status >= _SERVER_ERROR})
+    ]
+    refused = {"filter": flagged, "body_format_override": as_it_came}
+    return {"mappers": [*failed, undecided, refused], "body_format": PROBLEM}
 
 
 _ALONGSIDE: Final = (

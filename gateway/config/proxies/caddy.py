@@ -108,7 +108,10 @@ def _decision(plan: Plan) -> Iterator[str]:
         "\t\t\t\turi /caddy",
     )
     yield f"\t\t\t\tcopy_headers {' '.join(map(shown, (*plan.told, 'x-request-id')))}"
+    yield "\t\t\t\t# A decision changes nothing, so one that broke off is asked for again."
+    yield "\t\t\t\tlb_retries 2"
     yield "\t\t\t\ttransport http {"
+    yield "\t\t\t\t\tdial_timeout 1s"
     yield f"\t\t\t\t\tresponse_header_timeout {plan.decision_timeout_s:g}s"
     yield f"\t\t\t\t\tkeepalive {plan.kept_idle_s:g}s"
     yield from ("\t\t\t\t\tkeepalive_idle_conns_per_host 64", "\t\t\t\t}", "\t\t\t}")

@@ -172,7 +172,12 @@ def _decision(plan: Plan) -> Iterator[str]:
     yield "      proxy_buffering on;"
     yield "      proxy_buffer_size 32k;"
     yield "      proxy_buffers 4 32k;"
+    yield "      proxy_connect_timeout 1s;"
     yield f"      proxy_read_timeout {_seconds(plan.decision_timeout_s)};"
+    yield "      # A decision changes nothing, so one that broke off is asked for again, of another gateway."
+    yield "      proxy_next_upstream error timeout;"
+    yield "      proxy_next_upstream_tries 2;"
+    yield f"      proxy_next_upstream_timeout {_seconds(plan.decision_timeout_s)};"
     for name, value in (
         ("Host", "$proxy_host"),
         ("Connection", '""'),
