@@ -1,6 +1,7 @@
 # The gateway as a container: dependencies locked with hashes, no build tools in the result, runs as nobody in particular
 # and on a read-only root. Both stages need the same Python at the same place, so they share one base.
-ARG BASE_IMAGE=python:3.11-slim-bookworm
+# The digest fixes the base. `docker buildx imagetools inspect python:3.11-slim-bookworm` shows the newest one.
+ARG BASE_IMAGE=python:3.11-slim-bookworm@sha256:528257d48c1da0dcecc2e725d1ae34498d60c965f1241e39cd6a85a8859bdf84
 
 FROM ${BASE_IMAGE} AS build
 WORKDIR /src

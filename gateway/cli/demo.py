@@ -59,7 +59,10 @@ def _start(config: Path | None, offset: int, *, quiet: bool) -> None:
     from gateway.demo.shipped import shipped_folder  # noqa: PLC0415
     from gateway.demo.supervisor import CannotStartError, Supervisor  # noqa: PLC0415
     from gateway.demo.tokens import Issuer  # noqa: PLC0415
+    from gateway.pdp.cedar import HOW_TO_INSTALL, installed  # noqa: PLC0415
 
+    if not installed():
+        fail(f"cannot start: the IAM of the demo needs Cedar. {HOW_TO_INSTALL}", EXIT_CANNOT)
     running = state.read(offset)
     if running is not None:
         hint = "another one needs --port-offset"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from gateway.model.question import Outcome
 from gateway.pdp.case_file import Case, CaseFile, load_cases
+from gateway.pdp.cedar import check_installed
 from gateway.pdp.point import EmbeddedDecisionPoint, Verdict
 from gateway.pdp.problem import PolicyError, Problem
 
@@ -43,6 +44,7 @@ class FileResult:
 
 def run_cases(folder: Path) -> list[FileResult]:
     """All tables of a folder. Raises PolicyError with the mistakes of policies, entities and cases together."""
+    check_installed(folder)
     problems: list[Problem] = []
     point = None
     try:

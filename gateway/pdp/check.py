@@ -19,10 +19,11 @@ def needs_access_policies(configuration: Configuration) -> bool:
 
 
 def access_problems(configuration: Configuration) -> tuple[Problem, ...]:
-    """The mistakes in its folder of access policies; none where there is no folder."""
+    """The mistakes in its folder of access policies; none where there is nothing to be read."""
+    from gateway.pdp.cedar import installed  # noqa: PLC0415
     from gateway.pdp.point import EmbeddedDecisionPoint  # noqa: PLC0415 - Cedar, only where there is something to read
 
-    if configuration.access_policies is None:
+    if configuration.access_policies is None or not (installed() or needs_access_policies(configuration)):
         return ()
     try:
         EmbeddedDecisionPoint.load(_as_seen_from_here(configuration.access_policies))

@@ -14,8 +14,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import cedarpy
-
+from gateway.pdp.cedar import cedarpy
 from gateway.pdp.question import Uid
 
 

@@ -13,8 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import cedarpy
-
+from gateway.pdp.cedar import cedarpy
 from gateway.pdp.json_text import JsonFile, Path_
 from gateway.pdp.problem import Problem, did_you_mean
 from gateway.pdp.question import Uid

@@ -24,10 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import cedarpy
-
 from gateway.errors import GatewayError
 from gateway.model.question import Decision, Outcome, Question
+from gateway.pdp.cedar import cedarpy, check_installed
 from gateway.pdp.entities import EntityStore
 from gateway.pdp.entity_file import load_entities
 from gateway.pdp.policies import Policies, load_policies
@@ -90,6 +89,7 @@ class EmbeddedDecisionPoint:
     def load(cls, folder: Path, *, source: str = "iam") -> EmbeddedDecisionPoint:
         """Every `*.cedar` of `folder` and its `entities.json`. Raises PolicyError with all mistakes."""
         problems: list[Problem] = []
+        check_installed(folder)
         if not folder.is_dir():
             raise PolicyError([Problem(str(folder), 1, 1, "no-folder", "there is no such folder")])
         policies = load_policies(folder, problems)

@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cedarpy
-
+from gateway.pdp.cedar import cedarpy
 from gateway.pdp.problem import Problem, problem_at
 from gateway.pdp.source import read_source
 from gateway.pdp.statements import Statement, explain, statements

@@ -26,7 +26,7 @@ from gateway.telemetry.fanout import Fanout
 from gateway.telemetry.instruments import DROPPED
 from gateway.telemetry.metrics import MetricsObserver
 from gateway.telemetry.observer import NO_SPAN, Observer
-from gateway.telemetry.otlp.choice import Choice, choose
+from gateway.telemetry.otlp.choice import NOT_INSTALLED, Choice, choose
 from gateway.telemetry.propagation import PropagatingObserver, path_of
 from gateway.telemetry.sampling import sampler_of
 from gateway.telemetry.spans import SpansObserver
@@ -188,7 +188,11 @@ def _exporting(
     """The observer that makes spans, or only trace ids; and what ends the exporting."""
     if choice.traces is None and choice.metrics is None:
         return PropagatingObserver(), []
-    from gateway.telemetry.otlp import exporters, metrics, traces  # noqa: PLC0415 - costs 0.2 s, only where it is used
+    try:
+        from gateway.telemetry.otlp import exporters, metrics, traces  # noqa: PLC0415 - costs 0.2 s, only where it is used
+    except ModuleNotFoundError:
+        _log.error("[telemetry] %s", NOT_INSTALLED)
+        return PropagatingObserver(), []
 
     spans: Observer = PropagatingObserver()
     closing: Closing = []

@@ -32,8 +32,10 @@ def _unsatisfied(requirements: list[str], locked: dict[str, Version]) -> list[st
 def test_the_lock_satisfies_the_project() -> None:
     """`scripts/lock` was run after the dependencies changed."""
     project = PROJECT["project"]
-    wanted = project["dependencies"] + project["optional-dependencies"]["otlp-grpc"]
-    assert _unsatisfied(wanted, _locked("runtime.txt")) == []
+    extras = project["optional-dependencies"]
+    locked = _locked("runtime.txt")
+    assert _unsatisfied(project["dependencies"] + extras["cedar"] + extras["otlp"], locked) == []
+    assert not [name for name in locked if "grpc" in name], "what only the extra otlp-grpc needs is not in the image"
     assert _unsatisfied(PROJECT["build-system"]["requires"], _locked("build.txt")) == []
     assert (ROOT / "requirements" / "build.in").read_text().split() == PROJECT["build-system"]["requires"]
 
@@ -65,6 +67,7 @@ def test_the_build_sees_what_it_copies_and_nothing_else() -> None:
 def test_both_stages_share_the_base_and_the_user_is_a_number() -> None:
     text = (ROOT / "Dockerfile").read_text()
     assert text.count("FROM ${BASE_IMAGE}") == 2
+    assert re.search(r"^ARG BASE_IMAGE=python:3\.\d+-slim-\w+@sha256:[0-9a-f]{64}$", text, re.MULTILINE)
     assert re.search(r"^USER [1-9]\d*:[1-9]\d*$", text, re.MULTILINE)
     assert "curl" not in text
 

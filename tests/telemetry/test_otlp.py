@@ -196,7 +196,7 @@ async def test_a_transport_that_is_not_installed_is_said_and_the_gateway_serves(
     telemetry = build(OTEL_EXPORTER_OTLP_ENDPOINT=closed_port(), OTEL_EXPORTER_OTLP_PROTOCOL="grpc")
     serve(telemetry)
     await telemetry.aclose()
-    assert "needs the extra otlp-grpc" in err.text
+    assert "Install the extra iam-gateway[otlp-grpc]" in err.text
     assert json.loads(out.text)["status"] == 200
 
 

@@ -32,6 +32,7 @@ class Choice:
     collect: bool
 
 
+NOT_INSTALLED: Final = "nothing is exported: OpenTelemetry is not installed. Install the extra iam-gateway[otlp]"
 _NO: Final = ("none", "prometheus")
 
 

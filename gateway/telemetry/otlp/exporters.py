@@ -67,7 +67,9 @@ def metric_exporter(transport: Transport) -> MetricExporter:
 def _load(transport: Transport, module: str, name: str) -> object:
     try:
         found = importlib.import_module(f"{_PACKAGES[transport]}.{module}")
-    except ImportError as error:
-        raise ExporterMissing(f"OTEL_EXPORTER_OTLP_PROTOCOL={transport} needs the extra otlp-grpc ({error})") from None
+    except ImportError:
+        extra = "otlp-grpc" if transport is Transport.GRPC else "otlp"
+        text = f"nothing is exported: the exporter for {transport} is not installed."
+        raise ExporterMissing(f"{text} Install the extra iam-gateway[{extra}]") from None
     made: object = getattr(found, name)()
     return made
