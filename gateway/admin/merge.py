@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any, Final
 
+from gateway.admin.cost import merge_last_outage, merge_shadow
 from gateway.admin.figures import add_up, percentiles_ms
 from gateway.admin.outages import merge_outages
 from gateway.admin.recent import MOST_REFUSALS
@@ -57,6 +58,8 @@ def merge_status(workers: Sequence[Document], expected: int = 1) -> Document:
         "upstreams": _upstreams([worker["upstreams"] for worker in workers]),
         "cache": {"entries": sum(worker["cache"]["entries"] for worker in workers)},
         "outages": merge_outages([worker["outages"] for worker in workers]),
+        "iam_outage": merge_last_outage(worker["iam_outage"] for worker in workers),
+        "shadow": merge_shadow([worker["shadow"] for worker in workers]),
         "copies": _sum_of([worker["copies"] for worker in workers], tuple(first["copies"])),
     }
     add_words(merged)

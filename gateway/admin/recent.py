@@ -14,6 +14,7 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
+from gateway.admin.cost import Agreements, LastOutage
 from gateway.admin.figures import bucket_of
 from gateway.admin.outages import Outages
 from gateway.admin.tally import CallTally, Tally, add, as_json
@@ -68,6 +69,8 @@ class Recent(Observer):
         self._minute: dict[str, Tally] = {}
         self._iam_minute = CallTally()
         self._outages = Outages()
+        self._last_outage = LastOutage()
+        self._agreements = Agreements()
 
     def request_ended(self, record: AccessRecord, span: Span) -> None:  # noqa: ARG002 - the hook's signature
         """See Observer."""
@@ -90,6 +93,8 @@ class Recent(Observer):
             tally.causes[cause] = tally.causes.get(cause, 0) + 1
         if record.authz_outcome in _REFUSED:
             self._refused(record, tally)
+        elif record.degraded:
+            self._last_outage.failed(record.route, record.authz_outcome, record.authz_code, self._wall())
 
     def iam_call_ended(self, span: Span, size: int, code: str, duration_s: float, *_: object) -> None:  # noqa: ARG002 - as above
         """See Observer."""
@@ -99,7 +104,10 @@ class Recent(Observer):
         tally = self._now.iam
         tally.calls += 1
         tally.evaluations += size
-        tally.failed += bool(code)
+        if code:
+            tally.failed += 1
+        else:
+            self._last_outage.answered()
         bucket = bucket_of(duration_s)
         tally.times[bucket] = tally.times.get(bucket, 0) + 1
 
@@ -146,12 +154,25 @@ class Recent(Observer):
         self._turn(int(self._clock()))
         return self._outages.shown(self._wall())
 
+    def last_outage(self) -> dict[str, Any] | None:
+        """What the last outage of IAM cost, see `LastOutage`."""
+        return self._last_outage.shown(self._wall())
+
+    def shadow(self, route: str, agreement: str) -> None:
+        """See Observer."""
+        self._agreements.add(route, agreement, self._wall())
+
+    def agreements(self) -> dict[str, Any]:
+        """How often a second IAM said the same."""
+        return self._agreements.shown()
+
     def _refused(self, record: AccessRecord, tally: Tally) -> None:
         outcome = record.authz_outcome
         if outcome == "deny":
             tally.denied += 1
         else:
             tally.unknown += 1
+            self._last_outage.failed(record.route, outcome, record.authz_code, self._wall())
         code = record.code or record.authz_code or str(status_of(record))
         request_id = record.request_id[:_MAX_ID]
         self._refusals.append(Refusal(self._wall(), request_id, record.route, outcome, code, record.authz_reason))

@@ -47,6 +47,7 @@ class Status:
         rows = await self.routes()
         composition, recent = self._gateway.composition, self._gateway.recent
         configuration, lately = composition.configuration, recent.routes()
+        second = configuration.iam_shadow
         breakers = await in_slices(list(composition.breakers.items()), lambda each: (each[0], each[1].snapshot()))
 
         def shown(row: dict[str, Any]) -> dict[str, Any]:
@@ -75,6 +76,8 @@ class Status:
             "history": recent.history(),
             "refusals": recent.refusals(),
             "outages": recent.outages(),
+            "iam_outage": recent.last_outage(),
+            "shadow": None if second is None else {"sample": second.sample, **recent.agreements()},
             "upstreams": {name: upstream.snapshot() for name, upstream in composition.upstreams.items()},
             "cache": {"entries": len(composition.cache)},
             "copies": composition.copies.snapshot(),

@@ -61,6 +61,8 @@ def worker(**changes) -> dict:
             }
         ],
         "outages": [],
+        "iam_outage": None,
+        "shadow": None,
         "unrouted": None,
         "history": {name: [0, 2] for name in ("requests", "denied", "unknown", "degraded", "errors")},
         "refusals": [],
