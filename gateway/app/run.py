@@ -33,7 +33,7 @@ from gateway.app.together import OWN_STATUS, SNAPSHOT
 from gateway.app.watch import reload_on_change
 from gateway.app.workers import WORKER_VARIABLE, Place, Supervisor
 from gateway.config import parse_duration
-from gateway.config.addresses import is_loopback
+from gateway.config.values import is_loopback
 from gateway.model.settings import Address, Configuration, ServerSettings
 from gateway.server import uvicorn_config
 from gateway.telemetry import Telemetry, build_observer, log_to_stderr

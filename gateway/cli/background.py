@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from gateway.config.units import format_duration
+from gateway.config.values import format_duration
 from gateway.model.route import Access, AccessKind, IamFailureMode
 from gateway.model.settings import (
     HeaderIdentity,

@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
         """Break a part of the running demo and show what callers see."""
         import httpx  # noqa: PLC0415 - heavy
 
-        from gateway.config.units import parse_duration  # noqa: PLC0415
+        from gateway.config.values import parse_duration  # noqa: PLC0415
         from gateway.demo import state  # noqa: PLC0415
         from gateway.demo.drill import FAULTS, Drill, NoSuchPartError  # noqa: PLC0415
         from gateway.demo.view import view_for  # noqa: PLC0415

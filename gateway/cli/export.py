@@ -49,7 +49,9 @@ def envoy(
     backend: Backend = "",
 ) -> None:
     """Print an Envoy configuration: HTTP/2, HTTP/3 and gRPC in front of this gateway, or its decisions asked for."""
-    from gateway.config.envoy import NotExportable, Places, bootstrap, deciding, warnings  # noqa: PLC0415 - heavy
+    from gateway.config.proxies.envoy import Places, bootstrap, warnings  # noqa: PLC0415 - heavy
+    from gateway.config.proxies.envoy_decide import deciding  # noqa: PLC0415 - heavy
+    from gateway.config.proxies.plan import NotExportable  # noqa: PLC0415 - heavy
 
     places = Places(_address(listen), _address(admin))
     if decide:
@@ -105,7 +107,7 @@ def _planned(config: Path, listen: str, backend: str) -> Plan:
 
 
 def _address(text: str) -> Address:
-    from gateway.config.addresses import parse_address  # noqa: PLC0415 - heavy
+    from gateway.config.values import parse_address  # noqa: PLC0415 - heavy
 
     try:
         return parse_address(text)

@@ -47,9 +47,9 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Check a configuration and show its failure matrix."""
         from gateway.config import ConfigurationError, load  # noqa: PLC0415 - heavy
-        from gateway.config.cross import is_bulk  # noqa: PLC0415
         from gateway.config.matrix import failure_matrix  # noqa: PLC0415
         from gateway.config.problems import Problem  # noqa: PLC0415
+        from gateway.config.route_checks import is_bulk  # noqa: PLC0415
         from gateway.pdp.check import access_problems  # noqa: PLC0415
 
         try:
@@ -81,7 +81,7 @@ def _refuse(problems: Sequence[_Problem], output: Output) -> NoReturn:
     elif output is Output.JSON:
         say_json({"valid": False, "problems": [problem.as_json() for problem in problems]})
     else:
-        from gateway.config.rendering import render  # noqa: PLC0415 - heavy
+        from gateway.config.problems import render  # noqa: PLC0415 - heavy
 
         note(render(problems) if sys.stderr.isatty() else "\n".join(map(str, problems)))
     raise typer.Exit(EXIT_BAD)

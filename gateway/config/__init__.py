@@ -8,9 +8,9 @@ weakens (`weakened`) or else does (`differences`), and show it without secrets (
 
 from gateway.config.changes import differences, weakened
 from gateway.config.loader import load
+from gateway.config.masking import masked
 from gateway.config.problems import ConfigurationError, Problem
-from gateway.config.units import format_duration, parse_duration
-from gateway.config.views import masked
+from gateway.config.values import format_duration, parse_duration
 
 __all__ = [
     "ConfigurationError",

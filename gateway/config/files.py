@@ -1,19 +1,19 @@
-"""Every file of a configuration, read once: what was read makes the configuration's hash and the list to watch.
-
-A file that can't be read is one mistake at the place that names it. Only regular files are read, so that a pipe or a
-device can't hold up the start.
-"""
+"""Every file of a configuration, read once: what was read makes the configuration's hash and the list to watch."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import ssl
 import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from gateway.config.problems import Mark, Problems
+
+# A file that can't be read is one mistake at the place that names it. Only regular files are read, so that a pipe or
+# a device can't hold up the start.
 
 MAX_BYTES: Final = 16 * 1024 * 1024
 _REASONS: Final[dict[type[OSError], str]] = {
@@ -115,3 +115,27 @@ def _reason(error: OSError | ValueError) -> str:
     if isinstance(error, OSError):
         return _REASONS.get(type(error), error.strerror or "the file can't be read")
     return "there is no such file" if "null byte" in str(error) else str(error)
+
+
+# Whether TLS files are what they are named for: found out at load, not at the first connection.
+
+
+def check_pair(mark: Mark, cert_file: Path | None, key_file: Path | None, problems: Problems) -> None:
+    """Notes a certificate and key that can't be used together. Files that could not be read were noted before."""
+    if cert_file is None or key_file is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert_file, key_file, password=str)
+    except (ssl.SSLError, OSError, ValueError):
+        message = "cert_file and key_file are not a PEM certificate and its key (without a passphrase)"
+        problems.error(mark, "bad-certificate", message)
+
+
+def check_authorities(mark: Mark, file: Path | None, problems: Problems) -> None:
+    """Notes a file of authorities that holds no certificate."""
+    if file is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
+    except (ssl.SSLError, OSError, ValueError):
+        problems.error(mark, "bad-certificate", f"{file.name} holds no PEM certificates")

@@ -11,25 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from gateway.config.compile.failure_rules import check_rules
-from gateway.config.compile.iam import compile_iam, compile_shadow
-from gateway.config.compile.identity import KINDS, compile_identity
-from gateway.config.compile.resilience import compile_resilience
-from gateway.config.compile.routes import compile_route
-from gateway.config.compile.server import compile_server
-from gateway.config.compile.upstreams import compile_upstream
-from gateway.config.compile.world import World
-from gateway.config.cross import Placed, check_ids, check_names, check_ties, warn_of_short_deadlines, warn_unused
+from gateway.config.compile_context import World
+from gateway.config.failure_rules import check_rules
 from gateway.config.files import Files
-from gateway.config.interpolation import Interpolation
-from gateway.config.keys.base import Keys
-from gateway.config.keys.iam import IamKeys, IamShadowKeys
-from gateway.config.keys.identity import IdentityKeys
-from gateway.config.keys.routes import Outline, RouteKeys
-from gateway.config.keys.server import ServerKeys
-from gateway.config.keys.types import NAME
-from gateway.config.keys.upstreams import UpstreamKeys
-from gateway.config.pending import refuse_pending
+from gateway.config.iam import IamKeys, IamShadowKeys, compile_iam, compile_shadow
+from gateway.config.identity import KINDS, IdentityKeys, compile_identity
+from gateway.config.keys import NAME, Keys
 from gateway.config.policies import (
     access_texts,
     built_in_policies,
@@ -38,8 +25,14 @@ from gateway.config.policies import (
     validate_policies,
 )
 from gateway.config.problems import ConfigurationError, Mark, Problems, quoted
-from gateway.config.tree import Node
-from gateway.config.validate import Section, validate
+from gateway.config.resilience import compile_resilience
+from gateway.config.route_checks import Placed, check_ids, check_names, check_ties, warn_of_short_deadlines, warn_unused
+from gateway.config.route_keys import Outline, RouteKeys
+from gateway.config.routes import compile_route
+from gateway.config.server import ServerKeys, compile_server
+from gateway.config.tree import Interpolation, Node
+from gateway.config.upstreams import UpstreamKeys, compile_upstream
+from gateway.config.validate import Section, refuse_pending, validate
 from gateway.config.yaml_reader import read_yaml
 from gateway.model.settings import Configuration, IamApi, Identity, OpaqueIdentity
 

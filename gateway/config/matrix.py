@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from gateway.config.cross import is_bulk
-from gateway.config.units import format_duration
+from gateway.config.route_checks import is_bulk
+from gateway.config.values import format_duration
 from gateway.model.route import (
     AccessKind,
     AggregateAction,

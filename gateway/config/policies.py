@@ -12,13 +12,11 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from gateway.config.files import Files
-from gateway.config.interpolation import Interpolation
-from gateway.config.keys.base import Keys
-from gateway.config.keys.resilience import CallKeys, PolicyKeys
-from gateway.config.pending import refuse_pending
+from gateway.config.keys import Keys
 from gateway.config.problems import Mark, Problems, near, quoted
-from gateway.config.tree import Node, merge
-from gateway.config.validate import BUILT_IN, Section, validate
+from gateway.config.resilience import CallKeys, PolicyKeys
+from gateway.config.tree import Interpolation, Node, merge
+from gateway.config.validate import BUILT_IN, Section, refuse_pending, validate
 from gateway.config.yaml_reader import read_yaml
 
 BUILT_IN_NAMES: Final = ("fail-closed", "degrade-stale", "navigation", "audit")

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
 
-from gateway.config.addresses import host_name
-from gateway.config.compile.paths import parse_path
+from gateway.config.paths import parse_path
+from gateway.config.values import host_name
 from gateway.model.route import Segment
 
 _NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9]+")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from gateway.config import differences, weakened
-from gateway.config.changes.places import moved
+from gateway.config.route_changes import moved
 from tests.config.texts import JWT, whole
 
 IDP = "issuer: https://idp.example, jwks_url: https://idp.example/jwks"

@@ -8,13 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config.keys.routes import RoutesFile
-from gateway.config.pending import PENDING, refuse_pending
-from gateway.config.problems import Mark, Problem, Problems
-from gateway.config.reference import main, reference
-from gateway.config.rendering import render
-from gateway.config.schema import json_schema
+from gateway.config.problems import Mark, Problem, Problems, render
+from gateway.config.reference import json_schema, main, reference
+from gateway.config.route_keys import RoutesFile
 from gateway.config.tree import Node
+from gateway.config.validate import PENDING, refuse_pending
 from gateway.config.yaml_reader import read_yaml
 
 ROOT = Path(__file__).parents[2]

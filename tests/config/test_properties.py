@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gateway.config import ConfigurationError, load, masked, weakened
 from gateway.config.matrix import failure_matrix
-from gateway.config.schema import json_schema
+from gateway.config.reference import json_schema
 from tests.config.test_examples import EXAMPLE, MORE_ROUTES, MORE_UPSTREAMS
 from tests.config.texts import JWT, whole
 from tests.support.properties import examples

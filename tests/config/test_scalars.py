@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.config.scalars import resolve
+from gateway.config.yaml_reader import resolve
 
 
 @pytest.mark.parametrize(

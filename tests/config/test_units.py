@@ -8,14 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.config.units import (
-    MAX_DURATION_S,
-    format_duration,
-    format_size,
-    parse_duration,
-    parse_share,
-    parse_size,
-)
+from gateway.config.values import MAX_DURATION_S, format_duration, format_size, parse_duration, parse_share, parse_size
 
 DURATIONS = {
     "0s": 0,

@@ -13,9 +13,10 @@ import pytest
 import yaml
 
 from gateway.config import load
-from gateway.config.envoy import Places, deciding
 from gateway.config.proxies import Front, NotExportable, Plan, caddyfile, nginx_conf, plan, traefik_dynamic, warnings
-from gateway.config.proxies.patterns import path_pattern
+from gateway.config.proxies.envoy import Places
+from gateway.config.proxies.envoy_decide import deciding
+from gateway.config.proxies.plan import path_pattern
 from gateway.model.settings import Address
 from gateway.routing import Router, parse_target
 from tests.decide.proxies import BIN, FILES, documented, run, written

@@ -14,7 +14,7 @@ import grpc.aio
 import pytest
 
 from gateway.config import load
-from gateway.config.envoy import Places, bootstrap, warnings
+from gateway.config.proxies.envoy import Places, bootstrap, warnings
 from gateway.model.settings import Address
 from tests.e2e.conftest import GatewayProcess, free_port
 from tests.production import http3

@@ -1,8 +1,8 @@
 """A configuration → another proxy that listens, asks the decision listener, and forwards by itself.
 
-plan.py       what such a proxy has to do for this routes.yaml, and what none of them can
-patterns.py   paths and field names as all of them write them
-nginx.py · traefik.py · caddy.py   the plan in the words of each (Envoy's: `config.envoy.decide`)
+plan.py          what such a proxy has to do for this routes.yaml, and what none of them can
+nginx.py · traefik.py · caddy.py · envoy_decide.py   the plan in the words of each
+envoy.py         the other way about: an Envoy in front, which leaves every decision and the forwarding to the gateway
 """
 
 from gateway.config.proxies.caddy import caddyfile

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from gateway.config.proxies.fields import names, prefixes, shown, spellings
-from gateway.config.proxies.plan import Destination, Plan, Way
+from gateway.config.proxies.plan import Destination, Plan, Way, names, prefixes, shown, spellings
 from gateway.model.settings import Address
 
 _OWN_REMARKS: Final = (

@@ -11,8 +11,7 @@ import json
 from collections.abc import Iterator
 from typing import Final
 
-from gateway.config.proxies.fields import shown
-from gateway.config.proxies.plan import GATEWAY, NO_ROUTE, Destination, Plan, Way, trusted_bundle
+from gateway.config.proxies.plan import GATEWAY, NO_ROUTE, Destination, Plan, Way, shown, trusted_bundle
 from gateway.errors import KINDS
 from gateway.model.settings import ServerTls
 

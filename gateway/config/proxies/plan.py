@@ -1,24 +1,19 @@
-"""What a proxy that forwards by itself has to do for one routes.yaml.
-
-Rules. A request is asked about before it goes anywhere, unless it goes to the gateway's public listener, which decides
-by itself: so a path that a proxy reads differently from the gateway can never become a way around a decision. To the
-gateway goes what only it can do: its own documents, and routes whose upstream must not see what the caller sent. What
-no route matches is asked about too, so that the gateway answers 400, 404 and 405.
-"""
+"""What a proxy that forwards by itself has to do for one routes.yaml: paths as patterns, fields not to believe."""
 
 from __future__ import annotations
 
 import dataclasses
 import ipaddress
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from gateway.config.proxies.patterns import path_pattern, specificity
-from gateway.model.route import DecideAction, IamFailureMode, ProxyAction, Route, UpstreamFailureMode
+from gateway.headers import SPOOFABLE, SPOOFABLE_PREFIXES
+from gateway.model.route import DecideAction, IamFailureMode, ProxyAction, Route, Segment, UpstreamFailureMode
 from gateway.model.settings import (
     Address,
     ClientTls,
@@ -26,9 +21,80 @@ from gateway.model.settings import (
     Identity,
     IntrospectionIdentity,
     JwtIdentity,
+    ServerSettings,
     TokenIn,
     UpstreamSettings,
 )
+
+# Request fields that are believed only from a gateway or its proxy: taken off before anything else happens.
+
+_TRACE: Final = ("traceparent", "tracestate", "baggage")
+
+
+def prefixes(server: ServerSettings) -> list[str]:
+    """What such fields begin with, in lower case."""
+    more = [name[:-1] for name in server.strip_request_headers if name.endswith(b"*")]
+    return [name.decode("ascii").lower() for name in (*SPOOFABLE_PREFIXES, *sorted(more))]
+
+
+def names(server: ServerSettings) -> list[str]:
+    """Their names, where they are not known by how they begin, in lower case."""
+    more = [name for name in server.strip_request_headers if not name.endswith(b"*")]
+    return [*(name.decode("ascii").lower() for name in sorted({*SPOOFABLE, *more})), *_TRACE]
+
+
+def spellings(name: str) -> list[str]:
+    """The name with `-`, `_` and `.` at every place where one of them stands: CGI-like servers read them alike."""
+    first, *rest = name.replace("_", "-").replace(".", "-").split("-")
+    ways = product("-_.", repeat=len(rest))
+    return [first + "".join(map("".join, zip(marks, rest, strict=True))) for marks in ways]
+
+
+def shown(name: str) -> str:
+    """As people write it."""
+    return "-".join(part.capitalize() for part in name.split("-"))
+
+
+# Paths of routes as regular expressions that PCRE (nginx) and RE2 (Envoy, Caddy, Traefik) read alike.
+
+
+def path_pattern(segments: tuple[Segment, ...]) -> str:
+    """The whole path of a route, decoded; one trailing slash is as none."""
+    if segments and segments[-1].rest:
+        return f"^{_joined(segments[:-1])}(/.*)?$"
+    return f"^{_joined(segments)}/?$"
+
+
+def specificity(segments: tuple[Segment, ...]) -> list[int]:
+    """Sorts as routing does: a literal before `{x}` before `*`, left to right; the end of a path before its `*`."""
+    return [0 if segment.literal is not None else 2 if segment.rest else 1 for segment in segments] + [-1]
+
+
+def field_pattern(starts: Iterable[str], names: Iterable[str]) -> str:
+    """Field names in any case, also with `_` and `.` for `-`: what begins with one of `starts`, and whole names."""
+    begun, whole = "|".join(map(_spelt, starts)), "|".join(map(_spelt, names))
+    return f"(?i)^(?:(?:{begun}).*|{whole})$"
+
+
+def _spelt(name: str) -> str:
+    return "[-_.]".join(map(exactly, name.split("-")))
+
+
+def _joined(segments: tuple[Segment, ...]) -> str:
+    return "".join("/" + ("[^/]+" if segment.literal is None else exactly(segment.literal)) for segment in segments)
+
+
+def exactly(text: str) -> str:
+    """No character is left that a regular expression or a quoted string of a configuration could read as its own."""
+    return "".join(
+        char if char.isalnum() or char in "-_~/" or not char.isascii() else f"\\x{ord(char):02x}" for char in text
+    )
+
+
+# Rules. A request is asked about before it goes anywhere, unless it goes to the gateway's public listener, which
+# decides by itself: so a path that a proxy reads differently from the gateway can never become a way around a
+# decision. To the gateway goes what only it can do: its own documents, and routes whose upstream must not see what
+# the caller sent. What no route matches is asked about too, so that the gateway answers 400, 404 and 405.
 
 GATEWAY: Final = "gateway"
 BACKEND: Final = "backend"

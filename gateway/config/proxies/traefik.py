@@ -10,9 +10,7 @@ from typing import Any, Final
 
 import yaml
 
-from gateway.config.proxies.fields import names, prefixes, shown
-from gateway.config.proxies.patterns import field_pattern
-from gateway.config.proxies.plan import GATEWAY, NO_ROUTE, Destination, Plan, Way
+from gateway.config.proxies.plan import GATEWAY, NO_ROUTE, Destination, Plan, Way, field_pattern, names, prefixes, shown
 from gateway.model.settings import ClientTls
 
 _CLEAN, _ASK, _UNKNOWN = "gateway-clean", "gateway-decision", "gateway-no-route"

@@ -1,0 +1,251 @@
+"""`server`: its keys, and `ServerSettings` made of them. The admin listener off loopback needs a token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from gateway.config.compile_context import World
+from gateway.config.files import check_authorities, check_pair
+from gateway.config.keys import (
+    Count,
+    Duration,
+    DurationOrZero,
+    FilePath,
+    HeaderName,
+    Keys,
+    Maybe,
+    Name,
+    RequiredSecret,
+    Secret,
+    Size,
+    SizeOrZero,
+    SomeOrNone,
+    Text,
+    Word,
+    key,
+    listing,
+    optional,
+    required,
+)
+from gateway.config.validate import Section
+from gateway.config.values import host_name, is_loopback, parse_address, parse_network
+from gateway.model.settings import Address, DecisionLogSettings, Network, ServerSettings, ServerTls
+
+# `server`: the listeners and the limits of everything that goes through them.
+
+
+class ServerTlsKeys(Keys):
+    """TLS on the public listener; the files are read again when they are renewed."""
+
+    cert_file: FilePath = required("The certificate chain, PEM.")
+    key_file: FilePath = required("Its private key, PEM.")
+    client_ca_file: Maybe[FilePath] = optional("With it, clients must show a certificate of these authorities.")
+
+
+class DecisionsKeys(Keys):
+    """The decision listener, for a proxy that forwards by itself (docs/decisions.md)."""
+
+    listen: Text = required("Where the other proxy asks: HOST:PORT. Only `trusted_proxies` may ask.")
+
+
+class DecisionLogKeys(Keys):
+    """One line for each decision, in a file (docs/evidence.md)."""
+
+    path: FilePath = required("The file, made with mode 0600. Rotate it by renaming it, then SIGHUP.")
+    permits: SomeOrNone = key("all", "all, none or a share like 1% of the permits; denials and unknowns always.")
+    subject: Annotated[Literal["plain", "hash", "none"], Word] = key(
+        "plain", "How a line names the subject. An opaque token is hashed in any case."
+    )
+    values: Annotated[Literal["plain", "hash"], Word] = key(
+        "plain", "How a line shows what checks have from `{header.NAME}` and `{query.NAME}`."
+    )
+    key: Maybe[RequiredSecret] = optional("What hashes are keyed with. Required where anything is hashed.")
+
+
+class ServerKeys(Keys):
+    """The public listener, the admin listener and their limits."""
+
+    listen: Text = key("127.0.0.1:8080", "Where callers connect: HOST:PORT, [IPv6]:PORT; port 0 takes any free one.")
+    admin: Text = key(
+        "127.0.0.1:9901",
+        "Health, metrics and status page: HOST:PORT. Never on the public listener; off loopback it needs admin_token.",
+    )
+    decisions: Maybe[DecisionsKeys] = optional(
+        "The decision listener, for a proxy that asks here and forwards by itself. None when left out."
+    )
+    name: Name = key("edge", "What the gateway calls itself in Via and Proxy-Status.")
+    deadline: Duration = key("10s", "A route's deadline where it and its policy name none.")
+    trusted_proxies: list[Text] = listing(
+        "CIDRs whose X-Forwarded-*, X-Request-ID and traceparent are believed. None when left out."
+    )
+    max_concurrency: Count = key(2000, "Requests in flight; more are answered 503 overloaded.")
+    max_body: SizeOrZero = key("64MiB", "The largest request body, 0 for no limit; a route may set its own.")
+    max_header_bytes: Size = key("32KiB", "The largest request head; more is 431.")
+    header_timeout: Duration = key(
+        "10s", "For a request head: from accept, then from the first byte of each later head."
+    )
+    idle_timeout: Duration = key("75s", "How long a kept connection may stay silent between requests.")
+    drain_notice: Maybe[DurationOrZero] = optional(
+        "How long a stopping gateway, no longer ready, still takes new connections, so that load balancers notice. "
+        "When left out: 0 on a terminal, else 5s and at most half of drain_timeout."
+    )
+    drain_timeout: DurationOrZero = key(
+        "15s", "How long a stopping gateway waits for requests in flight, after drain_notice."
+    )
+    tls: Maybe[ServerTlsKeys] = optional("TLS on the public listener. Without it the listener speaks plain HTTP.")
+    max_connections: Count = key(
+        10000, "Connections on the public listener, counted from accept. One more is told so and closed at once."
+    )
+    max_connections_per_client: Count = key(
+        1000, "Of these, connections from one IPv4 address or IPv6 /64. Trusted proxies have no such limit."
+    )
+    max_headers: Count = key(100, "Header fields in one request.")
+    max_uri: Size = key("8KiB", "The longest request target; more is 414.")
+    min_body_rate: SizeOrZero = key(
+        "1KiB", "Per second, measured over 10 s: a body that comes slower is 408. 0 turns it off."
+    )
+    max_streams: Count = key(10000, "Event streams and WebSockets; they do not count in max_concurrency.")
+    max_token: Size = key("8KiB", "The longest token; more is 431.")
+    strip_request_headers: list[HeaderName] = listing(
+        "Header fields removed from every request, besides those that are always removed."
+    )
+    admin_token: Maybe[Secret] = optional("The bearer token that the admin listener asks for. None when left out.")
+    admin_hosts: list[Text] = listing("Further values of Host that the admin listener answers to.")
+    access_log: Maybe[Annotated[Literal["json", "text", "off"], Word]] = optional(
+        "json, text or off. When left out: text on a terminal, else json."
+    )
+    log: Maybe[Annotated[Literal["text", "json"], Word]] = optional(
+        "The form of the lines on stderr: text or json. When left out: text."
+    )
+    decision_log: Maybe[DecisionLogKeys] = optional("A log of decisions. None when left out.")
+
+
+# `server` → ServerSettings. The admin listener off loopback needs a token.
+
+_NOWHERE: Final = Address("127.0.0.1", 0)
+_SAME_NAME: Final = (
+    "name",
+    "max_concurrency",
+    "max_body",
+    "max_header_bytes",
+    "max_connections",
+    "max_connections_per_client",
+    "max_headers",
+    "max_uri",
+    "min_body_rate",
+    "max_streams",
+    "max_token",
+    "admin_token",
+    "access_log",
+    "log",
+)
+
+
+def compile_server(section: Section[ServerKeys], world: World) -> ServerSettings:
+    """The listeners and limits; what is wrong is noted."""
+    keys = section.keys
+    listen, admin = _address(section, world, "listen"), _address(section, world, "admin")
+    decisions = _decisions(section, world, (listen, admin))
+    _check_admin(section, world, listen, admin)
+    return ServerSettings(
+        listen=listen or _NOWHERE,
+        admin=admin or _NOWHERE,
+        decisions=decisions,
+        deadline_s=keys.deadline,
+        header_timeout_s=keys.header_timeout,
+        idle_timeout_s=keys.idle_timeout,
+        drain_notice_s=keys.drain_notice,
+        drain_timeout_s=keys.drain_timeout,
+        trusted_proxies=_networks(section, world),
+        tls=_tls(section, world),
+        strip_request_headers=frozenset(name.encode() for name in keys.strip_request_headers),
+        admin_hosts=_admin_hosts(section, world),
+        decision_log=_decision_log(section, world),
+        **{name: getattr(keys, name) for name in _SAME_NAME},
+    )
+
+
+def _address(section: Section[ServerKeys], world: World, name: str) -> Address | None:
+    if not section.sound(name):
+        return None
+    text: str = getattr(section.keys, name)
+    return world.attempt(section.at(name), "bad-address", parse_address, text)
+
+
+def _decisions(section: Section[ServerKeys], world: World, others: Iterable[Address | None]) -> Address | None:
+    keys = section.keys.decisions
+    if keys is None or not section.sound("decisions"):
+        return None
+    mark = section.at("decisions", "listen")
+    if not section.keys.trusted_proxies and section.sound("trusted_proxies"):
+        message = "only trusted proxies may ask the decision listener: server.trusted_proxies must name them"
+        world.problems.error(section.key("decisions"), "decisions-need-proxies", message)
+    address = world.attempt(mark, "bad-address", parse_address, keys.listen)
+    if address is not None and address.port and address in others:
+        world.problems.error(mark, "same-address", f"two listeners can't be on {address}")
+    return address
+
+
+def _decision_log(section: Section[ServerKeys], world: World) -> DecisionLogSettings | None:
+    keys = section.keys.decision_log
+    if keys is None or not section.sound("decision_log"):
+        return None
+    path, mark = world.files.resolve(keys.path), section.at("decision_log", "path")
+    if path.is_dir():
+        world.problems.error(mark, "bad-path", f"{keys.path} is a folder, and decisions are logged to a file")
+    elif not path.parent.is_dir():
+        world.problems.warning(mark, "no-folder", f"there is no folder {path.parent}: decisions can't be logged there")
+    hashed = "hash" in (keys.subject, keys.values) or (world.identity == "opaque" and keys.subject != "none")
+    if hashed and keys.key is None:
+        message = "something is hashed here, so a key is needed, best as ${file:/path}"
+        if world.identity == "opaque" and "hash" not in (keys.subject, keys.values):
+            message = "opaque tokens are always hashed, so a key is needed, best as ${file:/path}"
+        world.problems.error(section.key("decision_log"), "key-needed", message)
+    return DecisionLogSettings(path=path, permits=keys.permits, subject=keys.subject, values=keys.values, key=keys.key)
+
+
+def _check_admin(section: Section[ServerKeys], world: World, listen: Address | None, admin: Address | None) -> None:
+    if admin is None:
+        return
+    if not is_loopback(admin.host) and not section.keys.admin_token and section.sound("admin_token"):
+        message = f"the admin listener on {admin} is not on loopback: it needs server.admin_token"
+        world.problems.error(section.at("admin"), "admin-token-needed", message)
+    if listen is not None and admin.port and listen == admin:
+        world.problems.error(section.at("admin"), "same-address", f"both listeners can't be on {admin}")
+
+
+def _networks(section: Section[ServerKeys], world: World) -> tuple[Network, ...]:
+    networks = []
+    for index, text in enumerate(section.keys.trusted_proxies):
+        mark = section.at("trusted_proxies", index)
+        network = world.attempt(mark, "bad-network", parse_network, text)
+        if network is not None and network.prefixlen == 0:
+            world.problems.warning(mark, "trusts-everybody", f"{network}: every caller may choose its address and name")
+        if network is not None:
+            networks.append(network)
+    return tuple(networks)
+
+
+def _tls(section: Section[ServerKeys], world: World) -> ServerTls | None:
+    if section.keys.tls is None:
+        return None
+    files = {name: world.file(section.node.get("tls", name)) for name in ("cert_file", "key_file", "client_ca_file")}
+    check_pair(section.key("tls"), files["cert_file"], files["key_file"], world.problems)
+    check_authorities(section.at("tls", "client_ca_file"), files["client_ca_file"], world.problems)
+    nowhere = Path()
+    return ServerTls(
+        cert_file=files["cert_file"] or nowhere,
+        key_file=files["key_file"] or nowhere,
+        client_ca_file=files["client_ca_file"],
+    )
+
+
+def _admin_hosts(section: Section[ServerKeys], world: World) -> frozenset[str]:
+    hosts = set()
+    for index, text in enumerate(section.keys.admin_hosts):
+        host, colon, port = text.rpartition(":") if text.rpartition(":")[2].isdigit() else (text, "", "")
+        name = world.attempt(section.at("admin_hosts", index), "bad-host", host_name, host)
+        hosts.add(f"{name}{colon}{port}")
+    return frozenset(hosts)
