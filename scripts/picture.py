@@ -38,7 +38,7 @@ async def picture() -> bytes:
 
 
 async def _traffic(demo: Demo) -> None:
-    for path in ("/inventory/7", "/monitoring/cpu", "/public/status", "/registry/navigation"):
+    for path in ("/inventory/7", "/monitoring/alarms", "/public/status", "/registry/navigation"):
         for person in ("alice", "bob", "mallory"):
             for _ in range(6):
                 await _ask(demo, path, person)

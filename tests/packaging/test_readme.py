@@ -22,4 +22,4 @@ def test_the_packaged_readme_has_no_link_that_only_the_repository_has():
     packaged = module.standing_alone(readme)
     assert len(re.findall(r"\]\((?!https?:)", readme)) > 10
     assert re.findall(r"\]\((?!https?:)[^)]*\)", packaged) == []
-    assert "how it works, words, questions" in packaged
+    assert "how it works, glossary, questions" in packaged
