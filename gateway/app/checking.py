@@ -45,6 +45,8 @@ class Checker:
             member.looks_well()
         if member.ill != bool(wrong):
             member.ill = bool(wrong)
+            if wrong:
+                member.send_away()
             level, change = (
                 (logging.WARNING, f"passed over ({wrong.cause or wrong.text})")
                 if wrong

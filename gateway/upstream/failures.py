@@ -58,6 +58,10 @@ class QueuedTooLong(GatewayError):
     """The deadline ended while the request stood in our queue for a connection: the upstream never heard of it."""
 
 
+class SentAway(GatewayError):
+    """The origin was set aside while the request stood in our queue for a connection to it."""
+
+
 class HeldBack(GatewayError):
     """Not asked, because the upstream said when to come back: waiting so long is all that it takes."""
 
@@ -114,6 +118,11 @@ def _unreachable(proxy_error: str, reason: str) -> GatewayError:
 def _too_slow(reason: str) -> GatewayError:
     detail = "The system behind this route could not be reached in time."
     return ConnectFailed("upstream_timeout", detail, sent=False, proxy_error="connection_timeout", reason=reason)
+
+
+def sent_away() -> GatewayError:
+    """Never seen by a caller: the request goes on to another origin, or waits again."""
+    return SentAway("upstream_overloaded", sent=False, reason="the origin was set aside")
 
 
 def overloaded(reason: str) -> GatewayError:

@@ -116,10 +116,11 @@ class Standing:
 class Member(Standing):
     """One origin of an upstream: how it is, and the connections there. Times are of the upstream's clock.
 
+    When it is set aside, those who wait for a connection to it look for another origin, if there are any.
     `server`: its name for spans and metrics.
     """
 
-    __slots__ = ("_looks", "connector", "pool", "server")
+    __slots__ = ("_looks", "_several", "connector", "pool", "server")
 
     def __init__(self, origin: Origin, connector: Connector, settings: UpstreamSettings) -> None:
         super().__init__()
@@ -127,9 +128,11 @@ class Member(Standing):
         self.pool = _pool(origin, connector, settings, settings.max_connections, settings.max_pending)
         self.server = Server(origin.address.host, str(origin.address.port), str(origin))
         self._looks = _pool(origin, connector, settings, _LOOKS, _LOOKS)
+        self._several = len(settings.urls) > 1
 
     def update(self, settings: UpstreamSettings) -> None:
         """Go on under other limits: connections, and what is known of the origin, stay."""
+        self._several = len(settings.urls) > 1
         self.pool.update(
             max_connections=settings.max_connections,
             max_pending=settings.max_pending,
@@ -141,6 +144,18 @@ class Member(Standing):
     def origin(self) -> Origin:
         """Where it listens."""
         return self.pool.origin
+
+    def failed(self, answers_before: int, setbacks_before: int, now_s: float) -> bool:
+        """See Standing."""
+        aside = super().failed(answers_before, setbacks_before, now_s)
+        if aside:
+            self.send_away()
+        return aside
+
+    def send_away(self) -> None:
+        """Others are better: let those who wait here go there."""
+        if self._several:
+            self.pool.send_away()
 
     async def look(self, outgoing: Outgoing, *, timeouts: Timeouts, deadline: Deadline) -> Reply:
         """Ask this origin how it is, as Upstream.exchange does, but not over connections that requests wait for.

@@ -43,11 +43,10 @@ UNKEPT_S: Final = 60.0
 """How long an origin that sent what nobody asked for has no kept connections."""
 _JITTER: Final = 0.1
 _RELIEF_S: Final = 0.25
-
-_log = logging.getLogger("gateway.upstream")
-
 _FIRST_S: Final = 0.002
 """So much before the deadline the wait ends, so that the caller learns from here what it was that took too long."""
+
+_log = logging.getLogger("gateway.upstream")
 
 
 class Pool:
@@ -119,6 +118,11 @@ class Pool:
         return self._max_connections
 
     @property
+    def has_room(self) -> bool:
+        """Whether one more request may wait."""
+        return self._queue.count < self._max_pending
+
+    @property
     def load(self) -> int:
         """Requests that have or wait for a connection: what balancing compares."""
         return len(self._open) - len(self._idle) + len(self._streams) + len(self._dialing) + self._queue.count
@@ -129,6 +133,7 @@ class Pool:
         self._max_pending = max_pending
         self._idle_timeout_s = idle_timeout_s
         self._max_age_s = max_age_s
+        self._shares.limit(max_connections)
         self._fill()
 
     async def exchange(self, outgoing: Outgoing, timeouts: Timeouts, deadline: Deadline) -> Reply:
@@ -289,13 +294,17 @@ class Pool:
     def _enqueue(self, waiter: Waiter) -> None:
         if self._queue.count >= self._max_pending:
             too_many = failures.overloaded(f"{self._max_pending} requests wait for a connection")
-            loser = self._queue.loser(waiter.share_key) if self._queue else None
-            if loser is None:
+            if not self._queue or (loser := self._queue.loser(waiter.share_key)) is None:
                 raise too_many
             self._refuse(loser, too_many)
         self._queue.add(waiter)
         if self._reliever is None:
             self._reliever = asyncio.get_running_loop().call_later(_RELIEF_S, self._relieve)
+
+    def send_away(self) -> None:
+        """Whoever waits for a connection looks for another origin."""
+        for waiter in [*self._queue.everyone(), *self._dialing]:
+            self._refuse(waiter, failures.sent_away())
 
     def _relieve(self) -> None:
         """While requests wait: break off what other callers leave unread beyond their share."""
@@ -303,9 +312,8 @@ class Pool:
         if not self._queue or self._closed:
             return
         if self._full:
-            for connection in self._shares.excess():
-                if any(key != connection.share_key for key in self._queue):
-                    connection.abort(failures.unread())
+            for connection in self._shares.break_off(self._queue):
+                connection.abort(failures.unread())
         self._fill()
         if self._queue:
             self._reliever = asyncio.get_running_loop().call_later(_RELIEF_S, self._relieve)
@@ -334,8 +342,7 @@ class Pool:
         self._queue.drop(waiter)
         self._dialing.pop(waiter, None)
         if waiter.holds:
-            waiter.holds = False
-            self._shares.give_back(waiter.share_key, sending=waiter.sending)
+            self._shares.give_back(waiter)
             if self._queue:
                 asyncio.get_running_loop().call_soon(self._fill)
 
@@ -345,8 +352,8 @@ class Pool:
             waiter.future.set_exception(error)
 
     def _refuse_late(self, waiter: Waiter) -> None:
-        queued = waiter not in self._dialing
-        self._refuse(waiter, failures.queued_too_long() if queued else failures.deadline_exceeded(sent=False))
+        dialing = waiter in self._dialing
+        self._refuse(waiter, failures.deadline_exceeded(sent=False) if dialing else failures.queued_too_long())
 
     @property
     def _full(self) -> bool:
@@ -376,10 +383,7 @@ class Pool:
     def _hand_over(self, connection: Connection, waiter: Waiter) -> None:
         self._queue.taken(waiter)
         if waiter.share_key:
-            if not waiter.holds:
-                self._shares.take(waiter.share_key, sending=waiter.sending)
-            waiter.holds = False
-            connection.share_key, connection.sending = waiter.share_key, waiter.sending
+            self._shares.hand_over(connection, waiter)
         waiter.future.set_result(connection)
 
     def _fill(self) -> None:
@@ -399,8 +403,7 @@ class Pool:
                 self._idle[0].abort()
 
     def _hand_over_kept(self, waiter: Waiter) -> None:
-        connection = self._idle.take()
-        if connection is None:
+        if (connection := self._idle.take()) is None:
             return
         if waiter.future.done() or waiter in self._dialing:  # served while connections were looked at
             self._give(connection)
@@ -412,8 +415,7 @@ class Pool:
     def _dial(self, waiter: Waiter) -> None:
         self._dialing[waiter] = None
         if waiter.share_key:
-            waiter.holds = True
-            self._shares.take(waiter.share_key, sending=waiter.sending)
+            self._shares.reserve(waiter)
         self.connecting += 1
         dial = asyncio.get_running_loop().create_task(self._connect(waiter))
         self._dials.add(dial)

@@ -3,41 +3,71 @@
 Rules: of the connections one caller (`share_key`) has at most a quarter for requests whose body is still arriving; more
 of them wait. One that leaves a quarter unread gets no more connections at all, and those beyond the quarter that it did
 not read for UNREAD_S are broken off while others wait. The gateway's own calls, without a key, are not counted.
+Many callers that are slow together leave a quarter to the others, too: no more bodies arrive at a time than three
+quarters have room for, and of answers that nobody reads the oldest beyond three quarters are broken off while others
+wait. Those whose answers were broken off share these three quarters for SLOW_S, or they would come back at once.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from gateway.upstream.turns import Waiter
     from gateway.upstream.wire import Connection
 
 UNREAD_S: Final = 1.0
+SLOW_S: Final = 30.0
+_MAX_SLOW: Final = 256
+"""Callers that are known to be slow."""
 
 
 class Shares:
-    """`quarter` is the number of connections that one caller may hold slowly."""
+    """`quarter`: how many connections one caller may hold slowly; `most_slow`: how many all may."""
 
-    __slots__ = ("_held", "_sending", "_unread", "quarter")
+    __slots__ = ("_arriving", "_held", "_sending", "_slow", "_unread", "most_slow", "quarter")
 
     def __init__(self, max_connections: int) -> None:
-        self.quarter = max(1, max_connections // 4)
         self._held: dict[str, int] = {}
         self._sending: dict[str, int] = {}
         self._unread: dict[str, dict[Connection, float]] = {}
+        self._slow: dict[str, float] = {}
+        self._arriving = 0  # the sum of `_sending`
+        self.limit(max_connections)
+
+    def limit(self, max_connections: int) -> None:
+        """So many connections there may be from now on."""
+        self.quarter = max(1, max_connections // 4)
+        self.most_slow = max_connections - self.quarter
 
     def take(self, key: str, *, sending: bool) -> None:
         """The caller has one connection more, or one is made for it; `sending`: its request body is still arriving."""
         self._held[key] = self._held.get(key, 0) + 1
         if sending:
             self._sending[key] = self._sending.get(key, 0) + 1
+            self._arriving += 1
 
-    def give_back(self, key: str, *, sending: bool) -> None:
-        """One less."""
-        _less(self._held, key)
-        if sending:
-            _less(self._sending, key)
+    def reserve(self, waiter: Waiter) -> None:
+        """A connection is being made for this one."""
+        waiter.holds = True
+        self.take(waiter.share_key, sending=waiter.sending)
+
+    def give_back(self, waiter: Waiter) -> None:
+        """It will not have what was reserved for it."""
+        waiter.holds = False
+        _less(self._held, waiter.share_key)
+        if waiter.sending:
+            _less(self._sending, waiter.share_key)
+            self._arriving -= 1
+
+    def hand_over(self, connection: Connection, waiter: Waiter) -> None:
+        """The connection is the waiter's."""
+        if not waiter.holds:
+            self.take(waiter.share_key, sending=waiter.sending)
+        waiter.holds = False
+        connection.share_key, connection.sending = waiter.share_key, waiter.sending
 
     def release(self, connection: Connection) -> None:
         """It is nobody's."""
@@ -52,6 +82,7 @@ class Shares:
         """The whole request body has arrived and was sent."""
         connection.sending = False
         _less(self._sending, connection.share_key)
+        self._arriving -= 1
 
     def unread(self, connection: Connection) -> None:
         """Its caller takes no more of the answer."""
@@ -71,8 +102,12 @@ class Shares:
 
     def may(self, key: str, *, sending: bool) -> bool:
         """Whether the caller may have one more connection. Always where nobody is slow."""
-        if not key or not (self._sending or self._unread):
+        if not key or not (self._sending or self._unread or self._slow):
             return True
+        if sending and self._arriving >= max(1, self.most_slow):
+            return False
+        if self._slow and self._is_slow(key) and sum(self._held.get(each, 0) for each in self._slow) >= self.most_slow:
+            return False
         slow = self._sending.get(key, 0) if sending else 0
         unread = self._unread.get(key)
         if unread is not None:
@@ -80,15 +115,36 @@ class Shares:
         return slow < self.quarter
 
     def excess(self) -> list[Connection]:
-        """What callers leave unread beyond their quarter.
+        """What callers leave unread beyond their quarter, and all of them beyond three quarters.
 
-        The latest of them: those that stay have been unread for long, so their caller gets no others in their place.
+        Of one caller the latest: those that stay have been unread for long, so it gets no others in their place. Of all
+        the oldest, as whoever reads slowly but does read is not among them.
         """
         excess: list[Connection] = []
+        stay: dict[Connection, float] = {}
         for own in self._unread.values():
-            if len(own) > self.quarter:
-                excess += _since(own)[self.quarter :]
+            long = _since(own)
+            excess += long[self.quarter :]
+            stay |= {connection: own[connection] for connection in long[: self.quarter]}
+        return excess + sorted(stay, key=stay.__getitem__)[: max(0, len(stay) - self.most_slow)]
+
+    def break_off(self, waiting: Collection[str]) -> list[Connection]:
+        """What is to be broken off so that others than its caller get a connection. Their callers are slow now."""
+        excess = [connection for connection in self.excess() if any(key != connection.share_key for key in waiting)]
+        for connection in excess:
+            self._slow.pop(connection.share_key, None)
+            self._slow[connection.share_key] = time.monotonic()
+            if len(self._slow) > _MAX_SLOW:
+                del self._slow[next(iter(self._slow))]
         return excess
+
+    def _is_slow(self, key: str) -> bool:
+        before_s = time.monotonic() - SLOW_S
+        for each, at_s in [*self._slow.items()]:
+            if at_s > before_s:
+                break
+            del self._slow[each]
+        return key in self._slow
 
 
 def _since(unread: dict[Connection, float]) -> list[Connection]:

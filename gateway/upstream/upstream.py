@@ -24,7 +24,7 @@ from gateway.model.route import Resilience, Timeouts
 from gateway.model.settings import UpstreamSettings
 from gateway.resilience.deadline import Deadline
 from gateway.upstream.connect import Connector, Dialer, Origin, P
-from gateway.upstream.failures import ConnectFailed, ConnectionLost
+from gateway.upstream.failures import ConnectFailed, ConnectionLost, SentAway
 from gateway.upstream.journey import Journey
 from gateway.upstream.origins import Member
 from gateway.upstream.outgoing import Outgoing
@@ -150,6 +150,10 @@ class Upstream:
             limits = _briefly(timeouts, deadline) if brief else timeouts
             try:
                 reply = await member.pool.exchange(self._addressed(outgoing, member), limits, deadline)
+            except SentAway:
+                now = self._clock()
+                fit = [each for each in self._members if each.fit(now, repeatable=False) and each.pool.has_room]
+                untried = fit or [member]
             except GatewayError as error:
                 moves_on = isinstance(error, (ConnectFailed, ConnectionLost)) and not error.sent and bool(untried)
                 if moves_on or not judged:

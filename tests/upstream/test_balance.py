@@ -15,6 +15,8 @@ from gateway.upstream.origins import ASIDE_S
 
 pytestmark = pytest.mark.hazard
 
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+
 
 async def test_all_origins_are_used(serve, reach):
     servers = [await serve() for _ in range(3)]
@@ -73,6 +75,46 @@ async def test_an_origin_that_cannot_be_reached_is_set_aside_and_tried_again_lat
     assert len(up.heads) == 30
     clock.now += ASIDE_S
     assert upstream.snapshot()["origins"][0]["set_aside_s"] == 0.0
+    await upstream.aclose()
+
+
+async def test_who_waits_for_a_place_there_goes_to_a_good_one_when_it_is_set_aside(serve, until):
+    """Not one by one, as each of those before it fails, and no request that cannot be repeated is lost."""
+    inside = asyncio.Event()
+
+    async def stuck(visitor) -> None:
+        await visitor.request()
+        await inside.wait()
+        visitor.reset()
+
+    bad, good = await serve(stuck), await serve()
+    urls = tuple(f"http://127.0.0.1:{server.port}" for server in (bad, good))
+    upstream = Upstream(UpstreamSettings(name="thing", urls=urls, max_connections=1), clock=Clock())
+    upstream.members[1].ill = True  # so that all begin at the bad one
+    asking = [asyncio.create_task(ask(upstream, b"POST")) for _ in range(12)]
+    await until(lambda: upstream.members[0].pool.pending == 11)
+    upstream.members[1].ill = False
+    inside.set()
+    ends = await asyncio.wait_for(asyncio.gather(*asking, return_exceptions=True), 4)
+    assert ends.count(200) == 11
+    assert (len(bad.heads), len(good.heads)) == (1, 11)
+    await upstream.aclose()
+
+
+async def test_who_waits_stays_where_no_other_origin_is_better(serve, until):
+    async def once(visitor) -> None:
+        await visitor.request()
+        if bad.visits == 1:
+            visitor.reset()
+        else:
+            await visitor.send(OK)
+
+    bad = await serve(once)
+    urls = (f"http://127.0.0.1:{bad.port}", "http://127.0.0.1:1")
+    upstream = Upstream(UpstreamSettings(name="thing", urls=urls, max_connections=1), clock=Clock())
+    upstream.members[1].ill = True
+    ends = await asyncio.gather(*(ask(upstream, b"POST") for _ in range(4)), return_exceptions=True)
+    assert ends.count(200) == 3
     await upstream.aclose()
 
 

@@ -58,6 +58,8 @@ class Origin:
         self.fault: Any = None
         self.asked = 0
 
+    def send_away(self) -> None: ...
+
     async def exchange(self, outgoing: Outgoing, timeouts: Any, deadline: Deadline) -> Any:
         self.asked += 1
         await asyncio.sleep(0)

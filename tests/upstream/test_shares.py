@@ -259,3 +259,87 @@ def test_who_leaves_answers_unread_gets_no_new_ones_for_those_that_are_broken_of
         shares.release(connection)
     assert not shares.may("mallory", sending=False)
     assert shares.may("alice", sending=False)
+
+
+@pytest.mark.parametrize(("limit", "stay"), [(8, 6), (4, 3), (1, 0)])
+def test_of_what_many_callers_leave_unread_the_oldest_beyond_three_quarters_goes(monkeypatch, limit, stay):
+    now = 0.0
+    monkeypatch.setattr("gateway.upstream.shares.time", SimpleNamespace(monotonic=lambda: now))
+    shares = Shares(limit)
+    held = [Held(number, f"user {number}") for number in range(limit)]
+    for connection in held:
+        shares.take(connection.share_key, sending=False)
+        shares.unread(connection)
+        now += 0.1
+    assert shares.excess() == []
+    now += 1.0
+    assert [connection.number for connection in shares.excess()] == list(range(limit - stay))
+
+
+def test_whose_answer_was_broken_off_leaves_a_quarter_to_the_others(monkeypatch):
+    now = 0.0
+    monkeypatch.setattr("gateway.upstream.shares.time", SimpleNamespace(monotonic=lambda: now))
+    shares = Shares(8)
+    slow = [Held(number, f"user {number % 8}") for number in range(32)]
+    for connection in slow:
+        shares.take(connection.share_key, sending=False)
+        shares.unread(connection)
+    now += 2.0
+    assert len(shares.break_off(["alice"])) == 32 - 6
+    for connection in slow:
+        shares.release(connection)
+    for number in range(6):
+        assert shares.may(f"user {number}", sending=False)
+        shares.take(f"user {number}", sending=False)
+    assert not shares.may("user 7", sending=False)
+    assert shares.may("alice", sending=False)
+    shares.give_back(SimpleNamespace(share_key="user 0", sending=False))
+    assert shares.may("user 7", sending=False)
+    now += 31.0
+    shares.take("user 7", sending=False)
+    assert shares.may("user 0", sending=False)
+
+
+async def test_downloads_of_many_callers_each_below_its_quarter_leave_room_for_others(serve, reach):
+    async def large(visitor) -> None:
+        while True:
+            head = await visitor.request()
+            if b"/large" in head:
+                await visitor.send(b"HTTP/1.1 200 OK\r\nContent-Length: 50000000\r\n\r\n")
+                while True:
+                    await visitor.send(b"x" * 100_000)
+            await visitor.send(OK)
+
+    client = reach(await serve(large), max_connections=4)
+    unread = [await ask(client, f"slow {n}", b"/large") for n in range(4)]
+    assert await text(client, "alice", deadline_s=5.0) == b"good"
+    assert [reply.error is not None for reply in unread] == [True, False, False, False]
+    again = [asyncio.create_task(ask(client, f"slow {n}", b"/large", deadline_s=9.0)) for n in range(4)]
+    for _ in range(8):
+        assert await text(client, "alice", deadline_s=5.0) == b"good"
+    for task in again:
+        task.cancel()
+    for reply in unread:
+        await reply.aclose()
+
+
+async def test_uploads_of_many_callers_leave_a_quarter_to_what_has_arrived(serve, reach, until):
+    client = reach(await serve(), max_connections=4)
+    gate = asyncio.Event()
+
+    async def slow():
+        yield b"part"
+        await gate.wait()
+
+    uploads = [asyncio.create_task(ask(client, f"slow {n}", body=slow(), deadline_s=30.0)) for n in range(6)]
+    await until(lambda: client.state["in_flight"] == 3)
+    assert [await text(client, "alice", deadline_s=2.0) for _ in range(5)] == [b"good"] * 5
+    gate.set()
+    assert {reply.status for reply in await asyncio.gather(*uploads)} == {200}
+
+
+async def test_another_limit_is_another_quarter(serve, reach):
+    client = reach(await serve(), max_connections=4)
+    pool = client.upstream._members[0].pool
+    pool.update(max_connections=40, max_pending=1, idle_timeout_s=1.0, max_age_s=1.0)
+    assert pool._shares.quarter == 10
