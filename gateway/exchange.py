@@ -126,22 +126,42 @@ class Exchange:
         self.finished = True
         self.edge.abort()
 
-    async def body(self, max_body: int) -> AsyncIterator[bytes]:
+    def body(self, max_body: int) -> AsyncIterator[bytes]:
         """The request body in parts, at most `max_body` bytes (0 = no limit), else `body_too_large`."""
-        size = 0
-        more = True
-        while more:
-            message = await self.receive()
-            if message["type"] != "http.request":
-                raise GatewayError("bad_request", "The request body ended early.")
-            more = message.get("more_body", False)
-            chunk = message.get("body", b"")
-            size += len(chunk)
-            if max_body and size > max_body:
-                raise GatewayError("body_too_large", f"The request body is larger than {max_body} bytes.")
-            if chunk:
-                yield chunk
+        return Body(self.receive, max_body)
 
     async def _body(self, chunk: bytes, *, more: bool) -> None:
         kind = "websocket.http.response.body" if self._websocket else "http.response.body"
         await self._send({"type": kind, "body": chunk, "more_body": more})
+
+
+class Body:
+    """A request body in parts, as they come. No generator: the compiler knows none that is asynchronous."""
+
+    __slots__ = ("_max", "_more", "_receive", "_size")
+
+    def __init__(self, receive: Receive, max_body: int) -> None:
+        self._receive = receive
+        self._max = max_body
+        self._size = 0
+        self._more = True
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """Itself: it is read once."""
+        return self
+
+    async def __anext__(self) -> bytes:
+        """The next part that is not empty."""
+        while self._more:
+            message = await self._receive()
+            if message["type"] != "http.request":
+                raise GatewayError("bad_request", "The request body ended early.")
+            self._more = message.get("more_body", False)
+            chunk: bytes = message.get("body", b"")
+            self._size += len(chunk)
+            if self._max and self._size > self._max:
+                self._more = False
+                raise GatewayError("body_too_large", f"The request body is larger than {self._max} bytes.")
+            if chunk:
+                return chunk
+        raise StopAsyncIteration

@@ -14,8 +14,9 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import uvloop
 
@@ -146,24 +147,29 @@ async def _serve(
         ServerSettings(name="iam"),
         "iam",
         CONNECTIONS,
-        http=EdgeProtocol if switch is None else _breakable(switch),
+        http=EdgeProtocol if switch is None else partial(Breakable, switch),
         timeout_graceful_shutdown=SHUTDOWN_S,
     )
     await _Server(config, listener, policies.reload, on_ready).serve()
 
 
-def _breakable(switch: FaultSwitch) -> type[EdgeProtocol]:
+class Breakable:
     """A connection that is reset while the switch is `down`, unless it is for the switch itself."""
 
-    class Breakable(EdgeProtocol):
-        spared: bool | None = None
+    def __init__(self, switch: FaultSwitch, **known: Any) -> None:
+        self._switch = switch
+        self._edge = EdgeProtocol(**known)
+        self._spared: bool | None = None
 
-        def data_received(self, data: bytes) -> None:
-            if self.spared is None:
-                self.spared = CONTROL_PATH.encode() in data.partition(b"\r\n")[0]
-            if switch.mode == "down" and not self.spared:
-                self.reset()
-            else:
-                super().data_received(data)
+    def __getattr__(self, name: str) -> Any:
+        """All else is the listener's own."""
+        return getattr(self._edge, name)
 
-    return Breakable
+    def data_received(self, data: bytes) -> None:
+        """Not for the listener while IAM is down."""
+        if self._spared is None:
+            self._spared = CONTROL_PATH.encode() in data.partition(b"\r\n")[0]
+        if self._switch.mode == "down" and not self._spared:
+            self._edge.reset()
+        else:
+            self._edge.data_received(data)

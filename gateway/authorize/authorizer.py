@@ -90,7 +90,6 @@ class Authorizer:
         case = Case(request, plan, subject, plan.questions(request, subject))
         began_s = self._clock()
         own = self._observer.authorize_started(span)
-        verdict: Permit | Fallback | Refusal | None = None
         decisions: list[Decision] = []
         try:
             decisions = await self.decide(
@@ -100,15 +99,18 @@ class Authorizer:
                 span=own,
                 client=request.client,
             )
-            verdict = self._judge.permit(case, decisions)
+            verdict: Permit | Fallback | Refusal | None = self._judge.permit(case, decisions)
             if verdict is None:
                 verdict = await self._judge.judge(case, decisions, deadline=deadline, span=own)
-        finally:
-            if verdict is None and deadline.remaining_s() <= 0:
-                verdict = Refusal(GatewayError("iam_timeout", reason="the deadline ended before the permit"), "unknown")
-            write_down(verdict, route.id, self._clock() - began_s, record, own, self._observer)
-            if self._witness is not None and verdict is not None:
-                tell(self._witness, case, decisions, verdict, record.trace_id)
+        except BaseException:
+            ended = _ended(deadline)
+            write_down(ended, route.id, self._clock() - began_s, record, own, self._observer)
+            if self._witness is not None and ended is not None:
+                tell(self._witness, case, decisions, ended, record.trace_id)
+            raise
+        write_down(verdict, route.id, self._clock() - began_s, record, own, self._observer)
+        if self._witness is not None:
+            tell(self._witness, case, decisions, verdict, record.trace_id)
         if isinstance(verdict, Refusal):
             raise verdict.error
         return verdict
@@ -253,6 +255,13 @@ class Authorizer:
             return decision
         age_s = self.cache.permit_age_s(question)
         return decision if age_s is None or age_s >= max_stale_s else Decision(Outcome.ALLOW, "stale", age_s=age_s)
+
+
+def _ended(deadline: Deadline) -> Refusal | None:
+    """What is written down of a request that ended before its verdict; nothing where it was the caller who left."""
+    if deadline.remaining_s() > 0:
+        return None
+    return Refusal(GatewayError("iam_timeout", reason="the deadline ended before the permit"), "unknown")
 
 
 def _unasked(plan: Plan, request: Request, subject: Subject | None) -> Permit:

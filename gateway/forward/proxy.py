@@ -77,7 +77,7 @@ class ProxyEndpoint:
         except GatewayError as error:
             if is_outage(error) and await self._outage.stand_in(permit, exchange, error.code, headers):
                 return
-            raise
+            raise error
         deadline.stop()
         try:
             if answer.status in OUTAGES and await self._outage.stand_in(

@@ -235,7 +235,7 @@ class Call:
                     or attempt >= attempts
                     or not await self._retry(failure, attempt)
                 ):
-                    raise
+                    raise failure
             attempt += 1
 
     async def _retry(self, failure: CallFailure, attempt: int) -> bool:

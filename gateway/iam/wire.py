@@ -156,7 +156,7 @@ class Wire:
             credentials.rejected()
             another = await self._authorization(credentials)
             if another == sent:
-                raise
+                raise failure
         return await self._exchange(method, url, headers + another, content, extensions)
 
     async def _authorization(self, credentials: Credentials) -> Headers:

@@ -17,7 +17,7 @@ from gateway.model.route import FallbackResponse, Route
 from gateway.model.subject import Subject
 
 
-@dataclass(slots=True)
+@dataclass(init=False, slots=True)
 class Permit:
     """This request (its canonical target included) may go where this route says, for this subject.
 
@@ -35,10 +35,32 @@ class Permit:
     subject: Final[Subject | None]
     outcome: Final[str]
     source: Final[str]
-    degraded: Final[str | None] = None
-    age_s: Final[float] = 0.0
-    code: Final[str] = ""
-    parts: Final[tuple[tuple[str, Decision], ...]] = ()
+    degraded: Final[str | None]
+    age_s: Final[float]
+    code: Final[str]
+    parts: Final[tuple[tuple[str, Decision], ...]]
+
+    def __init__(
+        self,
+        request: Request,
+        route: Route,
+        subject: Subject | None,
+        outcome: str,
+        source: str,
+        degraded: str | None = None,
+        age_s: float = 0.0,
+        code: str = "",
+        parts: tuple[tuple[str, Decision], ...] = (),
+    ) -> None:
+        self.request = request
+        self.route = route
+        self.subject = subject
+        self.outcome = outcome
+        self.source = source
+        self.degraded = degraded
+        self.age_s = age_s
+        self.code = code
+        self.parts = parts
 
     @property
     def share_key(self) -> str:

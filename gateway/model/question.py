@@ -25,12 +25,16 @@ class Check:
     fragment: str
 
 
-@dataclass(slots=True)
+@dataclass(init=False, slots=True)
 class Question:
     """May this subject do this? `key` holds no token and is the identity for cache and coalescing."""
 
     subject: Final[Subject]
     check: Final[Check]
+
+    def __init__(self, subject: Subject, check: Check) -> None:
+        self.subject = subject
+        self.check = check
 
     @property
     def key(self) -> tuple[str, str]:

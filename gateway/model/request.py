@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from gateway.model.route import Route
@@ -74,9 +74,11 @@ class Request:
         return [value for key, value in self.headers if key == name]
 
 
-@dataclass(frozen=True, slots=True)
 class Match:
     """The one route that a target belongs to, with its path parameters."""
 
-    route: Route
-    params: Mapping[str, str]
+    __slots__ = ("params", "route")
+
+    def __init__(self, route: Route, params: Mapping[str, str]) -> None:
+        self.route: Final = route
+        self.params: Final = params

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
+from types import MappingProxyType
 from typing import Any, Final
 
 from gateway.model.request import Header
 
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
-@dataclass(slots=True)
+
+@dataclass(init=False, slots=True)
 class Subject:
     """Who asks, as IAM and the upstream are told. Made for each request with an opaque token, so not frozen.
 
@@ -22,14 +25,40 @@ class Subject:
     """
 
     type: Final[str]
-    id: Final[str] = field(repr=False)
+    id: Final[str]
     key: Final[str]
-    document: Final[str] = field(repr=False)
-    properties: Final[Mapping[str, Any]] = field(default_factory=dict, repr=False)
-    claims: Final[Mapping[str, Any]] = field(default_factory=dict, repr=False)
-    expires_at_s: Final[float | None] = None
-    identified: Final[bool] = True
-    headers: Final[tuple[Header, ...]] = field(default=(), repr=False)
+    document: Final[str]
+    properties: Final[Mapping[str, Any]]
+    claims: Final[Mapping[str, Any]]
+    expires_at_s: Final[float | None]
+    identified: Final[bool]
+    headers: Final[tuple[Header, ...]]
+
+    def __init__(
+        self,
+        type: str,  # noqa: A002 - as IAM's API calls it
+        id: str,  # noqa: A002
+        key: str,
+        document: str,
+        properties: Mapping[str, Any] = _NOTHING,
+        claims: Mapping[str, Any] = _NOTHING,
+        expires_at_s: float | None = None,
+        identified: bool = True,  # noqa: FBT001, FBT002 - said by name, except where one is made for each request
+        headers: tuple[Header, ...] = (),
+    ) -> None:
+        self.type = type
+        self.id = id
+        self.key = key
+        self.document = document
+        self.properties = properties
+        self.claims = claims
+        self.expires_at_s = expires_at_s
+        self.identified = identified
+        self.headers = headers
+
+    def __repr__(self) -> str:
+        """What may stand in a log: an id or a claim may be a secret."""
+        return f"Subject(type={self.type!r}, key={self.key!r}, identified={self.identified!r})"
 
 
 def claim_of(claims: Mapping[str, Any], name: str, missing: Any = None) -> Any:

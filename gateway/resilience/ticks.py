@@ -9,7 +9,7 @@ timer of the loop costs a hundred times as much.
 from __future__ import annotations
 
 import asyncio
-from typing import Final, Protocol
+from typing import ClassVar, Final, Protocol
 
 TICK_S: Final = 0.005
 _PER_S: Final = 200
@@ -64,7 +64,7 @@ class Ticks:
 class _Present:
     """The timers of the loop that runs now: looking for it by name would cost more than setting a timer."""
 
-    ticks: Ticks | None = None
+    ticks: ClassVar[Ticks | None] = None
 
 
 def ticks_of(loop: asyncio.AbstractEventLoop) -> Ticks:

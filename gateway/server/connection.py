@@ -58,6 +58,8 @@ _WHAT_IS_SERVED: Final = [(b"allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTI
 class EdgeProtocol(asyncio.Protocol):
     """One connection. uvicorn makes it, and calls `shutdown` when the server stops."""
 
+    __deletable__ = ("_reader",)  # compiled, no other attribute can be taken away
+
     def __init__(
         self,
         config: ListenerConfig,

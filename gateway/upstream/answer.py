@@ -125,18 +125,9 @@ class Judged:
         """See Answer."""
         self._answer.allow_silence(seconds)
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    def __aiter__(self) -> AsyncIterator[bytes]:
         """See Answer."""
-        unread_s = 0.0
-        try:
-            async for chunk in self._answer:
-                given_s = self._clock()
-                yield chunk
-                unread_s += self._clock() - given_s
-        except GatewayError as error:
-            self._verdict.broken(error, unread_s)
-            raise
-        self._verdict.well()
+        return JudgedParts(self._answer, self._verdict, self._clock)
 
     async def read(self, limit: int) -> bytes:
         """See Answer."""
@@ -152,3 +143,35 @@ class Judged:
         """See Answer. Closed before its end, it has told nothing."""
         self._verdict.given_up()
         await self._answer.aclose()
+
+
+class JudgedParts:
+    """The parts of such an answer. No generator: the compiler knows none that is asynchronous."""
+
+    __slots__ = ("_clock", "_given_s", "_parts", "_unread_s", "_verdict")
+
+    def __init__(self, answer: Answer, verdict: Verdict, clock: Callable[[], float]) -> None:
+        self._parts = aiter(answer)
+        self._verdict = verdict
+        self._clock = clock
+        self._unread_s = 0.0
+        self._given_s = -1.0  # no part was given yet
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """Itself: it is read once."""
+        return self
+
+    async def __anext__(self) -> bytes:
+        """The next part. Between two of them it is the caller who takes time."""
+        if self._given_s >= 0:
+            self._unread_s += self._clock() - self._given_s
+        try:
+            part = await anext(self._parts)
+        except StopAsyncIteration:
+            self._verdict.well()
+            raise
+        except GatewayError as error:
+            self._verdict.broken(error, self._unread_s)
+            raise
+        self._given_s = self._clock()
+        return part

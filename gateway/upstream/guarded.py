@@ -314,9 +314,9 @@ class GuardedUpstream:
             return answer
         try:
             renewed = await auth.headers(deadline)
-        except BaseException:
+        except BaseException as error:
             await answer.aclose()
-            raise
+            raise error
         if renewed == credentials:
             return answer
         await answer.aclose()
