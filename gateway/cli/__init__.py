@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from gateway import __version__
+from gateway import build
 from gateway.cli import (
     completion,
     demo,
@@ -72,7 +72,7 @@ for _command in (
 
 def _show_version(wanted: bool) -> None:  # noqa: FBT001 - Typer's callback signature
     if wanted:
-        print(f"gateway {__version__}")  # noqa: T201 - data on stdout
+        print(f"gateway {build()}")  # noqa: T201 - data on stdout
         raise typer.Exit
 
 

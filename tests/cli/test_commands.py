@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway import __version__
+from gateway import build
 from tests.cli.conftest import CONFIGURATION, Run
 
 ROOT = Path(__file__).parents[2]
@@ -89,7 +89,7 @@ def test_without_a_command_the_help_is_shown_and_the_use_was_wrong(run: Run, gro
 def test_the_version_is_data(run: Run) -> None:
     ran = run("--version")
     ran.says(0)
-    assert ran.out == f"gateway {__version__}\n"
+    assert ran.out == f"gateway {build()}\n"
 
 
 def test_the_schema_is_the_one_in_the_repository(run: Run) -> None:

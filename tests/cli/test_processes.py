@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway import __version__
+from gateway import build
 from tests.cli.conftest import CONFIGURATION, Run
 
 pytestmark = pytest.mark.hazard
@@ -124,11 +124,11 @@ def test_a_full_disk_is_one_line(folder: Path) -> None:
 
 
 def test_the_module_is_the_program(process: Run) -> None:
-    process("--version").says(0, out=f"gateway {__version__}")
+    process("--version").says(0, out=f"gateway {build()}")
     process("frobnicate").says(2, err="Usage: python -m gateway")
     script = Path(sys.executable).with_name("gateway")
     done = subprocess.run([script, "--version"], capture_output=True, text=True, timeout=PATIENCE_S, check=True)  # noqa: S603
-    assert done.stdout == f"gateway {__version__}\n"
+    assert done.stdout == f"gateway {build()}\n"
 
 
 def _on_a_terminal(folder: Path, *arguments: str, **environ: str) -> str:

@@ -38,9 +38,12 @@ def test_the_lock_satisfies_the_project() -> None:
     assert not [name for name in locked if "grpc" in name], "what only the extra otlp-grpc needs is not in the image"
     assert _unsatisfied(PROJECT["build-system"]["requires"], _locked("build.txt")) == []
     assert (ROOT / "requirements" / "build.in").read_text().split() == PROJECT["build-system"]["requires"]
+    compiling = PROJECT["tool"]["hatch"]["build"]["hooks"]["custom"]["requires"]
+    assert (ROOT / "requirements" / "compile.in").read_text().split() == compiling
+    assert _unsatisfied([each.lower() for each in compiling], _locked("compile.txt")) == []
 
 
-@pytest.mark.parametrize("name", ["runtime.txt", "build.txt"])
+@pytest.mark.parametrize("name", ["runtime.txt", "build.txt", "compile.txt"])
 def test_every_locked_package_has_hashes_and_no_address(name: str) -> None:
     text = (ROOT / "requirements" / name).read_text()
     entries = re.split(r"\n(?=[a-z0-9])", text.strip())
