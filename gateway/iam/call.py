@@ -27,6 +27,7 @@ from gateway.iam.fitting import BatchLimit
 from gateway.iam.proof import Proof
 from gateway.iam.record import CallRecord
 from gateway.iam.servers import Servers
+from gateway.iam.suspects import Suspects
 from gateway.iam.wire import Note
 from gateway.model.question import Decision, unknown
 from gateway.model.settings import IamSettings
@@ -56,6 +57,7 @@ class Means:
     record: CallRecord
     observer: Observer
     freed: Callable[[], None]
+    suspects: Suspects
 
 
 class Call:
@@ -66,8 +68,10 @@ class Call:
 
     __slots__ = (
         "_alone",
+        "_apart",
         "_batch",
         "_began_s",
+        "_beside",
         "_decided",
         "_errors",
         "_failed",
@@ -92,6 +96,8 @@ class Call:
         self._errors: list[tuple[Pending, Decision]] = []
         self._failure: CallFailure | None = None
         self._alone: set[Pending] = set()
+        self._apart: _Parts | None = None
+        self._beside: asyncio.Task[None] | None = None
         self._began_s = self._until_s = 0.0
         self._kept = False
         self.waited_for = len(batch)
@@ -120,8 +126,11 @@ class Call:
 
     def ring(self) -> None:
         """Half of the time that IAM may be silent is over: called by the timer."""
-        if not self._decided:
-            self._means.proof.prepare(self._ticket)
+        if self._decided:
+            return
+        self._means.proof.prepare(self._ticket)
+        if self._apart is None and len(self._batch) > 1 and not self._trial:
+            self._beside = asyncio.get_running_loop().create_task(self._ask_beside())
 
     async def _ask_in_time(self) -> None:
         try:
@@ -133,6 +142,9 @@ class Call:
         except Exception as error:  # noqa: BLE001 - a bug here must still answer everybody, and permit nobody
             self._means.observer.bug("iam", error)
             self._fail(self._open(), CallFailure("internal_error", "a bug in asking IAM"))
+        finally:
+            if self._beside is not None:
+                self._beside.cancel()
 
     def left(self, *, hung_up: bool) -> None:
         """Nobody waits for one of the questions any more. When all hung up the call ends, and nothing was learnt."""
@@ -163,6 +175,8 @@ class Call:
         for pending, failure in self._failed:
             after_s = max(remaining_s, failure.retry_after_s or 0.0) or None
             error = fault(failure.code, failure.reason, after_s)
+            if isolated and failure.code == "iam_timeout" and pending in self._alone and pending.known:
+                self._means.suspects.add(pending.key[0], asyncio.get_running_loop().time())
             pending.resolve(unknown(error, isolated=isolated))
         for pending, decision in self._errors:
             pending.resolve(replace(decision, isolated=isolated))
@@ -278,17 +292,34 @@ class Call:
 
     async def _ask_apart(self, batch: Sequence[Pending], failure: CallFailure) -> None:
         """Ask the parts of a failed batch; side by side, as far as places are free, once IAM is known to answer."""
-        apart = _Parts(failure, _parts(batch, failure.apart))
+        begun = self._apart if batch is self._batch else None
+        apart = begun or _Parts(failure, _parts(batch, failure.apart))
+        apart.failure = failure
+        self._apart = self._apart or apart
         async with asyncio.TaskGroup() as group:
             while apart.left:
-                if self._decided or not failure.counts:
-                    self._invite(group, apart)
+                if self._decided or not failure.counts or begun:
+                    self._invite(group, apart, len(apart.left) - 1)
                 await self._ask_part(apart)
+        if begun and self._beside is not None:
+            await self._beside
         if failure.too_many and apart.all_answered:
             self._means.limit.refused(len(batch))
 
-    def _invite(self, group: asyncio.TaskGroup, apart: _Parts) -> None:
-        for _ in range(len(apart.left) - 1):
+    async def _ask_beside(self) -> None:
+        """The batch is silent. If IAM works, its questions are asked apart beside it, in places that are free.
+
+        So nobody waits long for somebody else's question. The batch goes on: it may only be slow.
+        """
+        if not await self._iam_works() or self._apart is not None:
+            return
+        silent = CallFailure("iam_timeout", "IAM is silent about the batch", apart=Apart.SINGLY)
+        self._apart = _Parts(silent, _parts(self._batch, Apart.SINGLY))
+        async with asyncio.TaskGroup() as group:
+            self._invite(group, self._apart, len(self._apart.left))
+
+    def _invite(self, group: asyncio.TaskGroup, apart: _Parts, helpers: int) -> None:
+        for _ in range(helpers):
             if not self._means.places.try_acquire():
                 return
             group.create_task(self._help(apart))

@@ -23,6 +23,7 @@ from gateway.iam.fitting import BatchLimit
 from gateway.iam.proof import Proof
 from gateway.iam.record import CallRecord
 from gateway.iam.servers import Servers
+from gateway.iam.suspects import HELD_S, Suspects
 from gateway.iam.waiting import Waiting
 from gateway.model.question import Decision, Question, unknown
 from gateway.model.settings import IamSettings
@@ -60,6 +61,7 @@ class Iam:
         self._record = CallRecord()
         self._proof = Proof(breaker, self.probe)
         self._limit = BatchLimit(clock)
+        self._suspects = Suspects()
         self._means = Means(
             servers,
             settings,
@@ -71,9 +73,11 @@ class Iam:
             self._record,
             observer,
             self._schedule,
+            self._suspects,
         )
         self._waiting = Waiting(settings.max_queue)
         self._most_of_one = max(1, settings.max_concurrency - max(1, settings.max_concurrency // _KEPT_FREE))
+        self._most_of_suspects = max(1, settings.max_concurrency // 2)
         self._held: dict[str, int] = {}
         self._barred: set[str] = set()
         self._pendings: dict[Key, Pending] = {}
@@ -213,7 +217,12 @@ class Iam:
 
     def _send(self) -> bool:
         """Start the next call, in a place that is ours. False if only those wait who have calls enough."""
-        batch = self._waiting.take(self._limit.of(self._servers.max_size), self._barred)
+        most, suspects, barred = self._limit.of(self._servers.max_size), self._suspects, self._barred
+        if suspects:
+            suspects.forget_before(asyncio.get_running_loop().time() - HELD_S)
+            if sum(self._held.get(each, 0) for each in suspects) >= self._most_of_suspects:
+                barred = barred | suspects.keys()
+        batch = self._waiting.take(most, barred, suspects)
         if not batch:
             return False
         ticket = self._breaker.admit(self._settings.timeout.total_s + _TRIAL_MARGIN_S, batch[0].key[0])

@@ -59,16 +59,17 @@ class Waiting:
         """Take it out: nobody waits for it any more."""
         self._remove(pending.key[0], (pending,))
 
-    def take(self, most: int, barred: Collection[str] = ()) -> list[Pending]:
+    def take(self, most: int, barred: Collection[str] = (), alone: Collection[str] = ()) -> list[Pending]:
         """What leaves in the next call, at most `most`, of subjects that are not `barred`.
 
-        What one caller asked together stays together where it fits into one call.
+        What one caller asked together stays together where it fits into one call. Subjects that travel `alone` share
+        their call with nobody.
         """
-        if self._count <= most and not barred:  # all fit in: nobody has to take turns
+        if self._count <= most and not barred and not alone:  # all fit in: nobody has to take turns
             return self.take_all()
         taken: list[Pending] = []
         while len(taken) < most:
-            subject = next((subject for subject in self._turns if subject not in barred), None)
+            subject = next((each for each in self._turns if each not in barred and not (taken and each in alone)), None)
             if subject is None:
                 break
             together = _together(self._turns[subject], most)
@@ -78,6 +79,8 @@ class Waiting:
             self._remove(subject, together)
             if subject in self._turns:
                 self._turns.move_to_end(subject)
+            if subject in alone:
+                break
         return taken
 
     def take_all(self) -> list[Pending]:
