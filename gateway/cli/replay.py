@@ -40,7 +40,7 @@ def register(app: typer.Typer) -> None:
         from gateway.evidence.questions import LoggedQuestions  # noqa: PLC0415 - heavy
         from gateway.evidence.reading import DecisionLines, UnreadableError  # noqa: PLC0415
 
-        point = _point(against)
+        point, claims = _point(against)
         questions, lines = LoggedQuestions(), DecisionLines(file)
         try:
             questions.gather(lines)
@@ -48,6 +48,8 @@ def register(app: typer.Typer) -> None:
             fail(str(error), EXIT_UNREADABLE)
         if lines.broken:
             note(f"{lines.broken:,} broken lines were passed over")
+        if claims and questions.bare:
+            note(f"the log does not hold these claims, so questions are asked without them: {', '.join(claims)}")
         result = asyncio.run(_replayed(questions, point))
         (_say_document if output is Format.JSON else _say_table)(questions, result)
         questions_left = _say_what_is_left(questions, result)
@@ -63,34 +65,39 @@ async def _replayed(questions: LoggedQuestions, point: AbstractAsyncContextManag
         return await replay(questions, ready)
 
 
-def _point(against: Path) -> AbstractAsyncContextManager[DecisionPoint]:
-    """Who is to be asked; exit code 2 if that can't be read."""
+def _point(against: Path) -> tuple[AbstractAsyncContextManager[DecisionPoint], list[str]]:
+    """Who is to be asked, and which claims it is told of subjects; exit code 2 if that can't be read."""
     from gateway.cli.asking import decision_point, embedded  # noqa: PLC0415 - heavy
     from gateway.config import ConfigurationError, load  # noqa: PLC0415
     from gateway.pdp.problem import PolicyError  # noqa: PLC0415
 
     try:
         if against.is_dir():
-            return nullcontext(embedded(against))
+            return nullcontext(embedded(against)), []
         configuration = load(against, os.environ)
         _check_policies(configuration)
     except (ConfigurationError, PolicyError) as error:
         fail(str(error), EXIT_UNREADABLE)
-    return decision_point(configuration)
+    return decision_point(configuration), _claims(configuration)
 
 
 def _check_policies(configuration: Configuration) -> None:
-    """Raises PolicyError. Says what the log cannot hold."""
+    """Raises PolicyError."""
     from gateway.cli.asking import embedded  # noqa: PLC0415 - heavy
-    from gateway.model.settings import IamApi, IntrospectionIdentity, JwtIdentity  # noqa: PLC0415
+    from gateway.model.settings import IamApi  # noqa: PLC0415
 
     if configuration.iam.api is IamApi.EMBEDDED and configuration.access_policies is not None:
         embedded(configuration.access_policies)
+
+
+def _claims(configuration: Configuration) -> list[str]:
+    """What IAM is told of subjects beside their id."""
+    from gateway.model.settings import IntrospectionIdentity, JwtIdentity  # noqa: PLC0415 - heavy
+
     identity = configuration.identity
     rules = [issuer.rules for issuer in identity.issuers] if isinstance(identity, JwtIdentity) else []
     rules += [identity.rules] if isinstance(identity, IntrospectionIdentity) else []
-    if claims := sorted({claim for rule in rules for claim in rule.claims}):
-        note(f"the log does not hold these claims, so questions are asked without them: {', '.join(claims)}")
+    return sorted({claim for rule in rules for claim in rule.claims})
 
 
 def _say_what_is_left(questions: LoggedQuestions, result: Replayed) -> bool:

@@ -13,6 +13,7 @@ from gateway.config.keys import (
     Duration,
     DurationOrZero,
     FilePath,
+    Flag,
     HeaderName,
     Keys,
     Maybe,
@@ -61,6 +62,7 @@ class DecisionLogKeys(Keys):
     values: Annotated[Literal["plain", "hash"], Word] = key(
         "plain", "How a line shows what checks have from `{header.NAME}` and `{query.NAME}`."
     )
+    properties: Flag = key(False, "Whether a line has the properties of the subject that IAM is told (`claims`).")
     key: Maybe[RequiredSecret] = optional("What hashes are keyed with. Required where anything is hashed.")
 
 
@@ -203,7 +205,17 @@ def _decision_log(section: Section[ServerKeys], world: World) -> DecisionLogSett
         if world.identity == "opaque" and "hash" not in (keys.subject, keys.values):
             message = "opaque tokens are always hashed, so a key is needed, best as ${file:/path}"
         world.problems.error(section.key("decision_log"), "key-needed", message)
-    return DecisionLogSettings(path=path, permits=keys.permits, subject=keys.subject, values=keys.values, key=keys.key)
+    if keys.properties and (keys.subject != "plain" or world.identity == "opaque"):
+        mark, message = section.at("decision_log", "properties"), "properties are written of plain subjects only"
+        world.problems.error(mark, "misplaced-key", message)
+    return DecisionLogSettings(
+        path=path,
+        permits=keys.permits,
+        subject=keys.subject,
+        properties=keys.properties,
+        values=keys.values,
+        key=keys.key,
+    )
 
 
 def _check_admin(section: Section[ServerKeys], world: World, listen: Address | None, admin: Address | None) -> None:

@@ -31,6 +31,7 @@ class Lines:
     def __init__(self, settings: DecisionLogSettings, *, wall: Callable[[], float] = time.time) -> None:
         self._hash = Hashing(settings.key)
         self._subject = settings.subject
+        self._properties = settings.properties
         self._hidden = _OF_REQUEST if settings.values == "hash" else frozenset()
         self._wall = wall
 
@@ -70,12 +71,16 @@ class Lines:
             "reason": decided.reason or None,
         }
 
-    def _who(self, decided: Decided) -> dict[str, str] | None:
+    def _who(self, decided: Decided) -> dict[str, Any] | None:
         subject = decided.subject
         if self._subject == "none":
             return None
-        plain = self._subject == "plain" and subject.identified
-        return {"type": subject.type, "id": subject.id if plain else self._hash(subject.id)}
+        if self._subject != "plain" or not subject.identified:
+            return {"type": subject.type, "id": self._hash(subject.id)}
+        shown: dict[str, Any] = {"type": subject.type, "id": subject.id}
+        if self._properties and subject.properties:
+            shown["properties"] = subject.properties
+        return shown
 
     def _questions(self, decided: Decided) -> Iterator[dict[str, Any]]:
         hidden = self._hidden if self._subject == "plain" and decided.subject.identified else self._hidden | _OF_SUBJECT

@@ -44,10 +44,14 @@ class Change(NamedTuple):
 
 
 class LoggedQuestions:
-    """Gathers questions. `hidden` counts questions, as logged, that cannot be asked: something in them is hashed."""
+    """Gathers questions. `hidden` counts questions, as logged, that cannot be asked: something in them is hashed.
+
+    `bare`: whether one of them has a subject without properties.
+    """
 
     def __init__(self) -> None:
         self.hidden = 0
+        self.bare = False
         self._base = sqlite3.connect("", isolation_level=None)  # a file of its own that nobody else can open
         self._base.executescript(_SETUP)
         self._recent: dict[bytes, bool] = {}
@@ -103,6 +107,7 @@ class LoggedQuestions:
             if subject is None or holds_hash(logged.document):
                 self.hidden += 1
                 continue
+            self.bare = self.bare or not isinstance(subject, dict) or "properties" not in subject
             text = json.dumps(logged.document, ensure_ascii=False, sort_keys=True)
             digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
             if self._recent.get(digest) is not logged.was:

@@ -102,8 +102,12 @@ def _subject(value: Any) -> Subject | None:
     shown = {"type": "identity", "id": value} if isinstance(value, str) else value
     if not isinstance(shown, dict) or not _text(shown.get("type")) or not _text(shown.get("id")):
         return None
-    text = json.dumps({"type": shown["type"], "id": shown["id"]}, ensure_ascii=False, separators=(",", ":"))
-    return Subject(type=shown["type"], id=shown["id"], key=f"replay:{text}", document=text)
+    properties = shown.get("properties", {})
+    if not isinstance(properties, dict):
+        return None
+    asked = {"type": shown["type"], "id": shown["id"], **({"properties": properties} if properties else {})}
+    text = json.dumps(asked, ensure_ascii=False, separators=(",", ":"))
+    return Subject(type=shown["type"], id=shown["id"], key=f"replay:{text}", document=text, properties=properties)
 
 
 def _named(value: Any) -> Mapping[str, Any] | None:

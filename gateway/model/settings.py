@@ -50,12 +50,14 @@ class ServerTls:
 class DecisionLogSettings:
     """Where decisions are written, and how much of them. `path` is absolute. `permits`: the share of permits, 0 to 1.
 
-    `subject`: plain | hash | none; `values`: plain | hash, of what checks have from headers and queries.
+    `subject`: plain | hash | none; `values`: plain | hash, of what checks have from headers and queries. `properties`:
+    whether a plain subject has those that IAM is told.
     """
 
     path: Path
     permits: float = 1.0
     subject: str = "plain"
+    properties: bool = False
     values: str = "plain"
     key: str | None = field(default=None, repr=False)
 

@@ -54,3 +54,11 @@ def test_its_key_is_a_secret(load_text) -> None:
 
     configuration = load_text(whole(identity=JWT, server=server("path: d.jsonl, key: s3cret")))
     assert "s3cret" not in str(masked(configuration)) + repr(configuration.server)
+
+
+def test_properties_are_of_plain_subjects_only(assert_mistake, load_text) -> None:
+    log = load_text(whole(identity=JWT, server=server("path: d.jsonl, properties: true"))).server.decision_log
+    assert log.properties is True
+    hashed = whole(identity=JWT, server=server("path: d.jsonl, subject: hash, key: k, properties: \u2038true"))
+    assert_mistake(hashed, "misplaced-key", "plain subjects only")
+    assert_mistake(whole(server=server("path: d.jsonl, key: k, properties: \u2038true")), "misplaced-key", "")

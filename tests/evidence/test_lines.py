@@ -17,6 +17,7 @@ from gateway.identity.opaque import token_subject
 from gateway.model.question import DENY, Decision, Outcome
 from gateway.model.route import IamFailureMode, IamFailureRule
 from gateway.model.settings import DecisionLogSettings
+from gateway.model.subject import Subject
 from gateway.resilience.deadline import Deadline
 from gateway.telemetry.observer import NO_SPAN
 from gateway.witness import Decided
@@ -94,6 +95,18 @@ async def test_a_line_has_the_promised_fields(bench: Bench) -> None:
         "source": "iam",
         "code": None,
     }
+
+
+async def test_properties_are_written_of_a_plain_subject_and_only_when_asked_for(bench: Bench) -> None:
+    who = Subject("identity", "alice", "k", "{}", properties={"role": "clerk"}, claims={"group": "sales"})
+    (decided,) = await told(bench, GUARDED, who)
+    bare = {"type": "identity", "id": "alice"}
+    assert line(decided)["subject"] == bare
+    assert line(decided, properties=True)["subject"] == {**bare, "properties": {"role": "clerk"}}
+    assert "clerk" not in json.dumps(line(decided, properties=True, subject="hash", key="k"))
+    assert line(decided, properties=True, subject="none")["subject"] is None
+    (without,) = await told(bench, GUARDED)
+    assert line(without, properties=True)["subject"] == bare
 
 
 async def test_denied_is_false_and_unknown_is_null(bench: Bench) -> None:

@@ -64,6 +64,40 @@ def test_differences_are_exactly_those_that_were_made(run: Run, folder: Path, po
     run("replay", log, "--against", policies(MAY_NOT)).says(1, out="alice\tread\tsystem:b\tpermit\tdeny")
 
 
+def test_a_subject_is_asked_about_with_the_properties_that_were_logged(run: Run, folder: Path, policies: Any) -> None:
+    """The same name in two roles is two questions."""
+    clerk, boss = ({"type": "identity", "id": "alice", "properties": {"role": role}} for role in ("clerk", "boss"))
+    log = write(folder / "d", line(clerk, "system:a"), line(boss, "system:a"))
+    only = policies('permit (principal, action, resource) when { principal has role && principal.role == "boss" };')
+    ran = run("replay", log, "--against", only, "--output", "json")
+    assert ran.code == 1
+    document = json.loads(ran.out)
+    assert (document["asked"], [change["subject"] for change in document["changed"]]) == (2, [clerk])
+    broken = write(folder / "e", line({"type": "identity", "id": "alice", "properties": "x"}, "system:a"))
+    run("replay", broken, "--against", only).says(3, err="1 questions were not answered")
+
+
+CLAIMS = """
+version: 1
+iam: {api: embedded}
+identity: {jwt: {issuer: https://a, audience: b, jwks_file: keys, claims: [role]}}
+upstreams: {a: {url: http://127.0.0.1:1}}
+routes: [{id: r, path: /r, upstream: a, authorize: ["read system:a"]}]
+"""
+
+
+def test_it_says_which_claims_a_log_without_properties_lacks(run: Run, folder: Path, policies: Any) -> None:
+    (folder / "new.yaml").write_text(CLAIMS)
+    (folder / "keys").write_text('{"keys": []}')
+    (folder / "policies" / "access").mkdir(parents=True, exist_ok=True)
+    (folder / "policies" / "access" / "a.cedar").write_text(MAY)
+    bare = write(folder / "d", line("alice", "system:a"))
+    said = "the log does not hold these claims, so questions are asked without them: role"
+    run("replay", bare, "--against", "new.yaml").says(0, err=said)
+    whole = write(folder / "e", line({"type": "identity", "id": "alice", "properties": {"role": "x"}}, "system:a"))
+    assert said not in run("replay", whole, "--against", "new.yaml").err
+
+
 def test_unknown_and_stale_answers_are_left_aside(run: Run, folder: Path, policies: Any) -> None:
     log = write(
         folder / "d",
