@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gateway.cli.output import EXIT_BAD, EXIT_UNREADABLE, Format, fail, note, say, say_json
+from gateway.cli.output import EXIT_BAD, EXIT_CANNOT, EXIT_UNREADABLE, Format, fail, note, say, say_json
 
 if TYPE_CHECKING:
     from gateway.config.changes import Change
@@ -30,19 +30,26 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Show what two configurations decide differently, weaker first.
 
-        Exit code: 0; with --fail-on-weaker 1 if anything is weaker; 2 if a file can't be read.
+        Exit code: 0; with --fail-on-weaker 1 if anything is weaker, 3 if only policies may permit more, which is not
+        evaluated here; 2 if a file can't be read.
         """
         from gateway.config import differences  # noqa: PLC0415 - heavy
 
         changes = differences(_loaded(old), _loaded(new))
         weaker = [change for change in changes if change.weaker]
+        unjudged = [change for change in changes if change.unjudged]
         if output is Format.JSON:
             _say_document(changes)
         else:
             _say_lines(changes)
             note(f"{len(weaker)} weaker, {len(changes) - len(weaker)} other" if changes else "no difference")
-        if weaker and fail_on_weaker:
-            raise typer.Exit(EXIT_BAD)
+        if unjudged:
+            note(
+                f"{len(unjudged)} changes of policies may permit more, which is not evaluated here: "
+                "`gateway policy test` and `gateway replay` show what is decided otherwise"
+            )
+        if fail_on_weaker and (weaker or unjudged):
+            raise typer.Exit(EXIT_BAD if weaker else EXIT_CANNOT)
 
 
 def _loaded(file: Path) -> Configuration:
@@ -64,4 +71,4 @@ def _say_document(changes: list[Change]) -> None:
 
 def _say_lines(changes: list[Change]) -> None:
     for change in changes:
-        say(f"{'weaker' if change.weaker else 'other':6}  {change}")
+        say(f"{'weaker' if change.weaker else 'maybe' if change.unjudged else 'other':6}  {change}")

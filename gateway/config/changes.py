@@ -8,6 +8,7 @@ evaluated: that they have changed is told, and `gateway policy test` and `gatewa
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -17,6 +18,7 @@ from gateway.config.route_changes import EVERYWHERE, Change, Lines, Said, routes
 from gateway.config.values import format_duration
 from gateway.model.route import IamFailureMode
 from gateway.model.settings import (
+    HEADER_ONLY,
     ClaimRules,
     ClientTls,
     Configuration,
@@ -99,21 +101,32 @@ def _short(value: Any) -> str:
     return text if len(text) <= _MOST else text[:_MOST] + "…"
 
 
-# Policies of the embedded IAM that may permit more than before. They are compared, not evaluated.
+# Policies of the embedded IAM. They are compared, not evaluated: of a new permit nobody knows here what it permits.
 
 
 def policies_changed(old: Mapping[str, bytes], new: Mapping[str, bytes]) -> Iterator[str]:
-    """What may allow more. A policy that only moved, or is only laid out anew, is the same."""
+    """What may permit more. A policy that only moved, or is only laid out anew, is the same."""
     before, after = _statements(old), _statements(new)
-    for text, place in after.items():
-        if text not in before and _effect(text) == "permit":
-            yield f"policies/access/{place}: this permit is new or changed"
-    for text, place in before.items():
-        if text not in after and _effect(text) == "forbid":
-            yield f"policies/access/{place}: this forbid is gone or changed"
+    yield from _only_in(after, before, "permit", "this permit is new or changed")
+    yield from _only_in(before, after, "forbid", "this forbid is gone or changed")
     for name in sorted(old.keys() | new.keys()):
         if name.endswith(".json") and old.get(name) != new.get(name):
             yield f"policies/access/{name}: the entities have changed, so policies may permit more"
+
+
+def policies_tightened(old: Mapping[str, bytes], new: Mapping[str, bytes]) -> Iterator[str]:
+    """What can only permit less."""
+    before, after = _statements(old), _statements(new)
+    yield from _only_in(after, before, "forbid", "this forbid is new or changed")
+    yield from _only_in(before, after, "permit", "this permit is gone or changed")
+
+
+def _only_in(
+    these: Mapping[tuple[str, ...], str], those: Mapping[tuple[str, ...], str], effect: str, says: str
+) -> Iterator[str]:
+    for tokens, place in these.items():
+        if tokens not in those and _effect(tokens) == effect:
+            yield f"policies/access/{place}: {says}"
 
 
 def _statements(files: Mapping[str, bytes]) -> dict[tuple[str, ...], str]:
@@ -151,20 +164,47 @@ def identity_weakened(old: Identity, new: Identity) -> Lines:
             yield Said("identity", "the subject comes from a header now")
         elif old.name != new.name:
             yield Said("identity", f"the subject comes from the header {new.name.decode('latin-1')} now")
+        return
     if isinstance(new, OpaqueIdentity) and not isinstance(old, OpaqueIdentity):
         yield Said("identity", "tokens are not verified here any more")
-    if isinstance(old, JwtIdentity) and isinstance(new, JwtIdentity):
-        before = {issuer.issuer: issuer for issuer in old.issuers}
-        if any(issuer.issuer not in before for issuer in new.issuers):
-            yield Said("identity", "tokens of another issuer are accepted")
-        for issuer in new.issuers:
-            yield from _issuer(before.get(issuer.issuer, issuer), issuer)
-    if isinstance(old, IntrospectionIdentity) and isinstance(new, IntrospectionIdentity):
-        yield from _claims(old.rules, new.rules)
-        yield from _certificate("of the introspection endpoint", old.tls, new.tls, "identity")
+    if isinstance(new, IntrospectionIdentity):
+        yield from _introspection(old, new)
+    if isinstance(new, JwtIdentity):
+        yield from _issuers(old, new)
+    known = HEADER_ONLY if isinstance(old, HeaderIdentity) else old.places
+    if more := [place for place in new.places if place not in known]:
+        shown = ", ".join(f"{place.kind} {place.name}".strip() for place in more)
+        yield Said("identity", f"a token is also taken out of {shown}")
+
+
+def _introspection(old: Identity, new: IntrospectionIdentity) -> Lines:
+    for rules in _rules_of(old):
+        yield from _claims(rules, new.rules)
+    if isinstance(old, JwtIdentity) or (isinstance(old, IntrospectionIdentity) and old.url != new.url):
+        yield Said("identity", f"tokens are accepted on the word of {new.url}")
+    if isinstance(old, IntrospectionIdentity):
+        yield from _certificate("the certificate of the introspection endpoint", old.tls, new.tls, "identity")
         if new.cache_s > old.cache_s:
             longer = format_duration(new.cache_s)
             yield Said("identity", f"tokens that were revoked are accepted for up to {longer}")
+
+
+def _issuers(old: Identity, new: JwtIdentity) -> Lines:
+    before = {issuer.issuer: issuer for issuer in old.issuers} if isinstance(old, JwtIdentity) else {}
+    if isinstance(old, IntrospectionIdentity) or (before and any(one.issuer not in before for one in new.issuers)):
+        yield Said("identity", "tokens of another issuer are accepted")
+    for issuer in new.issuers:
+        if issuer.issuer in before:
+            yield from _issuer(before[issuer.issuer], issuer)
+        else:
+            for rules in _rules_of(old):
+                yield from _claims(rules, issuer.rules)
+
+
+def _rules_of(identity: Identity) -> list[ClaimRules]:
+    if isinstance(identity, JwtIdentity):
+        return [issuer.rules for issuer in identity.issuers]
+    return [identity.rules] if isinstance(identity, IntrospectionIdentity) else []
 
 
 def _issuer(old: JwtIssuer, new: JwtIssuer) -> Lines:
@@ -172,10 +212,13 @@ def _issuer(old: JwtIssuer, new: JwtIssuer) -> Lines:
         yield Said("identity", "tokens of another audience are accepted")
     if more := sorted(set(new.algorithms) - set(old.algorithms)):
         yield Said("identity", f"tokens signed with {', '.join(more)} are accepted")
+    if (old.jwks_url, old.jwks_file) != (new.jwks_url, new.jwks_file):
+        place = new.jwks_url or new.jwks_file or "where its discovery document says"
+        yield Said("identity", f"the keys of {new.issuer} come from another place: {place}")
     if new.leeway_s > old.leeway_s:
         yield Said("identity", f"expired tokens are accepted for {format_duration(new.leeway_s)}")
     yield from _claims(old.rules, new.rules)
-    yield from _certificate(f"of {new.issuer}", old.tls, new.tls, "identity")
+    yield from _certificate(f"the certificate of {new.issuer}", old.tls, new.tls, "identity")
 
 
 def _claims(old: ClaimRules, new: ClaimRules) -> Lines:
@@ -184,12 +227,16 @@ def _claims(old: ClaimRules, new: ClaimRules) -> Lines:
         lost = [value for value in values if value not in required.get(name, ())]
         if lost:
             yield Said("identity", f"the claim {name} need not hold {', '.join(lost)}")
+    if (old.subject_type, old.subject_id) != (new.subject_type, new.subject_id):
+        shown = "".join(map(str, new.subject_id.parts))
+        yield Said("identity", f"the subject is {shown} now, as {''.join(map(str, new.subject_type.parts))}")
 
 
 def iam_weakened(old: IamSettings, new: IamSettings) -> Lines:
     """How long IAM's answers are believed, and who may be IAM."""
-    if old.tls.verify and not new.tls.verify:
-        yield Said("iam.tls", "IAM's certificate is not verified")
+    yield from _certificate("IAM's certificate", old.tls, new.tls, "iam.tls")
+    if old.cache.snapshot and new.cache.snapshot and old.cache.snapshot.key and not new.cache.snapshot.key:
+        yield Said("iam.cache.snapshot", "the file of permits is not authenticated any more")
     if new.cache.ttl_s > old.cache.ttl_s:
         yield Said("iam.cache.ttl_s", f"permits are used for {format_duration(new.cache.ttl_s)} without asking again")
     if new.cache.max_stale_s > old.cache.max_stale_s:
@@ -206,7 +253,7 @@ def server_weakened(old: ServerSettings, new: ServerSettings) -> Lines:
         yield Said("server.admin_hosts", f"the admin listener answers to {', '.join(more)}")
     if old.admin_token and not new.admin_token:
         yield Said("server.admin_token", "the admin listener asks for no token")
-    if gone := sorted(old.strip_request_headers - new.strip_request_headers):
+    if gone := [name for name in sorted(old.strip_request_headers) if not _stripped(name, new.strip_request_headers)]:
         names = ", ".join(name.decode("latin-1") for name in gone)
         yield Said("server.strip_request_headers", f"callers' {names} goes to upstreams")
     if old.tls is not None and new.tls is None:
@@ -215,21 +262,33 @@ def server_weakened(old: ServerSettings, new: ServerSettings) -> Lines:
         yield Said("server.tls", "callers need no certificate")
 
 
+def _stripped(name: bytes, rules: Collection[bytes]) -> bool:
+    """Whether everything that this rule takes off is taken off by one of those."""
+    return any(name == rule or (rule.endswith(b"*") and name.startswith(rule[:-1])) for rule in rules)
+
+
 def upstreams_weakened(old: Mapping[str, UpstreamSettings], new: Mapping[str, UpstreamSettings]) -> Iterator[Change]:
     """Upstreams that need not show who they are any more."""
     for name, settings in new.items():
-        for said in _certificate("", old[name].tls, settings.tls, f"upstreams.{name}.tls") if name in old else ():
+        for said in (
+            _certificate("the certificate", old[name].tls, settings.tls, f"upstreams.{name}.tls") if name in old else ()
+        ):
             yield Change(f"upstream {name}", said.field, said.text, weaker=True)
 
 
-def _certificate(whose: str, old: ClientTls, new: ClientTls, field: str) -> Lines:
+def _certificate(which: str, old: ClientTls, new: ClientTls, field: str) -> Lines:
     if old.verify and not new.verify:
-        yield Said(field, f"the certificate {whose} is not verified".replace("  ", " "))
+        yield Said(field, f"{which} is not verified")
+    elif new.verify and old.ca_file is not None and new.ca_file is None:
+        yield Said(field, f"{which} may be of any public authority")
 
 
 def _wider(old: Sequence[Network], new: Sequence[Network]) -> list[str]:
-    """The new networks that are in none of the old ones."""
-    return [str(network) for network in new if not any(_within(network, wide) for wide in old)]
+    """The new networks that are in none of the old ones. Two halves are as good as the whole."""
+    four = ipaddress.collapse_addresses([each for each in old if isinstance(each, ipaddress.IPv4Network)])
+    six = ipaddress.collapse_addresses([each for each in old if isinstance(each, ipaddress.IPv6Network)])
+    wide: list[Network] = [*four, *six]
+    return [str(network) for network in new if not any(_within(network, each) for each in wide)]
 
 
 def _within(network: Network, wide: Network) -> bool:
@@ -256,7 +315,10 @@ def weakened(old: Configuration, new: Configuration) -> list[str]:
 def differences(old: Configuration, new: Configuration) -> list[Change]:
     """Everything that differs, weaker first, in an order that does not depend on the order in the files."""
     weaker = _weaker(old, new)
-    policies = [Change("policies", "policies", f"policies changed: {line}") for line in _policies(old, new)]
+    policies = [
+        *(Change("policies", "policies", f"policies changed: {line}", unjudged=True) for line in _policies(old, new)),
+        *(Change("policies", "policies", f"policies changed: {line}") for line in _tightened(old, new)),
+    ]
     return [*weaker, *policies, *other_changes(old, new, {(change.where, change.field) for change in weaker})]
 
 
@@ -279,6 +341,11 @@ def _policies(old: Configuration, new: Configuration) -> Iterator[str]:
     """Policies that may permit more; nothing where they do not decide."""
     if _decides(old) and _decides(new):
         yield from policies_changed(dict(old.access_texts), dict(new.access_texts))
+
+
+def _tightened(old: Configuration, new: Configuration) -> Iterator[str]:
+    if _decides(old) and _decides(new):
+        yield from policies_tightened(dict(old.access_texts), dict(new.access_texts))
 
 
 def _decides(configuration: Configuration) -> bool:

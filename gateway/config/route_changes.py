@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from gateway.config.values import format_duration
 from gateway.model.route import (
-    Access,
     AccessKind,
     AggregateAction,
     CheckTemplate,
@@ -22,6 +21,7 @@ from gateway.model.route import (
 )
 from gateway.model.settings import Configuration, IntrospectionIdentity, JwtIdentity, OpaqueIdentity, TokenIn
 from gateway.routing import Router
+from gateway.template import Placeholder, Template
 
 # One difference between two configurations, in words.
 
@@ -40,12 +40,16 @@ Lines = Iterator[Said]
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """`where`: a route's id, `every route`, or a section of the file. `field`: the key that it is about."""
+    """`where`: a route's id, `every route`, or a section of the file. `field`: the key that it is about.
+
+    `unjudged`: it may permit more, and nothing here can tell.
+    """
 
     where: str
     field: str
     text: str
     weaker: bool = False
+    unjudged: bool = False
 
     def __str__(self) -> str:
         return f"{self.where}: {self.text}"
@@ -166,7 +170,7 @@ def _route(old: Route, new: Route) -> Lines:
         if was is None:
             yield Said("methods", f"{method} is allowed")
             continue
-        yield from _access(method, was, new.access[method])
+        yield from _access(method, old, new)
     yield from _rules(old, new)
     yield from _parts(old, new)
     yield from _navigation(old, new)
@@ -179,8 +183,8 @@ def _added(old: Route, new: Route) -> Lines:
         was, is_ = old.access.get(method), new.access[method]
         if was is None:
             continue
-        if _STRICT.index(is_.kind) < _STRICT.index(was.kind) or _fewer(was, is_):
-            yield from _access(method, was, is_)
+        if _STRICT.index(is_.kind) < _STRICT.index(was.kind) or _fewer(method, old, new):
+            yield from _access(method, old, new)
     yield from _rules(old, new)
     yield from _flags(old, new)
 
@@ -197,26 +201,63 @@ def _as_get(route: Route) -> bool:
     )
 
 
-def _access(method: str, old: Access, new: Access) -> Lines:
-    if _STRICT.index(new.kind) < _STRICT.index(old.kind):
-        yield Said("access", f"{method} is {new.kind}, was {old.kind}")
-    elif lost := _lost(old, new):
+def _access(method: str, old: Route, new: Route) -> Lines:
+    was, is_ = old.access[method], new.access[method]
+    if _STRICT.index(is_.kind) < _STRICT.index(was.kind):
+        yield Said("access", f"{method} is {is_.kind}, was {was.kind}")
+    elif lost := _lost(was.checks, old, is_.checks, new):
         yield Said("access", f"{method} no longer asks {', '.join(lost)}")
 
 
-def _lost(old: Access, new: Access) -> list[str]:
-    kept = [_meaning(check) for check in new.checks]
-    return [check.source for check in old.checks if _meaning(check) not in kept]
+def _lost(old: Sequence[CheckTemplate], old_route: Route, new: Sequence[CheckTemplate], new_route: Route) -> list[str]:
+    kept = [_meaning(check, new_route) for check in new]
+    return [check.source for check in old if _meaning(check, old_route) not in kept]
 
 
-def _fewer(old: Access, new: Access) -> bool:
+def _fewer(method: str, old: Route, new: Route) -> bool:
     """Whether `new` asks nothing that `old` did not, and less."""
-    return bool(_lost(old, new)) and not _lost(new, old)
+    was, is_ = old.access[method].checks, new.access[method].checks
+    return bool(_lost(was, old, is_, new)) and not _lost(is_, new, was, old)
 
 
-def _meaning(check: CheckTemplate) -> CheckTemplate:
-    """The check without the way it was written."""
-    return replace(check, source="")
+def _meaning(check: CheckTemplate, route: Route) -> CheckTemplate:
+    """The check without the way it was written.
+
+    `{path.NAME}` is the segment that has this name in this route, and `{route.id}` is the id: the same text can ask
+    something else after a route is given another path or id, and another text the same.
+    """
+    places = {segment.param: str(at) for at, segment in enumerate(route.segments) if segment.param is not None}
+    own = {"route.id": route.id, "route.path": route.path}
+
+    def part(value: str | Placeholder) -> str | Placeholder:
+        if isinstance(value, str):
+            return value
+        if value.kind == "path":
+            return replace(value, name=places.get(value.name, value.name))
+        return own.get(value.kind, value)
+
+    def tree(value: Any) -> Any:
+        if isinstance(value, Template):
+            return _joined(map(part, value.parts))
+        if isinstance(value, Mapping):
+            return {name: tree(member) for name, member in value.items()}
+        return [tree(member) for member in value] if isinstance(value, list) else value
+
+    return replace(
+        check, action=tree(check.action), resource=tree(check.resource), context=tree(check.context), source=""
+    )
+
+
+def _joined(parts: Iterable[str | Placeholder]) -> tuple[str | Placeholder, ...]:
+    """Neighbouring texts as one."""
+    found: list[str | Placeholder] = []
+    for part in parts:
+        last = found[-1] if found else None
+        if isinstance(part, str) and isinstance(last, str):
+            found[-1] = last + part
+        else:
+            found.append(part)
+    return tuple(found)
 
 
 def _rules(old: Route, new: Route) -> Lines:
@@ -261,18 +302,34 @@ def _by_cookie(configuration: Configuration) -> bool:
 
 
 def _parts(old: Route, new: Route) -> Lines:
-    if not isinstance(old.action, AggregateAction) or not isinstance(new.action, AggregateAction):
+    """Systems of an aggregate that are asked with less, also under another name or without the aggregate."""
+    if not isinstance(old.action, AggregateAction):
         return
-    before = {part.name: part.access for part in old.action.parts}
+    guarded = [part for part in old.action.parts if part.access is not None and part.access.checks]
+    if not isinstance(new.action, AggregateAction):
+        if guarded:
+            names = ", ".join(part.name for part in guarded)
+            yield Said("action", f"the checks of {names} are gone with the aggregate")
+        return
+    by_name = {part.name: part for part in old.action.parts}
+    by_place = {(part.upstream, part.method, part.path): part for part in guarded}
     for part in new.action.parts:
-        was = before.get(part.name)
-        lost = _lost(was, part.access or Access(AccessKind.AUTHENTICATED)) if was else []
+        was = by_name.get(part.name) or by_place.get((part.upstream, part.method, part.path))
+        asked = () if part.access is None else part.access.checks
+        lost = _lost(was.access.checks, old, asked, new) if was and was.access else []
         if lost:
             yield Said("action", f"{part.name} no longer asks {', '.join(lost)}")
 
 
 def _navigation(old: Route, new: Route) -> Lines:
-    if not isinstance(old.action, NavigationAction) or not isinstance(new.action, NavigationAction):
+    if not isinstance(old.action, NavigationAction):
         return
-    if _meaning(old.action.check) != _meaning(new.action.check):
+    if not isinstance(new.action, NavigationAction):
         yield Said("action", f"items are no longer checked by {old.action.check.source}")
+        return
+    if _lost([old.action.check], old, [new.action.check], new):
+        yield Said("action", f"items are no longer checked by {old.action.check.source}")
+    if old.action.items != new.action.items:
+        yield Said("action", f"items at {old.action.items} are no longer checked")
+    if old.action.remove_denied and not new.action.remove_denied:
+        yield Said("action", "denied items are shown")

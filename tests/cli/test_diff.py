@@ -46,3 +46,28 @@ def test_what_cannot_be_read_is_2(run: Run, folder: Path) -> None:
     run("diff", "routes.yaml", "nowhere.yaml").says(2, err="nowhere.yaml")
     run("diff", str(folder), "routes.yaml").says(2, err="error[")
     run("diff", "routes.yaml", other(folder, "version: 1", "version: 7")).says(2, err="new.yaml:1:")
+
+
+EMBEDDED = """
+version: 1
+iam: {api: embedded}
+identity: {opaque: {}}
+upstreams: {a: {url: http://127.0.0.1:1}}
+routes: [{id: r, path: /r, upstream: a, methods: [GET], authorize: ["read system:r"]}]
+"""
+
+
+def test_policies_that_may_permit_more_fail_with_a_code_of_their_own(run: Run, folder: Path) -> None:
+    """Not 1: nobody has looked. Not 0: a forbid that is gone must not pass unseen."""
+    permit = "permit (principal, action, resource);"
+    for name, more in (("old", 'forbid (principal, action, resource == System::"s");'), ("new", "")):
+        (folder / name / "policies" / "access").mkdir(parents=True)
+        (folder / name / "routes.yaml").write_text(EMBEDDED)
+        (folder / name / "policies" / "access" / "a.cedar").write_text(permit + more)
+    files = ("old/routes.yaml", "new/routes.yaml")
+    run("diff", *files).says(0, out="maybe   policies: policies changed", err="may permit more")
+    run("diff", *files, "--fail-on-weaker").says(3, err="gateway replay")
+    run("diff", *reversed(files), "--fail-on-weaker").says(0, out="other   policies: policies changed")
+    loose = (folder / "new" / "routes.yaml").read_text().replace('["read system:r"]', "public")
+    (folder / "new" / "routes.yaml").write_text(loose)
+    assert run("diff", *files, "--fail-on-weaker").code == 1

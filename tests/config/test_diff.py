@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from gateway.config import differences, weakened
 from gateway.config.route_changes import moved
 from tests.config.texts import JWT, whole
+from tests.production.authority import Authority
 
 IDP = "issuer: https://idp.example, jwks_url: https://idp.example/jwks"
 GUARDED = '{id: inventory, path: /inventory/*, upstream: a, methods: [GET], authorize: ["read system:inventory"]}'
@@ -60,7 +62,176 @@ CORS = "cors: {origins: [https://app.example], credentials: true}"
 WIDE_CORS = "cors: {origins: [https://app.example, https://other.example], credentials: true}"
 PLAIN_CORS = "cors: {origins: [https://other.example]}"
 
+TENANT = "{id: t, path: '/t/{tenant}/{doc}', upstream: a, methods: [GET], authorize: [\"read doc:{path.doc}\"]}"
+NAMED = "{id: first, path: /named/*, upstream: a, methods: [GET], authorize: ['read route:{route.id}']}"
+AUDIT = (
+    '{id: audit, path: /audit, methods: [GET], authorize: ["audit a:b"], aggregate: {systems: '
+    '{One: {upstream: a, path: "/one", authorize: ["see system:one"]}, Two: {upstream: a, path: "/two"}}}}'
+)
+MENU = (
+    "{id: menu, path: /menu, methods: [GET], authorize: authenticated, navigation: "
+    '{upstream: a, items: /menus/*, check: "{item.action} {item.resource}", on_denied: remove}}'
+)
+HALVES = "server: {trusted_proxies: [10.0.0.0/9, 10.128.0.0/9]}"
+INTROSPECTION = "identity: {introspection: {url: https://idp.example/introspect}}"
+
+
+def pinned(keys: str) -> str:
+    return f"iam: {{url: https://iam{keys}}}"
+
+
+NASTY = [
+    # weaker, though little of the text says so
+    route_case(
+        "names of a path change places",
+        (TENANT,),
+        (TENANT.replace("{tenant}/{doc}", "{doc}/{tenant}"),),
+        "no longer asks read doc:{path.doc}",
+    ),
+    route_case(
+        "a check on the route's id under another id",
+        (NAMED,),
+        (NAMED.replace("id: first", "id: second"),),
+        "no longer asks read route:{route.id}",
+    ),
+    route_case(
+        "a renamed route asks less",
+        (GUARDED,),
+        (GUARDED.replace("id: inventory", "id: stock").replace("read", "look"),),
+        "is gone, stock takes its path",
+    ),
+    route_case(
+        "a loose route for one host of a guarded path",
+        (GUARDED,),
+        (GUARDED, ACME.replace("/acme/*", "/inventory/*").replace("id: acme", "id: acme, host: shop.example")),
+        "acme: GET is authenticated",
+    ),
+    route_case(
+        "a host is taken off a loose route",
+        (GUARDED.replace("/inventory/*", "/*"), PUBLIC.replace("id: open", "id: open, host: shop.example")),
+        (GUARDED.replace("/inventory/*", "/*"), PUBLIC),
+        "takes targets of inventory: GET is public",
+    ),
+    route_case(
+        "a loose path grows over a guarded one",
+        (GUARDED.replace("/inventory/*", "'/inventory/{id}/notes'"), PUBLIC),
+        (GUARDED.replace("/inventory/*", "'/inventory/{id}/notes'"), PUBLIC.replace("/open/*", "/5/*")),
+        "takes targets of inventory",
+    ),
+    route_case(
+        "one of several methods asks less",
+        (WRITES,),
+        (WRITES.replace('["read system:inventory"]', '{GET: ["read system:inventory"], POST: authenticated}'),),
+        "POST is authenticated",
+    ),
+    route_case(
+        "a part asks nothing under another name",
+        (AUDIT,),
+        (AUDIT.replace("One:", "Uno:").replace(', authorize: ["see system:one"]', ""),),
+        "Uno no longer asks see system:one",
+    ),
+    route_case(
+        "an aggregate with checks of its own becomes a proxy",
+        (AUDIT,),
+        ('{id: audit, path: /audit, methods: [GET], authorize: ["audit a:b"], upstream: a}',),
+        "the checks of One are gone",
+    ),
+    route_case("items are looked for elsewhere", (MENU,), (MENU.replace("/menus/*", "/other/*"),), "/menus/*"),
+    route_case("denied items are shown", (MENU,), (MENU.replace("remove", "disable"),), "denied items are shown"),
+    route_case(
+        "a navigation becomes a proxy",
+        (MENU,),
+        ("{id: menu, path: /menu, methods: [GET], authorize: authenticated, upstream: a}",),
+        "items are no longer checked",
+    ),
+    part_case("keys from elsewhere", "identity", JWT, jwt("audience: x").replace("/jwks", "/k"), "another place"),
+    part_case(
+        "the subject is what users can edit",
+        "identity",
+        jwt("audience: x"),
+        jwt("audience: x, subject: {type: identity, id: '{claim.email}'}"),
+        "the subject is {claim.email}",
+    ),
+    part_case(
+        "required is lost by a switch of kinds",
+        "identity",
+        jwt("audience: x, required: {scope: [orders]}"),
+        INTROSPECTION,
+        "scope need not hold orders",
+    ),
+    part_case("somebody else vouches for tokens", "identity", JWT, INTROSPECTION, "on the word of"),
+    part_case(
+        "another endpoint vouches for tokens",
+        "identity",
+        INTROSPECTION,
+        INTROSPECTION.replace("idp.", "other."),
+        "on the word of https://other.",
+    ),
+    part_case(
+        "a token may stand in a query",
+        "identity",
+        jwt("audience: x"),
+        "identity: {token: [header, {query: t}], " + jwt("audience: x").removeprefix("identity: {"),
+        "also taken out of query t",
+    ),
+    Case(
+        "a private authority is no longer asked for",
+        {"iam": pinned(", tls: {ca_file: ca.pem}")},
+        {"iam": pinned("")},
+        weaker=True,
+        says="IAM's certificate may be of any public authority",
+    ),
+    part_case(
+        "permits on disk are not authenticated",
+        "iam",
+        pinned(", cache: {snapshot: {path: p, key: k}}"),
+        pinned(", cache: {snapshot: {path: p}}"),
+        "not authenticated any more",
+    ),
+    part_case(
+        "a pattern of fields shrinks to a name",
+        "server",
+        "server: {strip_request_headers: [X-Internal-*]}",
+        "server: {strip_request_headers: [X-Internal-A]}",
+        "x-internal-* goes to upstreams",
+    ),
+    # not weaker, though much of the text says so
+    part_case(
+        "a name grows to a pattern of fields",
+        "server",
+        "server: {strip_request_headers: [X-Internal-A]}",
+        "server: {strip_request_headers: [x-internal-*]}",
+    ),
+    part_case("two halves are one network", "server", HALVES, "server: {trusted_proxies: [10.0.0.0/8]}"),
+    route_case(
+        "names of a path are other ones",
+        (TENANT,),
+        (TENANT.replace("{doc}", "{paper}").replace("path.doc", "path.paper"),),
+    ),
+    route_case(
+        "a route with a name in its path has another id",
+        (TENANT,),
+        (TENANT.replace("id: t,", "id: docs,").replace("doc}", "paper}"),),
+    ),
+    route_case("a part of an aggregate has another name", (AUDIT,), (AUDIT.replace("One:", "Uno:"),)),
+    route_case("a part of an aggregate is gone", (AUDIT,), (AUDIT.replace(', Two: {upstream: a, path: "/two"}', ""),)),
+    route_case("denied items are removed", (MENU.replace("remove", "disable"),), (MENU,)),
+    route_case(
+        "a loose path shrinks away from a guarded one",
+        (GUARDED.replace("/inventory/*", "/*"), PUBLIC),
+        (GUARDED.replace("/inventory/*", "/*"), PUBLIC.replace("/open/*", "/open/now")),
+    ),
+    part_case("tokens are verified here", "identity", "identity: {opaque: {}}", JWT),
+    part_case("IAM is another one", "iam", "iam: {url: https://iam}", "iam: {url: https://other}"),
+    part_case(
+        "a second IAM is asked",
+        "iam",
+        "iam: {url: https://iam}",
+        "iam: {url: https://iam}\niam_shadow: {url: https://b}",
+    ),
+]
 CASES = [
+    *NASTY,
     # weaker
     route_case("a check is gone", (TWO,), (GUARDED,), "no longer asks audit system:inventory"),
     route_case("a check is another", (GUARDED,), (GUARDED.replace("read", "look"),), "no longer asks read"),
@@ -194,9 +365,10 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.replace(" ", "-"))
-def test_each_change_is_judged_rightly(load_text, case: Case) -> None:
+def test_each_change_is_judged_rightly(load_text, tmp_path: Path, case: Case) -> None:
     identity = {"identity": JWT}
-    old, new = (load_text(whole(**(identity | parts))) for parts in (case.before, case.after))
+    files = {"ca.pem": Authority(tmp_path).file.read_text()} if "ca.pem" in str(case.before) else {}
+    old, new = (load_text(whole(**(identity | parts)), files) for parts in (case.before, case.after))
     changes = differences(old, new)
     weaker = [str(change) for change in changes if change.weaker]
     assert bool(weaker) == case.weaker, weaker
@@ -218,16 +390,32 @@ def test_a_secret_is_in_no_difference(load_text) -> None:
     assert "s3cret" not in "".join(map(str, differences(old, new)))
 
 
-def test_that_policies_have_changed_is_told_and_not_judged(load_text) -> None:
-    files = [
-        {"policies/access/a.cedar": text}
-        for text in ("forbid(principal, action, resource);", "permit(principal, action, resource);")
-    ]
+PERMIT, FORBID = "permit(principal, action, resource);", 'forbid(principal, action, resource == System::"x");'
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "says", "unjudged"),
+    [
+        (FORBID, PERMIT + FORBID, "this permit is new or changed", True),
+        (PERMIT + FORBID, PERMIT, "this forbid is gone or changed", True),
+        (PERMIT, PERMIT.replace("resource)", "resource) when { true }"), "this permit is new or changed", True),
+        (PERMIT, PERMIT + FORBID, "this forbid is new or changed", False),
+        (PERMIT + FORBID, FORBID, "this permit is gone or changed", False),
+        (PERMIT + FORBID, FORBID + "\n// moved\n" + PERMIT, "", False),
+    ],
+)
+def test_that_policies_have_changed_is_told_and_not_judged(
+    load_text, before: str, after: str, says: str, unjudged: bool
+) -> None:
+    """They are not evaluated, so what may permit more is neither weaker nor harmless."""
+    files = [{"policies/access/a.cedar": text} for text in (before, after)]
     old, new = (load_text(whole(iam="iam: {api: embedded}"), each) for each in files)
     told = [change for change in differences(old, new) if change.where == "policies"]
-    assert all("policies changed" in change.text for change in told)
-    assert told
+    assert bool(told) == bool(says)
+    assert not says or any(says in change.text for change in told)
+    assert any(change.unjudged for change in told) == unjudged
     assert not any(change.weaker for change in differences(old, new))
+    assert bool(weakened(old, new)) == unjudged
 
 
 @pytest.mark.parametrize("depth", [0, 1, 2, 3])
