@@ -64,15 +64,19 @@ class LastOutage:
 
 
 class Agreements:
-    """How often a second IAM said the same, by route; `last_different_s` is Unix time."""
+    """How often a second IAM said the same, by route; `last_different_s` is Unix time.
 
-    __slots__ = ("_last_s", "_routes")
+    `differences`: by route what it said of the latest one, and since when there are any.
+    """
+
+    __slots__ = ("_differences", "_last_s", "_routes")
 
     def __init__(self) -> None:
         self._routes: dict[str, dict[str, int]] = {}
+        self._differences: dict[str, Document] = {}
         self._last_s: float | None = None
 
-    def add(self, route: str, agreement: str, at_s: float) -> None:
+    def add(self, route: str, agreement: str, at_s: float, said: str = "") -> None:
         """One comparison."""
         counts = self._routes.get(route)
         if counts is None:
@@ -80,10 +84,14 @@ class Agreements:
         counts[agreement] += 1
         if agreement == "different":
             self._last_s = at_s
+            before = self._differences.get(route)
+            since_s = at_s if before is None else before["since_s"]
+            self._differences[route] = {"said": said, "since_s": since_s, "latest_s": at_s}
 
     def shown(self) -> Document:
         """Sums, and the counts of each route."""
-        return _agreements([{"routes": self._routes, "last_different_s": self._last_s}])
+        own = {"routes": self._routes, "last_different_s": self._last_s, "differences": self._differences}
+        return _agreements([own])
 
 
 def merge_shadow(workers: Sequence[Document | None]) -> Document | None:
@@ -134,9 +142,16 @@ def _agreements(workers: Sequence[Document]) -> Document:
             total = routes.setdefault(route, dict.fromkeys(_AGREEMENTS, 0))
             for agreement, count in counts.items():
                 total[agreement] += count
+    differences: dict[str, Document] = {}
+    for worker in workers:
+        for route, one in worker["differences"].items():
+            other = differences.get(route, one)
+            latest = max(one, other, key=lambda each: float(each["latest_s"]))
+            differences[route] = {**latest, "since_s": min(one["since_s"], other["since_s"])}
     times = [worker["last_different_s"] for worker in workers if worker["last_different_s"] is not None]
     return {
         **{agreement: sum(counts[agreement] for counts in routes.values()) for agreement in _AGREEMENTS},
         "last_different_s": max(times, default=None),
         "routes": routes,
+        "differences": differences,
     }

@@ -85,6 +85,7 @@ def _config(configs: Sequence[Document]) -> Document:
         "hashes": list(dict.fromkeys(config["hash"] for config in configs)),
         "loaded_at_s": max(config["loaded_at_s"] for config in configs),
         "reload_problems": list(dict.fromkeys(line for config in configs for line in config["reload_problems"])),
+        "refused_since_s": min((one["refused_since_s"] for one in configs if one["refused_since_s"]), default=None),
     }
 
 

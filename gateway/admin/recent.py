@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from gateway.admin.cost import Agreements, LastOutage
 from gateway.admin.figures import bucket_of
-from gateway.admin.outages import Outages
+from gateway.admin.outages import IAM, IAM_ITSELF, Outages, Seen
 from gateway.admin.tally import CallTally, Tally, add, as_json
+from gateway.errors import KINDS
 from gateway.model.record import AccessRecord
 from gateway.telemetry.metrics import status_of
 from gateway.telemetry.observer import Observer, Span
@@ -30,6 +31,12 @@ _REFUSED: Final = frozenset({"deny", "unknown"})
 _ERRORS_FROM: Final = 500
 _SWITCHED: Final = 101
 """A WebSocket: how long it was open says nothing about latency."""
+
+
+SLOW_S: Final = 1.0
+_SLOW: Final = bucket_of(SLOW_S)
+_INSTEAD_OF_IAM: Final = frozenset({"stale", "local", "fallback", "fail_open"})
+_OF_IAM: Final = frozenset(code for code, kind in KINDS.items() if kind.degrades)
 
 
 class Refusal(NamedTuple):
@@ -86,7 +93,7 @@ class Recent(Observer):
             bucket = bucket_of(now - record.started_s)
             tally.times[bucket] = tally.times.get(bucket, 0) + 1
         if record.degraded:
-            tally.degraded += 1
+            _degraded(record, tally)
         if status >= _ERRORS_FROM:
             tally.errors += 1
             cause = record.code or str(status)
@@ -158,9 +165,9 @@ class Recent(Observer):
         """What the last outage of IAM cost, see `LastOutage`."""
         return self._last_outage.shown(self._wall())
 
-    def shadow(self, route: str, agreement: str) -> None:
+    def shadow(self, route: str, agreement: str, said: str = "") -> None:
         """See Observer."""
-        self._agreements.add(route, agreement, self._wall())
+        self._agreements.add(route, agreement, self._wall(), said)
 
     def agreements(self) -> dict[str, Any]:
         """How often a second IAM said the same."""
@@ -191,10 +198,16 @@ class Recent(Observer):
     def _end(self, second: _Second) -> None:
         self._over.append(second)
         add(self._iam_minute, second.iam)
+        at_s = self._wall()
         for name, tally in second.routes.items():
             add(second.whole, tally)
-            self._outages.second(name, tally.requests, tally.errors, tally.causes, self._wall())
+            self._outages.second("route", name, _of_route(tally), at_s)
             add(self._minute.setdefault(name, Tally()), tally)
+        if second.whole.requests:
+            self._outages.second(*IAM_ITSELF, _of_iam(second.whole), at_s)
+        if second.iam.calls:
+            slow = sum(count for bucket, count in second.iam.times.items() if bucket >= _SLOW)
+            self._outages.second("slow", IAM, Seen(second.iam.calls, slow, {}, {}), at_s)
 
     def _forget(self, second: _Second) -> None:
         add(self._iam_minute, second.iam, -1)
@@ -215,3 +228,28 @@ class Recent(Observer):
     def _lived_s(self, over_s: int) -> int:
         """A process that is younger than `over_s` is judged by what there is of it."""
         return max(1, min(over_s, self._now.number - self._begun))
+
+
+def _degraded(record: AccessRecord, tally: Tally) -> None:
+    cause = record.authz_code if record.authz_outcome in _INSTEAD_OF_IAM else record.code
+    what = f"{'iam' if cause in _OF_IAM else 'upstream'} {record.degraded}"
+    tally.degraded += 1
+    tally.stood_in[what] = tally.stood_in.get(what, 0) + 1
+    if cause and record.status < _ERRORS_FROM:
+        tally.causes[cause] = tally.causes.get(cause, 0) + 1
+
+
+def _of_route(tally: Tally) -> Seen:
+    """What its upstream did to a route."""
+    return Seen(tally.requests, tally.errors, tally.causes, _part(tally.stood_in, "upstream "))
+
+
+def _of_iam(whole: Tally) -> Seen:
+    """What IAM did to all routes: what it did not decide, by its own failure."""
+    causes = {code: count for code, count in whole.causes.items() if code in _OF_IAM}
+    instead = _part(whole.stood_in, "iam ")
+    return Seen(whole.requests, max(0, sum(causes.values()) - sum(instead.values())), causes, instead)
+
+
+def _part(stood_in: Mapping[str, int], of: str) -> dict[str, int]:
+    return {what.removeprefix(of): count for what, count in stood_in.items() if what.startswith(of)}

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from gateway.admin.figures import Times
 
 
 class Tally:
-    """What one route did. `errors` are answers of 500 and above, those of unknowns included; `causes` their codes."""
+    """What one route did.
 
-    __slots__ = ("causes", "degraded", "denied", "errors", "requests", "times", "unknown")
+    `errors` are answers of 500 and above, those of unknowns included. `causes`: why, by code, of errors and of what was
+    degraded. `stood_in`: what served instead of IAM or of the upstream, as `iam stale`, `upstream fallback`.
+    """
+
+    __slots__ = ("causes", "degraded", "denied", "errors", "requests", "stood_in", "times", "unknown")
     counted: ClassVar[tuple[str, ...]] = ("requests", "denied", "unknown", "degraded", "errors")
 
     def __init__(self) -> None:
@@ -20,6 +25,7 @@ class Tally:
         self.degraded = 0
         self.errors = 0
         self.causes: dict[str, int] = {}
+        self.stood_in: dict[str, int] = {}
         self.times: Times = {}
 
 
@@ -41,17 +47,19 @@ def add(total: Tally | CallTally, tally: Tally | CallTally, sign: int = 1) -> No
     for what in tally.counted:
         setattr(total, what, getattr(total, what) + sign * getattr(tally, what))
     if isinstance(total, Tally) and isinstance(tally, Tally):
-        _add_counts(total.causes, tally.causes, sign)
-    _add_counts(total.times, tally.times, sign)
+        add_counts(total.causes, tally.causes, sign)
+        add_counts(total.stood_in, tally.stood_in, sign)
+    add_counts(total.times, tally.times, sign)
 
 
-def _add_counts(total: dict[Any, int], counts: dict[Any, int], sign: int) -> None:
+def add_counts(total: dict[Any, int], counts: Mapping[Any, int], sign: int = 1) -> None:
+    """Add counts to others; what becomes nothing is left out."""
     for name, count in counts.items():
         left = total.get(name, 0) + sign * count
         if left:
             total[name] = left
         else:
-            del total[name]
+            total.pop(name, None)
 
 
 def as_json(tally: Tally | CallTally) -> dict[str, Any]:

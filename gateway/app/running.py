@@ -81,6 +81,7 @@ class Gateway:
         self.listening = False
         self.draining = asyncio.Event()
         self.reload_problems: tuple[str, ...] = ()
+        self.refused_since_s: float | None = None
         self.loaded_at_s = time.time()
         self.refused([])
 
@@ -152,6 +153,7 @@ class Gateway:
     def refused(self, problems: list[str]) -> None:
         """What is wrong with the file while another configuration serves; nothing: the file serves."""
         self.reload_problems = tuple(problems)
+        self.refused_since_s = (self.refused_since_s or time.time()) if problems else None
         self._telemetry.observer.config_serves(self.composition.configuration.hash, len(problems))
 
     def _tell(self, result: str, by: str, problems: list[str]) -> None:

@@ -52,8 +52,8 @@ class Status:
 
         def shown(row: dict[str, Any]) -> dict[str, Any]:
             limit = composition.site.services[row["id"]].limit if row["id"] in composition.site.services else None
-            in_flight = limit.in_use if isinstance(limit, ConcurrencyLimit) else 0
-            return {**row, "in_flight": in_flight, "lately": lately.get(row["id"])}
+            in_flight, most = (limit.in_use, limit.limit) if isinstance(limit, ConcurrencyLimit) else (0, None)
+            return {**row, "in_flight": in_flight, "max_concurrency": most, "lately": lately.get(row["id"])}
 
         routes = await in_slices(rows, shown)
         return {
@@ -67,6 +67,7 @@ class Status:
                 "loaded_at_s": self._gateway.loaded_at_s,
                 "warnings": list(configuration.warnings),
                 "reload_problems": list(self._gateway.reload_problems),
+                "refused_since_s": self._gateway.refused_since_s,
                 "failure_summary": self._summary,
             },
             "iam": self._iam(),

@@ -175,11 +175,12 @@ class Shadow:
             if ours.outcome is not theirs.outcome:
                 differing[number] = theirs
         agreement = DIFFERENT if differing else SAME if known == len(others) else UNKNOWN
-        self._observer.shadow(decided.route.id, agreement)
+        said = _said(decided, differing) if differing else ""
+        self._observer.shadow(decided.route.id, agreement, said)
         if differing:
-            self._tell(decided, differing)
+            self._tell(decided, differing, said)
 
-    def _tell(self, decided: Decided, differing: Mapping[int, Decision]) -> None:
+    def _tell(self, decided: Decided, differing: Mapping[int, Decision], said: str) -> None:
         if self._log is not None:
             self._log.differed(decided, differing)
             return
@@ -189,11 +190,17 @@ class Shadow:
             self._told[route] = (told_s, more + 1)
             return
         self._told[route] = (now_s, 0)
-        number = next(iter(differing))
-        check = decided.checks[number].source if decided.checks else "a caller's own question"
-        says = "permits" if differing[number].outcome is Outcome.ALLOW else "denies"
         before = f", {more:,} more before" if more else ""
-        _LOG.warning("[evidence] [%s] iam_shadow %s what IAM decides otherwise: %s%s", route, says, check, before)
+        _LOG.warning("[evidence] [%s] iam_shadow %s%s", route, said, before)
+
+
+def _said(decided: Decided, differing: Mapping[int, Decision]) -> str:
+    """The first difference, by the check as the configuration has it: no value of a request."""
+    number = next(iter(differing))
+    check = decided.checks[number].source if decided.checks else "a caller's own question"
+    ours = "permits" if decided.decisions[number].outcome is Outcome.ALLOW else "denies"
+    theirs = "permits" if differing[number].outcome is Outcome.ALLOW else "denies"
+    return f"{theirs} what IAM {ours}: {check}"
 
 
 def _comparable(decision: Decision) -> bool:

@@ -129,7 +129,7 @@ class MetricsObserver(Observer):
         """See Observer."""
         self._refused.add((reason,))
 
-    def shadow(self, route: str, agreement: str) -> None:
+    def shadow(self, route: str, agreement: str, said: str = "") -> None:
         """See Observer."""
         self._shadow.add((route, agreement))
 

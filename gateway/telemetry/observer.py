@@ -129,8 +129,11 @@ class Observer:
     def config_serves(self, digest: str, problems: int) -> None:
         """The configuration of this hash serves; so many mistakes has the file that was refused since, 0 for none."""
 
-    def shadow(self, route: str, agreement: str) -> None:
-        """A second IAM was asked about a decision: same | different | unknown (`gateway.shadow`)."""
+    def shadow(self, route: str, agreement: str, said: str = "") -> None:
+        """A second IAM was asked about a decision: same | different | unknown (`gateway.shadow`).
+
+        `said`: of a difference, what it does with which check.
+        """
 
     def lines_dropped(self, signal: str, count: int) -> None:
         """So many lines of this log were given up. May be told by another thread."""

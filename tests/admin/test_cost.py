@@ -78,6 +78,7 @@ def test_agreement_is_counted_by_route_and_over_workers() -> None:
         "different": 2,
         "unknown": 1,
         "last_different_s": 9.0,
+        "differences": {"shop": {"said": "", "since_s": 2.0, "latest_s": 9.0}},
         "routes": {
             "shop": {"same": 1, "different": 2, "unknown": 0},
             "stock": {"same": 0, "different": 0, "unknown": 1},

@@ -28,7 +28,7 @@ def breaker(state: str = "closed", **changes) -> dict:
 
 
 def figures(requests: int, took_s: float, **changes) -> dict:
-    made = {"requests": requests, "denied": 0, "unknown": 0, "degraded": 0, "errors": 0, "causes": {}}
+    made = {"requests": requests, "denied": 0, "unknown": 0, "degraded": 0, "errors": 0, "causes": {}, "stood_in": {}}
     return {**made, "times": [[bucket_of(took_s), requests]], "rate_10s": requests / 10, "rate_1m": 0.5, **changes}
 
 
@@ -38,7 +38,15 @@ def worker(**changes) -> dict:
         "time_s": 100.0,
         "ready": True,
         "draining": False,
-        "config": {"file": "routes.yaml", "hash": "a", "loaded_at_s": 1.0, "warnings": ["w"], "reload_problems": []},
+        "config": {
+            "file": "routes.yaml",
+            "hash": "a",
+            "loaded_at_s": 1.0,
+            "warnings": ["w"],
+            "reload_problems": [],
+            "refused_since_s": None,
+            "failure_summary": "if IAM is down: 1 route answers 503",
+        },
         "iam": {
             "api": "authzen",
             "queue": 1,
@@ -53,6 +61,7 @@ def worker(**changes) -> dict:
                 "id": "inventory",
                 "path": "/inventory/*",
                 "in_flight": 1,
+                "max_concurrency": None,
                 "lately": figures(10, 0.01),
                 "access": "checks",
                 "to": "inventory",

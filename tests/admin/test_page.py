@@ -113,8 +113,10 @@ async def test_the_page_follows_iam_down_and_up_again(tmp_path: Path, workers: i
             await page.until(f"{cell('routes', 'monitoring', 5)}.includes('%')")
             await page.until("document.getElementById('unknowns').innerText.includes('iam_')")
             assert "IAM is down" in await page.text("#verdict-title"), "what is broken"
-            assert "since" in await page.text("#notices"), "since when"
+            assert "since" in await page.text("#verdict"), "since when"
             assert "IAM cannot be reached" in await page.text("#notices"), "and why"
+            assert re.search(r"connect 127\.0\.0\.1:\d+: refused", await page.text("#notices")), "with the address"
+            assert "refused with 5xx" in await page.text("#notices"), "and what it costs"
             assert "503" in await page.run(cell("routes", "inventory", 8)), "what is served now"
             pictures.append(await page.picture())
 
@@ -123,7 +125,9 @@ async def test_the_page_follows_iam_down_and_up_again(tmp_path: Path, workers: i
             assert "IAM answers" in await page.text("#iam")
             assert await page.text("#iam-countdown") == ""
             await page.until("document.getElementById('notices').innerText.includes('IAM answers again')")
-            assert "iam" in await page.text("#outages"), "what was broken in the last hour stays to be read"
+            assert "IAM did not decide" in await page.text("#outages"), (
+                "what was broken in the last hour stays to be read"
+            )
             announced = await page.run("document.getElementById('announcement').textContent")
             assert announced == "IAM answers", "who cannot see the page is told"
         assert all(picture.startswith(PNG) for picture in pictures)
@@ -175,7 +179,7 @@ async def test_changes_are_made_and_their_results_told(tmp_path: Path) -> None:
         await press('[data-action="reload"]')
         await page.until("document.getElementById('toast').innerText.includes('inventroy')")
         await page.until("document.getElementById('problems').innerText.includes('inventroy')")
-        assert "The last reload was refused" in await page.text("#notices")
+        assert "The new configuration is refused" in await page.text("#notices")
         await press('[data-action="drain"]')
         await page.until("document.getElementById('toast').innerText.includes('Draining')")
         await page.until("document.body.dataset.connection === 'lost'")

@@ -8,9 +8,13 @@ from typing import Any
 import pytest
 
 from gateway.admin.changes import changes
+from gateway.admin.cost import Agreements
+from gateway.admin.figures import bucket_of
 from gateway.admin.merge import merge_status
-from gateway.admin.outages import Outages, merge_outages
+from gateway.admin.outages import Outages, Seen, merge_outages
 from tests.admin.test_merge import breaker, figures, worker
+
+GOOD = Seen(10, 0, {}, {})
 
 
 def status(**more: Any) -> dict[str, Any]:
@@ -23,7 +27,7 @@ def first(**more: Any) -> dict[str, Any]:
 
 def outage(name: str = "inventory", **more: Any) -> dict[str, Any]:
     made = {"what": "route", "name": name, "since_s": 60.0, "until_s": None, "requests": 100, "errors": 71}
-    return {**made, "causes": {"upstream_timeout": 71}, **more}
+    return {**made, "causes": {"upstream_timeout": 71}, "degraded": {}, **more}
 
 
 def test_nothing_is_wrong_when_nothing_is_wrong():
@@ -35,7 +39,8 @@ def test_nothing_is_wrong_when_nothing_is_wrong():
 def test_an_upstream_that_times_out_is_named_with_route_share_and_since():
     problem = first(outages=[outage()])
     assert problem["title"] == "inventory times out"
-    assert problem["text"] == "inventory: 71 % 5xx."
+    assert problem["text"] == "Route inventory: 71 % 5xx."
+    assert problem["effect"] == "Of 100 requests: 71 refused with 5xx."
     assert problem["since_s"] == 60.0
 
 
@@ -44,7 +49,8 @@ def test_iam_that_is_down_is_told_once_and_with_what_it_means():
     shown = status(breakers=down, outages=[outage(causes={"iam_unreachable": 71})])
     (problem,) = shown["problems"]
     assert (problem["title"], problem["since_s"], problem["breaker"]) == ("IAM is down", 90.0, "iam")
-    assert problem["text"] == "IAM cannot be reached. Meanwhile 1 of 1 routes answer 503."
+    assert problem["text"] == "IAM cannot be reached."
+    assert problem["effect"] == "1 route answers 503."
     assert shown["routes"][0]["now"] == {"state": "iam", "texts": ["503"]}
 
 
@@ -83,7 +89,7 @@ def test_the_worst_comes_first_and_what_is_over_last():
     over = outage("iam", what="circuit", since_s=10.0, until_s=95.0, causes={"iam_timeout": 1})
     config = worker()["config"] | {"reload_problems": ["routes.yaml:1:1: error[x]: y"]}
     shown = status(outages=[over, outage()], config=config)
-    assert [one["severity"] for one in shown["problems"]] == ["down", "warning", "over"]
+    assert [one["severity"] for one in shown["problems"]] == ["failing", "warning", "over"]
     assert shown["problems"][-1]["title"] == "IAM answers again"
     assert "85 s" in shown["problems"][-1]["text"]
 
@@ -91,18 +97,18 @@ def test_the_worst_comes_first_and_what_is_over_last():
 def test_a_route_is_broken_from_its_first_bad_second_until_ten_good_ones():
     outages = Outages()
     for at in range(100, 110):
-        outages.second("shop", 10, 5 if at < 103 else 0, {"502": 5} if at < 103 else {}, float(at))
+        outages.second("route", "shop", Seen(10, 5, {"502": 5}, {}) if at < 103 else GOOD, float(at))
     (found,) = outages.shown(110.0)
     assert (found["since_s"], found["until_s"], found["causes"]) == (99.0, None, {"502": 15})
     for at in range(110, 114):
-        outages.second("shop", 10, 0, {}, float(at))
+        outages.second("route", "shop", GOOD, float(at))
     assert outages.shown(114.0)[0]["until_s"] == 102.0
     assert outages.shown(102.0 + 3601) == []
 
 
 def test_one_error_among_many_is_no_outage():
     outages = Outages()
-    outages.second("shop", 100, 1, {"502": 1}, 100.0)
+    outages.second("route", "shop", Seen(100, 1, {"502": 1}, {}), 100.0)
     assert outages.shown(100.0) == []
 
 
@@ -110,8 +116,72 @@ def test_a_circuit_is_an_outage_until_it_is_closed():
     outages = Outages()
     for at, after in ((100.0, "open"), (130.0, "half_open"), (131.0, "open"), (160.0, "half_open"), (161.0, "closed")):
         outages.circuit("iam", after, "5 failures", at)
-    (found,) = outages.shown(161.0)
-    assert (found["since_s"], found["until_s"]) == (100.0, 161.0)
+    found = {one["what"]: one for one in outages.shown(161.0)}
+    assert (found["circuit"]["since_s"], found["circuit"]["until_s"]) == (100.0, 161.0)
+    assert outages.shown(222.0)[0]["until_s"] == 161.0
+
+
+def test_the_cost_of_an_outage_of_iam_is_counted_while_its_circuit_is_open_and_until_it_is_quiet():
+    outages = Outages()
+    outages.second("iam", "iam", Seen(10, 4, {"iam_timeout": 4}, {}), 100.0)
+    outages.circuit("iam", "open", "5 consecutive failures", 100.5)
+    outages.second("iam", "iam", Seen(10, 3, {"iam_circuit_open": 5}, {"stale": 2}), 101.0)
+    outages.second("iam", "iam", GOOD, 190.0)
+    assert outages.shown(190.0)[-1]["until_s"] is None, "nobody asked for a while, but the circuit is open"
+    outages.circuit("iam", "closed", "", 191.0)
+    outages.second("iam", "iam", GOOD, 202.0)
+    found = {one["what"]: one for one in outages.shown(202.0)}["iam"]
+    assert (found["since_s"], found["until_s"]) == (99.0, 191.0)
+    assert (found["errors"], found["degraded"]) == (7, {"stale": 2})
+
+
+def test_a_route_whose_upstream_is_stood_in_for_is_an_outage_without_errors():
+    outages = Outages()
+    outages.second("route", "shop", Seen(10, 0, {"upstream_timeout": 2}, {"stale": 2}), 100.0)
+    (found,) = outages.shown(100.0)
+    problem = first(outages=[{**found, "name": "inventory"}])
+    assert problem["severity"] == "failing"
+    assert problem["text"] == "Route inventory: 20 % served by something else."
+    assert problem["effect"] == "Of 10 requests: 2 served from kept answers."
+
+
+def test_a_limit_of_our_own_is_nobody_elses_fault():
+    problem = first(outages=[outage(causes={"overloaded": 71})])
+    assert problem["title"] == "Too many requests at the same time"
+    assert "inventory: 71 % refused" in problem["text"]
+    assert status(outages=[outage(causes={"overloaded": 71})])["upstreams"]["inventory"]["state"] == "well"
+
+
+def test_an_iam_that_is_slow_says_since_when():
+    slow = outage("iam", what="slow", since_s=60.0, errors=2, causes={})
+    lately = {"calls": 40, "evaluations": 40, "failed": 0, "times": [[bucket_of(1.5), 40]]}
+    problem = first(outages=[slow], iam=worker()["iam"] | {"lately": lately})
+    assert (problem["title"], problem["since_s"]) == ("IAM is slow", 60.0)
+    assert status(outages=[slow])["problems"] == [], "one slow call among many"
+
+
+def test_an_iam_that_fails_some_requests_is_told_though_its_circuit_is_closed():
+    problem = first(outages=[outage("iam", what="iam", causes={"iam_timeout": 71})])
+    assert (problem["title"], problem["text"]) == ("IAM does not decide every request", "IAM does not answer in time.")
+
+
+def test_a_refused_configuration_says_since_when():
+    config = worker()["config"] | {"reload_problems": ["routes.yaml:1:1: error[x]: y", "z"], "refused_since_s": 40.0}
+    problem = first(config=config)
+    assert (problem["severity"], problem["since_s"]) == ("warning", 40.0)
+    assert problem["text"] == "routes.yaml:1:1: error[x]: y (and 1 more)"
+
+
+def test_a_second_iam_that_decides_otherwise_is_told_with_the_check_and_the_share():
+    agreements = Agreements()
+    for at_s, agreement in ((40.0, "same"), (50.0, "different"), (90.0, "different"), (91.0, "unknown")):
+        agreements.add("inventory", agreement, at_s, "denies what IAM permits: read system:x")
+    own = {"sample": 1.0, **agreements.shown()}
+    (problem,) = merge_status([worker(shadow=own), worker(shadow=own)], 2)["problems"]
+    assert (problem["severity"], problem["since_s"]) == ("warning", 50.0)
+    assert problem["text"] == "inventory: it denies what IAM permits: read system:x (4 times)."
+    assert problem["effect"].startswith("4 of 6 decisions differ.")
+    assert status(shadow=own, time_s=1000.0)["problems"] == [], "it agrees again"
 
 
 def test_what_several_workers_saw_at_the_same_time_is_one_outage():

@@ -107,7 +107,7 @@ async def test_one_that_hangs_delays_nothing_and_without_a_log_differences_are_l
     gateway = await start_gateway(text(iam, shadow, upstream))
     async with httpx.AsyncClient(base_url=gateway.url, trust_env=False, timeout=20) as client:
         assert await ask(client, "only-shadow", 5) == [403] * 5
-        await until(lambda: b"[evidence] [r] iam_shadow permits what IAM decides otherwise" in gateway.errors)
+        await until(lambda: b"[evidence] [r] iam_shadow permits what IAM denies" in gateway.errors)
         assert b"only-shadow" not in gateway.errors
         shadow.mode = "hang"
         begun = time.monotonic()

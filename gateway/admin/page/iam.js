@@ -10,7 +10,8 @@ let lastTold = null;
 export function showIam(status) {
   const {iam} = status;
   const breaker = status.breakers.iam;
-  const {mood, title, detail} = describe(iam, breaker, status.time_s);
+  const slow = status.problems.some(({title: told}) => told === "IAM is slow");
+  const {mood, title, detail} = describe(iam, breaker, status.time_s, slow);
   byId("iam").dataset.state = mood;
   text(byId("iam-title"), title);
   text(byId("iam-text"), detail);
@@ -36,7 +37,7 @@ export function pressed(mode, breaker) {
   return {open: breaker.forced === "open", close: breaker.forced === "closed", auto: !breaker.forced}[mode];
 }
 
-function describe(iam, breaker, now) {
+function describe(iam, breaker, now, slow) {
   if (!breaker) return {mood: "closed", title: "IAM is embedded", detail: "Policies are evaluated in this process."};
   if (breaker.forced === "open") {
     return {mood: "open", title: "IAM is not asked", detail: "An operator holds the circuit open."};
@@ -44,7 +45,7 @@ function describe(iam, breaker, now) {
   if (breaker.state === "open") {
     const since = iam.answered_at_s && iam.answered_at_s > (breaker.opened_at_s ?? 0)
       ? ` Circuit open, IAM answered ${ago(now - iam.answered_at_s)}.` : "";
-    return {mood: "open", title: "IAM is down", detail: `Last failure: ${breaker.last_failure || "unknown"}.${since}`};
+    return {mood: "open", title: "IAM is down", detail: `It is not asked for a while, because calls failed: ${breaker.last_failure || "unknown"}.${since}`};
   }
   if (breaker.state === "half_open") {
     return {mood: "half_open", title: "IAM is being tried", detail: "One call decides whether the circuit closes."};
@@ -56,7 +57,8 @@ function describe(iam, breaker, now) {
     return {mood: "failing", title: "IAM is failing", detail};
   }
   const held = breaker.forced ? " An operator holds the circuit closed." : "";
-  return {mood: "closed", title: "IAM answers", detail: `Requests are decided by IAM.${held}`};
+  if (slow) return {mood: "failing", title: "IAM answers slowly", detail: `Requests wait for its decision.${held}`};
+  return {mood: "closed", title: "IAM answers", detail: `It decides every request that a route guards.${held}`};
 }
 
 function figures(iam) {

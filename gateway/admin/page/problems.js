@@ -10,8 +10,9 @@ export function showProblems(status) {
   const now = status.problems.filter(({severity}) => severity !== "over");
   const worst = now[0]?.severity ?? "well";
   byId("verdict").dataset.state = worst;
+  byId("verdict").dataset.problems = now.length === 1 ? "one" : "";
   text(byId("verdict-title"), headline(status, now));
-  text(byId("verdict-text"), now.length ? "" : calm(status));
+  text(byId("verdict-text"), now.length === 1 ? sinceWhen(now[0], status) : now.length ? "" : calm(status));
   each(byId("notices"), status.problems, ({title, severity}) => `${severity} ${title}`, make,
     (node, problem) => fill(node, problem, status));
   outages(status);
@@ -20,7 +21,7 @@ export function showProblems(status) {
 
 function headline(status, now) {
   if (!now.length) return status.ready ? "All is well" : "Not ready";
-  return now.length === 1 ? now[0].title : `${now.length} problems: ${now[0].title}`;
+  return now.length === 1 ? now[0].title : `${now.length} problems`;
 }
 
 function calm(status) {
@@ -28,36 +29,56 @@ function calm(status) {
   return `${status.routes.length} routes, ${asked.toLocaleString("en")} requests in the last minute, no circuit open.`;
 }
 
+function sinceWhen(problem, status) {
+  const seconds = status.time_s - problem.since_s;
+  if (!problem.since_s) return "";
+  return problem.severity === "over" ? ago(seconds) : `for ${lasting(seconds)}, since ${clock(problem.since_s)}`;
+}
+
 function make({severity}) {
+  const line = (name, label) => element("p", {class: name}, element("b", {}, label), element("span"));
   const button = element("button", {type: "button", "data-mode": "try"}, "Try now");
-  return element("li", {class: severity}, element("strong"), element("span", {class: "since"}), element("span", {class: "why"}), button);
+  return element("li", {class: severity},
+    element("p", {class: "what"}, element("strong"), element("span", {class: "since"})),
+    line("why", "Why"), line("effect", "Effect"), button);
 }
 
 function fill(node, problem, status) {
-  const [title, since, why, button] = node.children;
-  text(title, `${SYMBOLS[problem.severity]} ${LABELS[problem.severity]}: ${problem.title}`);
-  const seconds = status.time_s - problem.since_s;
-  const words = problem.severity === "over" ? ago(seconds) : `for ${lasting(seconds)}, since ${clock(problem.since_s)}`;
-  text(since, problem.since_s ? words : "");
-  text(why, problem.text);
+  const [what, why, effect, button] = node.children;
+  text(what.firstChild, `${SYMBOLS[problem.severity]} ${LABELS[problem.severity]}: ${problem.title}`);
+  text(what.lastChild, sinceWhen(problem, status));
+  for (const [line, said] of [[why, problem.text], [effect, problem.effect]]) {
+    line.hidden = !said;
+    text(line.lastChild, said);
+  }
   button.hidden = !problem.breaker;
   button.dataset.breaker = problem.breaker ?? "";
   button.setAttribute("aria-label", `Try now: ${problem.breaker}`);
 }
 
+const KINDS = {circuit: "Circuit", route: "Route", iam: "", slow: ""};
+const NAMES = {iam: "IAM did not decide", slow: "IAM was slow"};
+
 function outages(status) {
-  byId("outages-none").hidden = status.outages.length > 0;
-  byId("outages-table").hidden = !status.outages.length;
-  each(byId("outages"), status.outages, (one) => `${one.what} ${one.name} ${one.since_s}`,
-    () => row(["What", "Since", "Lasted", "5xx", "Cause"]),
+  const twice = status.outages.some(({what}) => what === "iam");
+  const shown = status.outages.filter(({what, name}) => !(twice && what === "circuit" && name === "iam"));
+  byId("outages-none").hidden = shown.length > 0;
+  byId("outages-table").hidden = !shown.length;
+  each(byId("outages"), shown, (one) => `${one.what} ${one.name} ${one.since_s}`,
+    () => row(["What", "Since", "Lasted", "Refused", "Served by something else", "Cause"]),
     (node, one) => {
-      const [name, since, lasted, errors, cause] = node.children;
-      text(name, one.what === "circuit" ? `circuit ${one.name}` : one.name);
+      const [name, since, lasted, refused, served, cause] = node.children;
+      text(name, NAMES[one.what] ?? `${KINDS[one.what]} ${one.name}`);
       text(since, clock(one.since_s));
       text(lasted, one.until_s ? lasting(one.until_s - one.since_s) : `▲ ${lasting(status.time_s - one.since_s)}, still`);
-      text(errors, one.what === "route" ? `${one.errors} of ${one.requests}` : "");
-      const causes = Object.entries(one.causes).sort((a, b) => b[1] - a[1]).slice(0, 3);
-      text(cause, causes.map(([code, count]) => one.what === "route" ? `${code} ×${count}` : code).join(", "));
+      const counted = one.what === "route" || one.what === "iam";
+      text(refused, counted ? `${one.errors.toLocaleString("en")} of ${one.requests.toLocaleString("en")}` : "–");
+      text(served, counts(one.degraded) || "–");
+      text(cause, counted ? counts(one.causes) : Object.keys(one.causes).join(", ") || "–");
       cause.classList.add("wide");
     });
+}
+
+function counts(all) {
+  return Object.entries(all).sort((a, b) => b[1] - a[1]).slice(0, 3).map(([name, count]) => `${name} ×${count}`).join(", ");
 }

@@ -27,7 +27,34 @@ export function showTables(status) {
   breakers(status.breakers);
   refusals(status);
   upstreams(status.upstreams);
+  shadow(status);
   configuration(status);
+}
+
+// How a second IAM agrees, worst first.
+function shadow(status) {
+  const {shadow: all} = status;
+  byId("shadow").hidden = !all;
+  if (!all) return;
+  const rows = Object.entries(all.routes).map(([name, one]) => ({name, ...one, ...all.differences[name]}))
+    .sort((one, other) => other.different - one.different || other.unknown - one.unknown);
+  const whole = all.same + all.different;
+  text(byId("shadow-count"), whole + all.unknown
+    ? `since the start: ${all.different.toLocaleString("en")} of ${whole.toLocaleString("en")} decisions differ, ${all.unknown.toLocaleString("en")} not known`
+    : "not asked yet");
+  byId("shadow-table").hidden = !rows.length;
+  each(byId("shadow-rows"), rows.slice(0, FEW), (one) => one.name,
+    () => row(["Route", "Same", "Different", "Not known", "Latest difference"]),
+    (node, one) => {
+      const [name, agreed, differed, open, latest] = node.children;
+      node.dataset.state = one.different ? "half_open" : "";
+      text(name, one.name);
+      number(agreed, one.same.toLocaleString("en"), one.same);
+      number(differed, one.different.toLocaleString("en"), one.different, true);
+      number(open, one.unknown.toLocaleString("en"), one.unknown, true);
+      text(latest, one.said ? `it ${one.said} (${clock(one.latest_s)})` : "none");
+      latest.classList.add("wide");
+    });
 }
 
 function traffic(status) {
@@ -154,7 +181,8 @@ function upstreams(all) {
       number(waiting, one.pending + one.connecting, one.pending + one.connecting, true);
       const bad = one.set_aside_s > 0 || one.ill;
       health.className = bad || one.state === "down" ? "health down" : "health well";
-      text(health, bad ? `▲ set aside ${Math.ceil(one.set_aside_s)} s` : one.state === "down" ? `▲ ${one.how}` : "● answers");
+      const aside = one.set_aside_s > 0 ? `set aside for ${Math.ceil(one.set_aside_s)} s` : "its health check fails";
+      text(health, bad ? `▲ ${aside}` : one.state === "down" ? `▲ ${one.how}` : "● answers");
       text(error, one.last_error ? `${one.last_error.reason || one.last_error.code} (${clock(one.last_error.at_s)})` : "–");
       error.classList.add("wide");
     });
