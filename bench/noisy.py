@@ -1,7 +1,9 @@
 """One noisy WebSocket, and what another caller notices: p99 and memory, beside nginx and Envoy.
 
 Another caller asks every few milliseconds on one connection: first in quiet, then while one WebSocket sends as much as
-it can of one kind. `bench/noisy.py [--rounds 3] [--seconds 2] [--output FILE]`.
+it can of one kind, and comes back when it is closed. The memory of one connection is measured with one that does not
+come back. The caller has the core of the upstreams, not that of the server.
+`bench/noisy.py [--rounds 3] [--seconds 2] [--output FILE]`.
 """
 
 from __future__ import annotations
@@ -147,8 +149,8 @@ async def serve_upstream(port: int) -> None:
     await server.serve_forever()
 
 
-def make_noise(kind: str, port: int) -> None:
-    """Send without end; come back when it is closed."""
+def make_noise(kind: str, port: int, *, once: bool) -> None:
+    """Send without end; come back when it is closed, unless it is to be `once`."""
     while True:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)) as noisy:
             noisy.sendall(
@@ -165,7 +167,7 @@ def make_noise(kind: str, port: int) -> None:
                     noisy.sendall(BLOCK[kind])
                 if (kind == "chatty" or select.select([noisy], [], [], 0)[0]) and not noisy.recv(1 << 18):
                     break
-        time.sleep(0.02)
+        time.sleep(60 if once else 0.02)
 
 
 def ask_for(seconds: float, port: int, meanwhile: Callable[[], None]) -> list[float]:
@@ -203,6 +205,7 @@ class Figures:
     quiet: list[float] = field(default_factory=list)
     noisy: list[float] = field(default_factory=list)
     grew_mib: list[float] = field(default_factory=list)
+    one_mib: list[float] = field(default_factory=list)
 
 
 def p99(times: list[float]) -> float:
@@ -233,21 +236,38 @@ class Stage:
 
     def one(self, kind: str, port: int, pids: list[int], figures: Figures) -> None:
         figures.quiet += ask_for(self.seconds, port, lambda: None)
-        before = most = sum(map(resident_mib, pids))
+        grew = Grew(pids)
+        with self.noise(kind, port, "--once"):
+            ask_for(self.seconds / 2, port, grew.look)
+        figures.one_mib.append(grew.mib)
+        time.sleep(0.3)
+        grew = Grew(pids)
+        with self.noise(kind, port):
+            time.sleep(0.5)
+            figures.noisy += ask_for(self.seconds, port, grew.look)
+        figures.grew_mib.append(grew.mib)
+        time.sleep(0.3)
 
-        def look() -> None:
-            nonlocal most
-            most = max(most, sum(map(resident_mib, pids)))
-
+    @contextlib.contextmanager
+    def noise(self, kind: str, port: int, *more: str) -> Iterator[None]:
         own = ["taskset", "-c", str(self.other_core), "nice", "-n", "19", sys.executable, __file__]
-        with subprocess.Popen([*own, "--noise", kind, "--port", str(port)]) as noise:
+        with subprocess.Popen([*own, "--noise", kind, "--port", str(port), *more]) as noise:
             try:
-                time.sleep(0.5)
-                figures.noisy += ask_for(self.seconds, port, look)
+                yield
             finally:
                 noise.kill()
-        figures.grew_mib.append(most - before)
-        time.sleep(0.3)
+
+
+class Grew:
+    """By how much some processes grow."""
+
+    def __init__(self, pids: list[int]) -> None:
+        self.pids = pids
+        self.before = sum(map(resident_mib, pids))
+        self.mib = 0.0
+
+    def look(self) -> None:
+        self.mib = max(self.mib, sum(map(resident_mib, self.pids)) - self.before)
 
 
 def upgrading(text: str) -> str:
@@ -271,8 +291,8 @@ def stage(cores: list[int], seconds: float) -> Iterator[Stage]:
 
 def table(results: dict[str, dict[str, Figures]]) -> str:
     lines = [
-        "| the noise | server | p50, quiet | p50, noisy | p99, quiet | p99, noisy | ratio of p99 | memory, MiB |",
-        "|---|---|---:|---:|---:|---:|---:|---:|",
+        "| the noise | server | p50, quiet | p50, noisy | p99, quiet | p99, noisy | ratio of p99 | MiB | MiB of one |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for kind in KINDS:
         for name, figures in results.items():
@@ -281,7 +301,7 @@ def table(results: dict[str, dict[str, Figures]]) -> str:
             medians = f"{statistics.median(one.quiet):.1f} | {statistics.median(one.noisy):.1f}"
             lines.append(
                 f"| {SAID[kind]} | {name} | {medians} | {quiet:.1f} | {noisy:.1f} | {noisy / quiet:.1f} "
-                f"| {max(one.grew_mib):.1f} |"
+                f"| {max(one.grew_mib):.1f} | {max(one.one_mib):.1f} |"
             )
     return "\n".join(lines)
 
@@ -294,14 +314,17 @@ def main() -> None:
     parser.add_argument("--upstream", type=int, metavar="PORT", help="be the upstream")
     parser.add_argument("--noise", choices=KINDS, help="be the noise, at --port")
     parser.add_argument("--port", type=int)
+    parser.add_argument("--once", action="store_true", help="with --noise: do not come back")
     options = parser.parse_args()
     if options.upstream:
         uvloop.run(serve_upstream(options.upstream))
     if options.noise:
-        make_noise(options.noise, options.port)
+        make_noise(options.noise, options.port, once=options.once)
     contestants = [one for one in CONTESTANTS if one.name in ("gateway", "nginx", "Envoy")]
     results = {one.name: {kind: Figures() for kind in KINDS} for one in contestants}
-    with stage(sorted(os.sched_getaffinity(0)), options.seconds) as at:
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, cores[:1])
+    with stage(cores, options.seconds) as at:
         for _ in range(options.rounds):
             for contestant in contestants:
                 at.round(contestant, results[contestant.name])
