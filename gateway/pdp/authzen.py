@@ -1,14 +1,15 @@
-"""The decision point as an AuthZEN server: `gateway iam` (Authorization API 1.0, sections 6, 7, 9 and 10).
+"""The decision point as an AuthZEN server: `gateway iam` (Authorization API 1.0, sections 6 to 10).
 
 | | |
 |---|---|
 | `POST /access/v1/evaluation` | one evaluation |
 | `POST /access/v1/evaluations` | many, with the three semantics |
+| `POST /access/v1/search/subject`, `…/resource`, `…/action` | who may, on what, and which actions |
 | `GET /.well-known/authzen-configuration` | where they are |
 
 Rules: a bad request is 400 as problem+json (RFC 9457); other paths 404, other methods 405 with `Allow`; bodies are at
 most MAX_BODY bytes, else 413; `X-Request-ID` is echoed on every answer. Nothing that a caller sends causes a 500.
-Deliberately absent: authentication of callers (listen on loopback or behind something that does it), and search.
+Deliberately absent: authentication of callers (listen on loopback or behind something that does it).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 from starlette.applications import Starlette
@@ -25,15 +27,18 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.pdp.evaluations import Listener, evaluation, evaluations
+from gateway.pdp.evaluations import evaluation, evaluations
 from gateway.pdp.point import EmbeddedDecisionPoint, Verdict
 from gateway.pdp.question import OPAQUE_TYPE, Malformed, read_question
+from gateway.pdp.search import search_actions, search_resources, search_subjects
 from gateway.pdp.wire import BadRequest, check_content_type, read_object
 
 MAX_BODY: Final = 1024 * 1024
 EVALUATION: Final = "/access/v1/evaluation"
 EVALUATIONS: Final = "/access/v1/evaluations"
 CONFIGURATION: Final = "/.well-known/authzen-configuration"
+SEARCHES: Final = {"subject": search_subjects, "resource": search_resources, "action": search_actions}
+_SEARCH: Final = "/access/v1/search/"
 _TOO_LARGE: Final = 413
 _REQUEST_ID: Final = b"x-request-id"
 _TITLES: Final = {
@@ -43,7 +48,7 @@ _TITLES: Final = {
     413: "Request too large",
 }
 _log = logging.getLogger("gateway.pdp")
-Answer = Callable[[EmbeddedDecisionPoint, Mapping[str, Any], Listener], Awaitable[dict[str, Any]]]
+Answer = Callable[[EmbeddedDecisionPoint, Mapping[str, Any]], Awaitable[dict[str, Any]]]
 
 
 def authzen_app(point: Callable[[], EmbeddedDecisionPoint], *, verbose: bool = False) -> ASGIApp:
@@ -51,8 +56,9 @@ def authzen_app(point: Callable[[], EmbeddedDecisionPoint], *, verbose: bool = F
     heard = _log_decision if verbose else _ignore
     app = Starlette(
         routes=[
-            Route(EVALUATION, _endpoint(point, evaluation, heard), methods=["POST"]),
-            Route(EVALUATIONS, _endpoint(point, evaluations, heard), methods=["POST"]),
+            Route(EVALUATION, _endpoint(point, partial(evaluation, heard=heard)), methods=["POST"]),
+            Route(EVALUATIONS, _endpoint(point, partial(evaluations, heard=heard)), methods=["POST"]),
+            *(Route(_SEARCH + what, _endpoint(point, search), methods=["POST"]) for what, search in SEARCHES.items()),
             Route(CONFIGURATION, _configuration, methods=["GET"]),
         ],
         exception_handlers={BadRequest: _refusal, HTTPException: _http_refusal},
@@ -61,13 +67,11 @@ def authzen_app(point: Callable[[], EmbeddedDecisionPoint], *, verbose: bool = F
     return _EchoRequestId(app)
 
 
-def _endpoint(
-    point: Callable[[], EmbeddedDecisionPoint], answer: Answer, heard: Listener
-) -> Callable[[Request], Awaitable[Response]]:
+def _endpoint(point: Callable[[], EmbeddedDecisionPoint], answer: Answer) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
         check_content_type(request.headers.get("content-type"))
         document = read_object(await _body(request))
-        return _json(await answer(point(), document, heard))
+        return _json(await answer(point(), document))
 
     return endpoint
 
@@ -93,6 +97,7 @@ async def _configuration(request: Request) -> Response:
             "policy_decision_point": base,
             "access_evaluation_endpoint": base + EVALUATION,
             "access_evaluations_endpoint": base + EVALUATIONS,
+            **{f"search_{what}_endpoint": base + _SEARCH + what for what in SEARCHES},
         }
     )
 

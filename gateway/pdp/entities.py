@@ -36,6 +36,11 @@ class EntityStore:
     def __len__(self) -> int:
         return len(self._known)
 
+    @property
+    def uids(self) -> Iterable[Uid]:
+        """All entities of the folder."""
+        return self._known.keys()
+
     def with_attributes(self, attributes: Mapping[Uid, Mapping[str, Any]], asked: Iterable[Uid]) -> cedarpy.Entities:
         """The entities for questions that bring `attributes`; `asked` are their principals and resources."""
         if not self._core_uids.isdisjoint(attributes):

@@ -19,7 +19,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -82,6 +82,7 @@ class EmbeddedDecisionPoint:
         self._allow = Decision(Outcome.ALLOW, source=source)
         self._deny = Decision(Outcome.DENY, source=source)
         self._source = source
+        self._ids = _ids_by_type((*entities.uids, *policies.references))
         self._remembered: dict[tuple[str, str], Decision] = {}
         self._complained: set[str] = set()
 
@@ -97,6 +98,10 @@ class EmbeddedDecisionPoint:
         if policies is None or problems:
             raise PolicyError(problems)
         return cls(policies, EntityStore(entities, policies.references), source=source)
+
+    def ids_of(self, cedar_type: str) -> tuple[str, ...]:
+        """The ids of a type that entities.json or a policy names, in order."""
+        return self._ids.get(cedar_type, ())
 
     def evaluate(self, document: Mapping[str, Any]) -> Verdict:
         """The verdict on one AuthZEN evaluation. Never raises for what it holds."""
@@ -192,6 +197,13 @@ class EmbeddedDecisionPoint:
             secret = question.principal.type == OPAQUE_TYPE
             _log.warning("[pdp] policy %s could not be evaluated%s", name, "" if secret else f": {error}")
         return name
+
+
+def _ids_by_type(uids: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
+    ids: dict[str, set[str]] = {}
+    for entity_type, entity_id in uids:
+        ids.setdefault(entity_type, set()).add(entity_id)
+    return {entity_type: tuple(sorted(known)) for entity_type, known in ids.items()}
 
 
 def _key(question: Question) -> tuple[str, str]:

@@ -161,4 +161,7 @@ async def test_discovery_names_the_endpoints(certified: httpx.AsyncClient):
         "policy_decision_point": "http://pdp.example:8181",
         "access_evaluation_endpoint": "http://pdp.example:8181/access/v1/evaluation",
         "access_evaluations_endpoint": "http://pdp.example:8181/access/v1/evaluations",
+        "search_subject_endpoint": "http://pdp.example:8181/access/v1/search/subject",
+        "search_resource_endpoint": "http://pdp.example:8181/access/v1/search/resource",
+        "search_action_endpoint": "http://pdp.example:8181/access/v1/search/action",
     }
