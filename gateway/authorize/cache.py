@@ -22,8 +22,8 @@ from hashlib import sha256
 from ipaddress import IPv6Address
 from typing import Final, Protocol
 
-from gateway.authorize.shelf import ENTRY_BYTES, SUBJECT_SHARE, Known, Shelf
-from gateway.model.question import Decision, Outcome, Question
+from gateway.authorize.shelf import ENTRY_BYTES, SUBJECT_SHARE, WORDS_BYTES, Known, Shelf, cost_of
+from gateway.model.question import DENY, Decision, Outcome, Question
 from gateway.model.settings import CacheSettings
 from gateway.model.subject import name_of
 
@@ -136,7 +136,7 @@ class DecisionCache:
     @property
     def max_bytes(self) -> int:
         """What all entries together can cost at most."""
-        return (self._permits.max_entries + self._denials.max_entries) * ENTRY_BYTES
+        return self._permits.max_entries * ENTRY_BYTES + self._denials.max_entries * (ENTRY_BYTES + WORDS_BYTES)
 
     def stamp(self) -> Stamp:
         """To be taken before IAM is asked and given back with its answers."""
@@ -188,7 +188,7 @@ class DecisionCache:
             elif decision.outcome is Outcome.ALLOW:
                 self._permitted(question, asked_s, client)
             elif decision.outcome is Outcome.DENY:
-                self._denied(question, asked_s, client, challenges=bool(decision.step_up))
+                self._denied(question, asked_s, client, decision)
 
     def purge(self) -> int:
         """Forget everything, also what is being asked right now. How many answers that was."""
@@ -237,7 +237,7 @@ class DecisionCache:
         if age_s >= ttl_s:
             return None
         known.used = True
-        return Decision(outcome, "cache", age_s=age_s)
+        return Decision(outcome, "cache", age_s=age_s, reason_user=known.words)
 
     def _permitted(self, question: Question, asked_s: float, client: str) -> None:
         dies_s = question.subject.expires_at_s
@@ -257,16 +257,21 @@ class DecisionCache:
         subject = name_of(question.subject.id)
         self._permits.put(digest, subject, _site_of(client), asked_s, math.inf if dies_s is None else dies_s)
 
-    def _denied(self, question: Question, asked_s: float, client: str, *, challenges: bool = False) -> None:
-        """`challenges`: it asks for stronger authentication, which is not kept. So it is known, and never served."""
+    def _denied(self, question: Question, asked_s: float, client: str, decision: Decision = DENY) -> None:
+        """A denial is known, and never served, where more belongs to it than is kept: a challenge, or many words."""
         digest, dies_s = digest_of(question), question.subject.expires_at_s
-        dies_s = -math.inf if challenges else math.inf if dies_s is None else dies_s
+        words = decision.reason_user
+        whole = not decision.step_up and (not words or cost_of(words) <= WORDS_BYTES)
+        dies_s = -math.inf if not whole else math.inf if dies_s is None else dies_s
         self._permits.drop(digest)
         known = self._denials.get(digest)
         if known is None:
-            self._denials.put(digest, name_of(question.subject.id), _site_of(client), asked_s, dies_s)
+            known = self._denials.put(digest, name_of(question.subject.id), _site_of(client), asked_s, dies_s)
         elif known.asked_s <= asked_s:
             known.asked_s, known.dies_s, known.used = asked_s, dies_s, True
+        else:
+            return
+        known.words = words if whole else ()
 
     def _forget(self, question: Question) -> None:
         digest = digest_of(question)

@@ -12,12 +12,23 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from math import inf
+from sys import getsizeof
 from typing import Final
 
 SUBJECT_SHARE: Final = 20
 ENTRY_BYTES: Final = 1024
 """Upper bound of what one entry costs: the entry, two digests, the client's address and its places in the lists."""
+WORDS_BYTES: Final = 2048
+"""Upper bound of what a denial's words for the caller may cost beside its entry."""
 SECOND_CHANCES: Final = 8
+
+
+Words = tuple[tuple[str, str], ...]
+
+
+def cost_of(words: Words) -> int:
+    """The bytes that a denial's words take."""
+    return sum(getsizeof(pair) + getsizeof(pair[0]) + getsizeof(pair[1]) for pair in words) + getsizeof(words)
 
 
 class Holder:
@@ -31,9 +42,12 @@ class Holder:
 
 
 class Known:
-    """One answer. `asked_s` is monotonic: when IAM was asked; `dies_s` is Unix time. `used` since it was looked at."""
+    """One answer. `asked_s` is monotonic: when IAM was asked; `dies_s` is Unix time. `used` since it was looked at.
 
-    __slots__ = ("asked_s", "client", "dies_s", "digest", "subject", "used")
+    `words`: a denial's words for the caller (see Decision.reason_user), at most WORDS_BYTES.
+    """
+
+    __slots__ = ("asked_s", "client", "dies_s", "digest", "subject", "used", "words")
 
     def __init__(self, digest: bytes, subject: Holder, client: Holder, asked_s: float, dies_s: float) -> None:
         self.digest = digest
@@ -42,6 +56,7 @@ class Known:
         self.asked_s = asked_s
         self.dies_s = dies_s
         self.used = False
+        self.words: Words = ()
 
 
 class Shelf:
@@ -79,8 +94,8 @@ class Shelf:
         """Every answer, in no order."""
         return list(self._entries.values())
 
-    def put(self, digest: bytes, subject: str, client: str, asked_s: float, dies_s: float) -> None:
-        """Keep an answer that is not there yet, and make room for it."""
+    def put(self, digest: bytes, subject: str, client: str, asked_s: float, dies_s: float) -> Known:
+        """Keep an answer that is not there yet, and make room for it: another's, or if there is no other its own."""
         of_subject = self._subjects.get(subject) or self._subjects.setdefault(subject, Holder(subject))
         of_client = self._clients.get(client) or self._clients.setdefault(client, Holder(client))
         known = Known(digest, of_subject, of_client, asked_s, dies_s)
@@ -92,8 +107,9 @@ class Shelf:
             self._evict(of_subject)
         for _ in range(SECOND_CHANCES):
             if len(self._entries) <= self.max_entries:
-                return
+                break
             self._evict(next(iter(self._sizes[self._largest])))
+        return known
 
     def drop(self, digest: bytes) -> bool:
         """Forget one answer. Whether there was one."""

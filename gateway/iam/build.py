@@ -50,6 +50,7 @@ def build_iam(
         total_s=settings.timeout.total_s,
         hedge_s=settings.hedge_s,
         breaker=breaker,
+        observer=observer,
         clock=clock,
     )
     return Iam(servers, settings, breaker=breaker, observer=observer, budget=RetryBudget(clock=clock), clock=clock)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from gateway.iam.failure import Apart, CallFailure
@@ -22,13 +22,13 @@ SAVED: Final = 3
 
 
 class HedgeBudget:
-    """How many calls may be sent twice. `after_s`: how long the first may be silent before."""
+    """How many calls may be sent twice. `after_s`: how long the first may be silent before. `tell`: how each ended."""
 
-    __slots__ = ("_credit", "after_s", "taken")
+    __slots__ = ("_credit", "after_s", "tell")
 
-    def __init__(self, after_s: float) -> None:
+    def __init__(self, after_s: float, tell: Callable[[str], None]) -> None:
         self.after_s = after_s
-        self.taken = 0
+        self.tell = tell
         self._credit = SAVED * EVERY
 
     def call(self) -> None:
@@ -40,7 +40,6 @@ class HedgeBudget:
         if self._credit < EVERY:
             return False
         self._credit -= EVERY
-        self.taken += 1
         return True
 
 
@@ -108,19 +107,24 @@ class Inquiry:
         budget.call()
         loop = asyncio.get_running_loop()
         asking = {loop.create_task(self._ask(self._left.popleft()))}
-        may_hedge = True
+        may_hedge, hedge, won = True, None, False
         try:
             while asking:
                 patience_s = budget.after_s if may_hedge and self._goes_on else None
                 over, asking = await asyncio.wait(asking, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
                 for task in over:
                     if (decisions := task.result()) is not None:
+                        won = task is hedge
                         return decisions
                 hedges = not over and budget.take()
                 may_hedge = may_hedge and bool(over)
                 if self._goes_on and (hedges or not asking):
-                    asking.add(loop.create_task(self._ask(self._left.popleft())))
+                    asked = loop.create_task(self._ask(self._left.popleft()))
+                    hedge = asked if hedges else hedge
+                    asking.add(asked)
         finally:
+            if hedge is not None:
+                budget.tell("won" if won else "lost")
             for task in asking:
                 task.cancel()
         return None

@@ -24,6 +24,7 @@ from gateway.iam.wire import Note
 from gateway.model.question import Check, Decision, Question
 from gateway.model.subject import Subject
 from gateway.resilience.breaker import OPEN, Breaker
+from gateway.telemetry.observer import Observer
 from gateway.telemetry.observer import Server as Peer
 
 _LOG: Final = logging.getLogger("gateway")
@@ -48,11 +49,12 @@ class Servers:
         total_s: float,
         hedge_s: float | None,
         breaker: Breaker,
+        observer: Observer,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._servers = tuple(servers)
         self._share_s = total_s / len(self._servers)
-        self._hedge = None if hedge_s is None else HedgeBudget(hedge_s)
+        self._hedge = None if hedge_s is None else HedgeBudget(hedge_s, observer.iam_hedged)
         self._breaker = breaker
         self._clock = clock
         self._only = self._servers[0].api if len(self._servers) == 1 else None

@@ -98,6 +98,13 @@ IAM_QUEUE: Final = Instrument(
     "{evaluation}",
     "Questions that wait for a call to IAM.",
 )
+IAM_HEDGES: Final = Instrument(
+    "gateway.iam.hedges",
+    _COUNTER,
+    "{call}",
+    "Calls that went to a second url of IAM because the first was slow, by whether the second answered first.",
+    ("result",),
+)
 CACHE: Final = Instrument(
     "gateway.authz.cache",
     _COUNTER,
@@ -269,6 +276,7 @@ INSTRUMENTS: Final = (
     DECISION_DURATION,
     BATCH_SIZE,
     IAM_QUEUE,
+    IAM_HEDGES,
     CACHE,
     CIRCUIT_STATE,
     CIRCUIT_TRANSITIONS,

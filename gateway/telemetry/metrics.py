@@ -32,6 +32,7 @@ class MetricsObserver(Observer):
         self._decision_times = store.distribution(instruments.DECISION_DURATION)
         self._batch_sizes = store.distribution(instruments.BATCH_SIZE)
         self._queue = store.values(instruments.IAM_QUEUE)
+        self._hedges = store.values(instruments.IAM_HEDGES)
         self._cache = store.values(instruments.CACHE)
         self._circuits = store.values(instruments.CIRCUIT_STATE)
         self._transitions = store.values(instruments.CIRCUIT_TRANSITIONS)
@@ -82,6 +83,10 @@ class MetricsObserver(Observer):
     def iam_queue(self, waiting: int) -> None:
         """See Observer."""
         self._queue.set((), waiting)
+
+    def iam_hedged(self, result: str) -> None:
+        """See Observer."""
+        self._hedges.add((result,))
 
     def attempt_ended(
         self,

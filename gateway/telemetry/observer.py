@@ -89,6 +89,9 @@ class Observer:
     def iam_queue(self, waiting: int) -> None:
         """How many questions wait for a call (`gateway.iam.queue`)."""
 
+    def iam_hedged(self, result: str) -> None:
+        """A call that went to a second url of IAM is over: the second answered first (won), or did not (lost)."""
+
     def attempt_started(self, parent: Span, upstream: str, method: str, attempt: int) -> Span:
         """One attempt at an upstream begins: a CLIENT span."""
         return NO_SPAN

@@ -61,6 +61,23 @@ def test_a_denial_is_served_until_the_negative_ttl(store, kit):
     assert store.cache.get(asked) is None
 
 
+def test_a_denial_keeps_its_words_for_the_caller(store, kit):
+    asked = question(kit.subject())
+    told = (("en", "Ask your manager."), ("de", "Fragen Sie Ihre Leitung."))
+    store.put(asked, Decision(Outcome.DENY, reason_user=told))
+    assert store.cache.get(asked).reason_user == told
+    store.put(asked, DENY)
+    assert store.cache.get(asked).reason_user == (), "what IAM said last"
+
+
+def test_a_denial_with_more_words_than_are_kept_is_asked_for_again(store, kit):
+    asked = question(kit.subject())
+    store.put(asked, ALLOW)
+    store.put(asked, Decision(Outcome.DENY, reason_user=tuple((f"l{n}", "x" * 900) for n in range(4))))
+    assert store.cache.get(asked) is None
+    assert store.age(asked) is None, "it ended the permit all the same"
+
+
 def test_without_a_ttl_nothing_is_served_but_permits_are_known(kit):
     store, asked = Store(kit), question(kit.subject())
     store.put(asked)

@@ -311,9 +311,16 @@ class Gateway:
 
     async def look(self, path: str) -> Any:
         """A JSON document of the admin listener."""
+        return json.loads(await self._read(path))
+
+    async def metrics(self) -> str:
+        """Prometheus' text."""
+        return (await self._read("/metrics")).decode()
+
+    async def _read(self, path: str) -> bytes:
         answer = await ask(self.process.admin_port, path, headers={"Host": f"127.0.0.1:{self.process.admin_port}"})
         assert answer.status == 200, answer
-        return json.loads(answer.body)
+        return answer.body
 
     async def do(self, path: str) -> Answer:
         """An operator's POST."""

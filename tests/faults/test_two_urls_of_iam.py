@@ -157,6 +157,7 @@ async def test_a_hedge_takes_the_tail_away_within_its_budget(tmp_path_factory: p
         routes = text(first, second, upstream, f"hedge: {hedge}")
         async with acting(first, second, upstream), running(tmp_path_factory.mktemp("hedge"), routes) as gateway:
             answers = await Scene(gateway, first, second).load(3.0, callers=1)
+            metrics = await gateway.metrics()
         assert {answer.status for answer in answers} == {200}
         taken = sorted(answer.seconds for answer in answers)
         p99_s[hedge], extra[hedge] = taken[int(len(taken) * 0.99)], (len(second.seen), len(first.seen))
@@ -165,6 +166,23 @@ async def test_a_hedge_takes_the_tail_away_within_its_budget(tmp_path_factory: p
     assert extra["off"][0] == 0
     hedges, calls = extra["50ms"]
     assert 0 < hedges <= 3 + calls / 20
+    assert f'gateway_iam_hedges_total{{result="won"}} {hedges}' in metrics
+
+
+async def _while_the_token_server_is_down(gateway: Gateway, server: Actor) -> None:
+    """Callers are told that IAM could not be asked; operators are told why."""
+    await server.stop()
+    answer = await gateway.ask("/closed/7", headers={"X-User": "alice"})
+    assert (answer.status, answer.code, answer.retry_after > 0) == (503, "iam_auth_error", True)
+    assert str(server.port).encode() not in answer.body
+    cause = f"token server: connect 127.0.0.1:{server.port}: refused"
+    assert cause in (await gateway.look("/status"))["iam"]["last_error"]["reason"]
+    await server.start()
+
+    async def served() -> bool:
+        return (await gateway.ask("/closed/7", headers={"X-User": "alice"})).status == 200
+
+    await until(served)
 
 
 async def test_iam_is_asked_with_a_token_that_is_renewed_once_when_iam_takes_it_no_more(
@@ -176,6 +194,7 @@ async def test_iam_is_asked_with_a_token_that_is_renewed_once_when_iam_takes_it_
     folder = tmp_path_factory.mktemp("auth")
     async with acting(first, second, upstream, server), running(folder, routes) as gateway:
         scene = Scene(gateway, first, second)
+        await _while_the_token_server_is_down(gateway, server)
         assert {answer.status for answer in await scene.load(0.3)} == {200}
         assert tokens.forms == [
             {

@@ -32,7 +32,7 @@ class Memory(Observer):
     """Remembers what it was told."""
 
     def __init__(self):
-        self.calls, self.queue, self.circuits, self.retries, self.bugs = [], [], [], [], []
+        self.calls, self.queue, self.circuits, self.retries, self.bugs, self.hedges = [], [], [], [], [], []
         self.closed = asyncio.Event()
 
     def iam_call_started(self, size, links, operation=""):
@@ -44,6 +44,9 @@ class Memory(Observer):
 
     def iam_queue(self, waiting):
         self.queue.append(waiting)
+
+    def iam_hedged(self, result):
+        self.hedges.append(result)
 
     def circuit(self, name, kind, before, after, reason):
         self.circuits.append((before, after, reason))

@@ -237,6 +237,7 @@ async def test_a_slow_url_is_hedged_and_the_first_reply_wins(make_pair):
     assert codes(await pair.decide(question())) == ["deny"]
     assert asyncio.get_running_loop().time() - begun_s < 0.15
     assert pair.aside() == [False, False], "slow is not failed"
+    assert pair.memory.hedges == ["won"]
 
 
 async def test_hedges_keep_to_their_budget(make_pair):
@@ -253,10 +254,11 @@ async def test_a_hedge_that_fails_does_not_end_the_first_call(make_pair):
     for fault in (FAULTS["500"], lambda _: answer(400)):
         pair.urls[1].fault = fault
         assert allowed(await pair.decide(question()))
+    assert pair.memory.hedges == ["lost", "lost"]
 
 
 def test_the_budget_of_hedges_is_one_in_twenty_and_three_saved_up():
-    budget = HedgeBudget(0.1)
+    budget = HedgeBudget(0.1, [].append)
     for _ in range(1000):
         budget.call()
     assert [budget.take() for _ in range(4)] == [True, True, True, False]
