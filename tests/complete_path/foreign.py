@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+TOOLS = ROOT / ".tools" / "bin"
 MODULES = ROOT / ".tools" / "node_modules"
 
 
@@ -17,6 +18,12 @@ def on_path(name: str) -> str:
     """A program of this machine."""
     found = shutil.which(name)
     return found or _missing(name)
+
+
+def of_tools(name: str) -> str:
+    """A program that scripts/install-foreign brought or built."""
+    file = TOOLS / name
+    return str(file) if file.is_file() else _missing(name)
 
 
 def of_npm(*parts: str) -> str:

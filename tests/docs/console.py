@@ -23,7 +23,7 @@ from pathlib import Path
 
 from tests.e2e.conftest import free_port
 
-PORTS = ("8080", "9901", "8181", "8282", "9000")
+PORTS = ("8080", "9901", "8181", "8282", "9000", "3593", "8081")
 _BLOCK = re.compile(
     r"^```(?P<kind>\w+) (?P<word>\S+)\n(?P<text>.*?)^```$|^<!-- tested\n(?P<hidden>.*?)^-->$", re.MULTILINE | re.DOTALL
 )
@@ -87,6 +87,10 @@ class Session:
         command = _SERVE.sub(rf"\g<0>{own}", self._here(step.command))
         output = self._run(_OPERATOR.sub(rf"\g<0> --admin http://127.0.0.1:{self._ports['9901']}", command))
         assert _occur(step.expected, output), f"$ {step.command}\n{output}"
+
+    def port(self, documented: str) -> str:
+        """The port that stands here for one of the documents'."""
+        return self._ports[documented]
 
     def end(self) -> None:
         """Stop everything that was started."""
