@@ -38,7 +38,7 @@ from gateway.cli import (
 
 app = typer.Typer(
     name="gateway",
-    help="A reverse proxy that asks IAM once, and has a defined answer for when IAM cannot answer.",
+    help="A reverse proxy that asks IAM once before it forwards. It has a defined answer for when IAM cannot answer.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,

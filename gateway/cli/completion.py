@@ -27,7 +27,10 @@ def register(app: typer.Typer) -> None:
 
     @app.command()
     def completion(shell: Annotated[Shell, typer.Argument(help="The shell.")]) -> None:
-        """Print what makes a shell complete this program's commands: eval "$(gateway completion bash)"."""
+        """Print a shell completion script.
+
+        Use it as: eval "$(gateway completion bash)".
+        """
         from typer.completion import (  # type: ignore[attr-defined]  # noqa: PLC0415
             get_completion_script,
         )

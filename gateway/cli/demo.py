@@ -37,18 +37,24 @@ def register(app: typer.Typer) -> None:
         port_offset: PortOffset = 0,
         quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No access log.")] = False,  # noqa: FBT002 - Typer
     ) -> None:
-        """Start toy systems, IAM and the gateway on loopback. Ctrl-C ends all of it."""
+        """Start the demo on this machine.
+
+        Starts toy systems, an IAM and the gateway on loopback. Ctrl-C ends all of it.
+        """
         if context.invoked_subcommand is None:
             _start(config, port_offset, quiet=quiet)
 
     @demo.command()
     def env(port_offset: PortOffset = 0) -> None:
-        """Print the running demo's addresses and tokens for a shell: eval "$(gateway demo env)"."""
+        """Print the demo's addresses and tokens.
+
+        Use it as: eval "$(gateway demo env)".
+        """
         from gateway.demo import state  # noqa: PLC0415 - heavy
 
         running = state.read(port_offset)
         if running is None:
-            fail("no demo is running: start it with 'gateway demo' in another terminal")
+            fail("no demo is running. Start it with 'gateway demo' in another terminal")
         for name, value in {"gateway": running.gateway, "admin": running.admin, **running.tokens}.items():
             say(f"export {name.upper()}={value}")
 

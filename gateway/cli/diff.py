@@ -28,7 +28,9 @@ def register(app: typer.Typer) -> None:
         ] = False,
         output: Annotated[Format, typer.Option(help="How to show it.")] = Format.TEXT,
     ) -> None:
-        """Show what two configurations decide differently, weaker first.
+        """Compare what two configurations decide.
+
+        Shows the differences, weaker ones first.
 
         Exit code: 0; with --fail-on-weaker 1 if anything is weaker, 3 if only policies may permit more, which is not
         evaluated here; 2 if a file can't be read.

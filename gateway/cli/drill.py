@@ -23,7 +23,10 @@ def register(app: typer.Typer) -> None:
         system: Annotated[str, typer.Option("--system", help="The system that upstream-* breaks.")] = "monitoring",
         port_offset: PortOffset = 0,
     ) -> None:
-        """Break a part of the running demo and show what callers see."""
+        """Break a part of the running demo.
+
+        Shows each second what callers see.
+        """
         import httpx  # noqa: PLC0415 - heavy
 
         from gateway.config.values import parse_duration  # noqa: PLC0415
@@ -39,7 +42,7 @@ def register(app: typer.Typer) -> None:
             raise typer.BadParameter(str(error)) from None
         running = state.read(port_offset)
         if running is None:
-            fail("no demo is running: start it with 'gateway demo' in another terminal")
+            fail("no demo is running. Start it with 'gateway demo' in another terminal")
         try:
             asyncio.run(Drill(running, FAULTS[fault], system, view_for(say)).run(for_s))
         except NoSuchPartError as error:

@@ -38,7 +38,10 @@ def register(app: typer.Typer) -> None:
         admin: Annotated[str, typer.Option(metavar="URL", help="Also ask this admin listener what is kept now.")] = "",
         token: AdminToken = "",
     ) -> None:
-        """Show the route, where identity comes from, the exact IAM request, the cache, and what happens with IAM down.
+        """Explain what happens to a request.
+
+        Shows the route, where identity comes from, the exact request to IAM, the cache, and the answer while IAM is
+        down.
 
         Exit code: 0 allowed, 1 denied, 3 unknown; without --ask 0.
         """

@@ -26,12 +26,12 @@ EVERYWHERE = "0.0.0.0:10080"
 
 def register(app: typer.Typer) -> None:
     """Add the group of commands."""
-    export = typer.Typer(help="Write configurations for others.", no_args_is_help=True)
+    export = typer.Typer(help="Write configurations for other proxies.", no_args_is_help=True)
     app.add_typer(export, name="export")
 
     @export.callback()
     def _export() -> None:
-        """Write configurations for others."""
+        """Write configurations for other proxies."""
 
     export.command()(envoy)
     export.command()(nginx)
@@ -48,7 +48,10 @@ def envoy(
     decide: Decide = False,  # noqa: FBT002 - an option
     backend: Backend = "",
 ) -> None:
-    """Print an Envoy configuration: HTTP/2, HTTP/3 and gRPC in front of this gateway, or its decisions asked for."""
+    """Print an Envoy configuration.
+
+    By default Envoy is in front of this gateway, for HTTP/2, HTTP/3 and gRPC. With --decide it forwards by itself.
+    """
     from gateway.config.proxies.envoy import Places, bootstrap, warnings  # noqa: PLC0415 - heavy
     from gateway.config.proxies.envoy_decide import deciding  # noqa: PLC0415 - heavy
     from gateway.config.proxies.plan import NotExportable  # noqa: PLC0415 - heavy
@@ -68,21 +71,30 @@ def envoy(
 
 
 def nginx(config: ConfigFile = DEFAULT_FILE, listen: Listen = EVERYWHERE, backend: Backend = "") -> None:
-    """Print an nginx.conf that asks the decision listener by `auth_request`."""
+    """Print an nginx configuration.
+
+    It asks the decision listener by `auth_request`.
+    """
     from gateway.config.proxies import nginx_conf  # noqa: PLC0415 - heavy
 
     _print(nginx_conf, config, listen, backend)
 
 
 def traefik(config: ConfigFile = DEFAULT_FILE, listen: Listen = EVERYWHERE, backend: Backend = "") -> None:
-    """Print Traefik's dynamic configuration (file provider), which asks the decision listener by `forwardAuth`."""
+    """Print a Traefik configuration.
+
+    It is the dynamic one (file provider), and asks the decision listener by `forwardAuth`.
+    """
     from gateway.config.proxies import traefik_dynamic  # noqa: PLC0415 - heavy
 
     _print(traefik_dynamic, config, listen, backend)
 
 
 def caddy(config: ConfigFile = DEFAULT_FILE, listen: Listen = EVERYWHERE, backend: Backend = "") -> None:
-    """Print a Caddyfile that asks the decision listener by `forward_auth`."""
+    """Print a Caddyfile.
+
+    It asks the decision listener by `forward_auth`.
+    """
     from gateway.config.proxies import caddyfile  # noqa: PLC0415 - heavy
 
     _print(caddyfile, config, listen, backend)

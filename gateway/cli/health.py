@@ -24,7 +24,10 @@ def register(app: typer.Typer) -> None:
         ] = 0,
         token: Annotated[str, typer.Option(envvar="GATEWAY_ADMIN_TOKEN", help="The admin token, if one is set.")] = "",
     ) -> None:
-        """Ask a running gateway how all systems are."""
+        """Show how all systems are.
+
+        Asks a running gateway.
+        """
         report = _fetch(admin, token)
         if output is Format.JSON:
             say_json(report)

@@ -27,7 +27,10 @@ def register(app: typer.Typer) -> None:
         capacity: Annotated[int, typer.Option(min=0, help="For drills: requests answered at a time; 0 = any.")] = 0,
         delay_ms: Annotated[float, typer.Option(min=0, max=60_000, help="For drills: time that each takes.")] = 0,
     ) -> None:
-        """Serve the policies of a folder as an AuthZEN decision point. SIGHUP loads them again."""
+        """Serve access policies as an IAM (AuthZEN).
+
+        SIGHUP loads the policies again.
+        """
         from gateway.app.deciding import CannotListenError, IamOptions, parse_address, serve  # noqa: PLC0415 - heavy
         from gateway.pdp.faults import Capacity  # noqa: PLC0415
         from gateway.pdp.problem import PolicyError  # noqa: PLC0415

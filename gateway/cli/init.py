@@ -29,15 +29,16 @@ def register(app: typer.Typer) -> None:
             typer.Option("--from", metavar="FILE", help="nginx.conf, Caddyfile, Traefik's or OpenAPI's YAML or JSON."),
         ] = None,
         upstream: Annotated[
-            str, typer.Option(metavar="URL", help="The service behind the gateway; with OpenAPI, too.")
+            str, typer.Option(metavar="URL", help="The service behind the gateway. With OpenAPI, too.")
         ] = "",
         iam: Annotated[
-            str, typer.Option(metavar="URL", help="The decision point, or `embedded`: policies in files here.")
+            str, typer.Option(metavar="URL", help="Where IAM is, or `embedded`: policies in files here decide.")
         ] = "",
     ) -> None:
-        """Write a commented ./routes.yaml that validates. Never over one that is there.
+        """Write a first routes.yaml.
 
-        With --iam embedded, first access policies too, in ./policies/access.
+        The file has comments and passes `gateway validate`. Never overwrites a file.
+        With --iam embedded, writes first access policies too, in ./policies/access.
         """
         if DEFAULT_FILE.exists():
             fail(f"{DEFAULT_FILE} is there already, and is left as it is")

@@ -45,7 +45,10 @@ def fail(text: str, code: int = EXIT_BAD) -> NoReturn:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Rows as a table: boxed on a terminal, tab-separated (header included) for programs."""
+    """Rows as a table: laid out on a terminal, tab-separated (header included) for programs.
+
+    Nothing is cut. Where the table does not fit into the terminal, each row is a block of lines.
+    """
     if not sys.stdout.isatty():
         for row in (header, *rows):
             say("\t".join(row))
@@ -54,7 +57,17 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
+    console = Console()
     shown = Table(*header, header_style="bold", box=None, pad_edge=False)
     for row in rows:
         shown.add_row(*(Text(cell) for cell in row))
-    Console().print(shown)
+    natural = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    if sum(natural) + 2 * (len(natural) - 1) <= console.width:
+        console.print(shown)
+        return
+    wide = max(map(len, header[1:]), default=0)
+    for first, *others in rows:
+        console.print(Text(first, "bold"), soft_wrap=True)
+        for name, cell in zip(header[1:], others, strict=True):
+            if cell:
+                console.print(Text(f"  {name:<{wide}}  {cell}"), soft_wrap=True)

@@ -36,7 +36,7 @@ def register(app: typer.Typer) -> None:
             "policies/access"
         ),
     ) -> None:
-        """Run the tables of cases beside the policies of a folder."""
+        """Run the cases beside the policies."""
         from gateway.pdp.case_run import run_cases  # noqa: PLC0415 - heavy
         from gateway.pdp.problem import PolicyError  # noqa: PLC0415
 

@@ -13,7 +13,10 @@ def register(app: typer.Typer) -> None:
 
     @app.command()
     def reload(admin: AdminUrl = DEFAULT_ADMIN, token: AdminToken = "") -> None:
-        """Let a running gateway load its configuration again; every mistake if it refuses."""
+        """Make a running gateway reload its files.
+
+        Shows all mistakes if it refuses.
+        """
         answer = ask("POST", admin, "/-/reload", token)
         if answer.get("reloaded") is True:
             say("reloaded")

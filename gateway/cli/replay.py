@@ -33,7 +33,9 @@ def register(app: typer.Typer) -> None:
         ],
         output: Annotated[Format, typer.Option(help="How to show it.")] = Format.TEXT,
     ) -> None:
-        """Ask each distinct question of a decision log again and show what would be decided otherwise.
+        """Ask the questions of a decision log again.
+
+        Asks each distinct question once, and shows which decisions would differ.
 
         Exit code: 0 no difference, 1 differences, 2 a file can't be read, 3 something could not be asked.
         """

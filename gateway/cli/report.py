@@ -18,7 +18,9 @@ def register(app: typer.Typer) -> None:
         file: Annotated[Path, typer.Argument(metavar="FILE", help="A decision log.")],
         output: Annotated[Format, typer.Option(help="How to show it.")] = Format.TEXT,
     ) -> None:
-        """Show outages by cause and length, and what was refused or served degraded, by route.
+        """Show what outages cost.
+
+        Shows outages by cause and length, and what was refused or served degraded, by route.
 
         Exit code: 0; 2 if the file can't be read.
         """

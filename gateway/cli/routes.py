@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
         config: ConfigFile = DEFAULT_FILE,
         match: Annotated[str, typer.Option("--match", metavar="'GET /path'", help="Show the chosen route.")] = "",
     ) -> None:
-        """Show the routes, or the one that a request belongs to."""
+        """Show all routes, or the one of a request."""
         configuration = load_or_exit(config, warnings=False)
         if not match:
             table(["id", "host", "path", "methods", "to", "if IAM is down"], _rows(configuration))

@@ -20,7 +20,10 @@ def register(app: typer.Typer) -> None:
         token: AdminToken = "",
         output: Annotated[Format, typer.Option(help="How to show it.")] = Format.TEXT,
     ) -> None:
-        """Show how a running gateway is: its configuration, what is broken, open circuits."""
+        """Show how a running gateway is.
+
+        Shows its configuration, what is broken, and open circuits.
+        """
         document = ask("GET", admin, "/status", token)
         if output is Format.JSON:
             say_json(document)

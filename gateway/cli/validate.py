@@ -45,7 +45,10 @@ def register(app: typer.Typer) -> None:
         output: Annotated[Output, typer.Option(help="How to show it.")] = Output.TEXT,
         strict: Annotated[bool, typer.Option("--strict", help="Refuse warnings too.")] = False,  # noqa: FBT002 - Typer
     ) -> None:
-        """Check a configuration and show its failure matrix."""
+        """Check a configuration.
+
+        Shows all mistakes at once, and what each route answers while IAM is down.
+        """
         from gateway.config import ConfigurationError, load  # noqa: PLC0415 - heavy
         from gateway.config.matrix import failure_matrix  # noqa: PLC0415
         from gateway.config.problems import Problem  # noqa: PLC0415

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 COLUMNS: Final = ("time", "IAM", "inventory", "monitoring", "public", "navigation", "audit", "denied")
-WIDTHS: Final = (8, 9, 9, 10, 8, 10, 10, 8)
+WIDTHS: Final = (8, 9, 9, 10, 9, 10, 9, 9)
 ROWS: Final = 15
 HEADER_EVERY: Final = 20
 _TOLD: Final = 6

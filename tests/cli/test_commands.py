@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from gateway import build
+from gateway.cli import app, output
 from tests.cli.conftest import CONFIGURATION, Run
 
 ROOT = Path(__file__).parents[2]
@@ -294,3 +297,27 @@ def test_commands_import_only_what_they_need() -> None:
 
     done: Any = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)  # noqa: S603
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("columns", [40, 60, 200])
+def test_a_table_on_a_terminal_is_never_cut(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    written = Terminal()
+    monkeypatch.setattr(sys, "stdout", written)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("TERM", "xterm")
+    rows = [["user-audit.bulk", "", "/audit/users/{email}", "GET,HEAD serves stale up to 60s; POST answers 503"]]
+    output.table(["id", "host", "path", "if IAM is down"], rows)
+    shown = written.getvalue()
+    assert all(cell in shown for cell in rows[0])
+    assert "…" not in shown
+
+
+def test_the_list_of_commands_is_not_cut_in_60_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    shown = CliRunner().invoke(app, ["--help"], terminal_width=60).stdout
+    assert "serve" in shown
+    assert "..." not in shown.partition("Commands:")[2]
