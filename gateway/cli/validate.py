@@ -53,7 +53,7 @@ def register(app: typer.Typer) -> None:
         from gateway.config.matrix import failure_matrix  # noqa: PLC0415
         from gateway.config.problems import Problem  # noqa: PLC0415
         from gateway.config.route_checks import is_bulk  # noqa: PLC0415
-        from gateway.pdp.check import access_problems  # noqa: PLC0415
+        from gateway.pdp.check import access_problems, access_warnings  # noqa: PLC0415
 
         try:
             configuration = load(file, os.environ)
@@ -61,7 +61,7 @@ def register(app: typer.Typer) -> None:
             _refuse(error.problems, output)
         if mistakes := access_problems(configuration):
             _refuse(mistakes, output)
-        warnings = [Problem.parse(line) for line in configuration.warnings]
+        warnings = [Problem.parse(line) for line in (*configuration.warnings, *access_warnings(configuration))]
         if strict and warnings:
             _refuse(warnings, output)
         matrix = failure_matrix(configuration)

@@ -32,6 +32,15 @@ def access_problems(configuration: Configuration) -> tuple[Problem, ...]:
     return ()
 
 
+def access_warnings(configuration: Configuration) -> list[str]:
+    """What its access policies name and no route asks for, as lines; only where the gateway itself asks them."""
+    from gateway.pdp.unasked import warnings_of  # noqa: PLC0415 - Cedar, only where there is something to read
+
+    if configuration.access_policies is None or not needs_access_policies(configuration):
+        return []
+    return list(warnings_of(_as_seen_from_here(configuration.access_policies), configuration.routes))
+
+
 def _as_seen_from_here(folder: Path) -> Path:
     here = Path.cwd()
     return folder.relative_to(here) if folder.is_relative_to(here) else folder

@@ -8,10 +8,10 @@ All mistakes of all files are collected.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from gateway.pdp.cedar import cedarpy
 from gateway.pdp.problem import Problem, problem_at
@@ -19,6 +19,18 @@ from gateway.pdp.source import read_source
 from gateway.pdp.statements import Statement, explain, statements
 
 Reference = tuple[str, str]
+ACTION: Final = "Action"
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What one policy names, and where it stands. `types` are those of resources and attributes, no principal's."""
+
+    file: str
+    line: int
+    col: int
+    actions: frozenset[str]
+    types: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +41,7 @@ class Policies:
     count: int
     forbids: frozenset[str]
     references: frozenset[Reference]
+    named: tuple[Named, ...] = ()
 
 
 @dataclass(slots=True)
@@ -36,6 +49,7 @@ class _Collected:
     policies: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     ids: dict[str, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    named: list[Named] = field(default_factory=list)
 
 
 def load_policies(folder: Path, problems: list[Problem]) -> Policies | None:
@@ -48,16 +62,17 @@ def load_policies(folder: Path, problems: list[Problem]) -> Policies | None:
         text = f"there is no policy in {len(files)} *.cedar files, so nothing could ever be permitted"
         collected.problems.append(Problem(str(folder), 1, 1, "no-policies", text))
     problems += collected.problems
-    return None if collected.problems else _compiled(collected.policies)
+    return None if collected.problems else _compiled(collected.policies, collected.named)
 
 
-def _compiled(policies: Mapping[str, Mapping[str, Any]]) -> Policies:
+def _compiled(policies: Mapping[str, Mapping[str, Any]], named: Iterable[Named]) -> Policies:
     document = {"staticPolicies": policies, "templates": {}, "templateLinks": []}
     return Policies(
         handle=cedarpy.PolicySet.from_json_str(json.dumps(document)),
         count=len(policies),
         forbids=frozenset(name for name, policy in policies.items() if policy["effect"] == "forbid"),
         references=frozenset(_references(policies)),
+        named=tuple(named),
     )
 
 
@@ -83,6 +98,20 @@ def _load_statement(file: Path, source: str, statement: Statement, collected: _C
     place = problem_at(file, source, statement.start, "duplicate-id", "")
     _note_id(place, (policy.get("annotations") or {}).get("id"), collected)
     collected.policies[f"{file.name}:{place.line}:{place.col}"] = policy
+    collected.named.append(_named(place, policy))
+
+
+def _named(place: Problem, policy: Mapping[str, Any]) -> Named:
+    references = frozenset(_references({name: part for name, part in policy.items() if name != "principal"}))
+    types = {type_ for type_, _ in references if type_ != ACTION} | set(_tested_types(policy["resource"]))
+    actions = frozenset(id_ for type_, id_ in references if type_ == ACTION)
+    return Named(place.file, place.line, place.col, actions, frozenset(types))
+
+
+def _tested_types(resource: Mapping[str, Any]) -> Iterator[str]:
+    """`resource is T`; what a condition tests may be the principal."""
+    if resource["op"] == "is":
+        yield resource["entity_type"]
 
 
 def _note_id(place: Problem, policy_id: str | None, collected: _Collected) -> None:

@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from gateway.config import load
+from gateway.pdp import unasked
+from gateway.pdp.check import access_warnings
+
 pytestmark = pytest.mark.hazard
 PATIENCE_S = 30.0
 ROUTES = """
@@ -61,3 +65,46 @@ def test_nothing_serves_with_policies_that_it_needs_and_cannot_read(tmp_path: Pa
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr.startswith("policies/access/p.cedar:1:8: error[policy-syntax]")
     assert "Traceback" not in ended.stderr
+
+
+NAMES = """permit(principal is Person, action == Action::"read", resource is System);
+permit(principal, action == Action::"raed", resource == System::"a");
+permit(principal, action in [Action::"read", Action::"changes"], resource is Systm);
+permit(principal, action == Action::"removals", resource in SystemGroup::"all");
+"""
+ENTITIES = """[
+  {"uid": {"type": "Action", "id": "read"}, "parents": [{"type": "Action", "id": "changes"}]},
+  {"uid": {"type": "System", "id": "s"}, "parents": [{"type": "SystemGroup", "id": "all"}]}
+]"""
+
+
+def warnings_of(folder: Path, policy: str = NAMES, rest: str = "") -> list[str]:
+    write(folder, policy, rest=rest)
+    (folder / "policies" / "access" / "entities.json").write_text(ENTITIES)
+    configuration = load(folder / "routes.yaml", {})
+    return [line.removeprefix(f"{folder}/policies/access/") for line in access_warnings(configuration)]
+
+
+RAED = "p.cedar:2:1: warning[unasked-action]: no route asks for the action 'raed'; did you mean 'read'?"
+SYSTM = (
+    "p.cedar:3:1: warning[unknown-type]: no route asks for a 'Systm', and entities.json has none; "
+    "did you mean 'System'?"
+)
+REMOVALS = "p.cedar:4:1: warning[unasked-action]: no route asks for the action 'removals'"
+
+
+def test_what_policies_name_and_no_route_asks_for_is_told_with_its_place(tmp_path: Path):
+    assert warnings_of(tmp_path) == [RAED, SYSTM, REMOVALS]
+    shown = json.loads(run(tmp_path, "validate", "--output", "json").stdout)
+    assert [warning["id"] for warning in shown["warnings"]] == ["unasked-action", "unknown-type", "unasked-action"]
+    assert run(tmp_path, "validate", "--strict").returncode == 1
+
+
+def test_where_a_route_leaves_open_what_it_asks_only_near_misses_are_told(tmp_path: Path):
+    more = ', methods: [GET]}\n  - {id: b, path: "/b/{what}", upstream: u, authorize: ["{path.what} {path.what}:x"]'
+    assert warnings_of(tmp_path, rest=more) == [RAED, SYSTM]
+
+
+def test_the_shipped_policies_are_all_asked_for():
+    root = Path(__file__).parents[2]
+    assert list(unasked.warnings_of(root / "policies" / "access", load(root / "routes.yaml", {}).routes)) == []

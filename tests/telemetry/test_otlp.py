@@ -85,7 +85,7 @@ async def check_arrival(telemetry: Telemetry, receiver: Receiver, out: Sink) -> 
     line = json.loads(out.text)
     assert (line["trace_id"], line["span_id"]) == (server.trace_id.hex(), server.span_id.hex())
     names = {item.key: item.value.string_value for item in receiver.resources[0].attributes}
-    assert names["service.name"] == "gateway"
+    assert names["service.name"] == "iam-gateway"
     check_metrics(receiver)
     everything = f"{receiver.spans}{receiver.metrics}{receiver.resources}{out.text}"
     assert TOKEN not in everything

@@ -33,7 +33,7 @@ def resource() -> Resource:
     """Who we are: `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` over our defaults. One instance a process."""
     named = "OTEL_SERVICE_NAME" in os.environ or "service.name=" in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
     made = Resource.create({"service.version": __version__, "service.instance.id": str(uuid.uuid4())})
-    return _Hashed(made.attributes if named else {**made.attributes, "service.name": "gateway"}, made.schema_url)
+    return _Hashed(made.attributes if named else {**made.attributes, "service.name": "iam-gateway"}, made.schema_url)
 
 
 class _Hashed(Resource):
