@@ -15,7 +15,7 @@ from typing import Any, Final
 
 _TYPES: Final = frozenset({"jwt", "at+jwt", "application/jwt", "application/at+jwt"})
 _MALFORMED: Final = "The token is malformed."
-_OTHER_KIND: Final = "The token is not an access token."
+OTHER_KIND: Final = "The token is not an access token."
 _AFTER_LAST_S: Final = 253_402_300_800
 """The end of the year 9999, which is how some issuers write "never". What lies beyond is milliseconds by mistake."""
 
@@ -46,7 +46,7 @@ def check_header(header: Any, algorithms: frozenset[str]) -> None:
     if not isinstance(header.get("kid", ""), str):
         raise TokenRefused(_MALFORMED)
     if "cty" in header or not _is_access_type(header.get("typ", "JWT")):
-        raise TokenRefused(_OTHER_KIND)
+        raise TokenRefused(OTHER_KIND)
 
 
 def _is_access_type(typ: Any) -> bool:
@@ -62,8 +62,8 @@ def check_claims(claims: Any, expected: Expected, now_s: float) -> None:
         raise TokenRefused("The token has another issuer.")
     if not _names_audience(claims.get("aud"), expected.audience):
         raise TokenRefused("The token is for another audience.")
-    if _is_other_kind(claims):
-        raise TokenRefused(_OTHER_KIND)
+    if is_other_kind(claims):
+        raise TokenRefused(OTHER_KIND)
 
 
 def _check_times(claims: Mapping[str, Any], leeway_s: float, now_s: float) -> None:
@@ -89,13 +89,14 @@ def _names_audience(value: Any, audience: frozenset[str]) -> bool:
     return isinstance(value, str) and value in audience
 
 
-def _is_other_kind(claims: Mapping[str, Any]) -> bool:
-    """ID tokens bind other tokens by hash (OpenID Connect Core 3.1.3.6), logout tokens have `events`.
+def is_other_kind(claims: Mapping[str, Any]) -> bool:
+    """Whether it is no access token: ID and logout tokens, refresh tokens.
 
-    `typ` and `token_use` as claims are how widespread issuers (Keycloak, Cognito) mark what is not for APIs.
+    ID tokens bind other tokens by hash (OpenID Connect Core 3.1.3.6), logout tokens have `events`.
+    `typ` and `token_use` as claims are how widespread issuers (Keycloak, Cognito, Hydra) mark what is not for APIs.
     """
     return (
         any(name in claims for name in ("at_hash", "c_hash", "s_hash", "events"))
         or str(claims.get("typ", "")).lower() in ("id", "refresh", "offline", "logout")
-        or claims.get("token_use") == "id"
+        or str(claims.get("token_use", "")).lower() in ("id", "id_token", "refresh", "refresh_token")
     )

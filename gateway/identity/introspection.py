@@ -1,11 +1,12 @@
 """`introspection`: opaque tokens that an authorization server is asked about (RFC 7662).
 
-Rules: a token is good only where `active` is JSON `true`; an answer that does not say so or its contrary is the
-endpoint's failure: `identity_unavailable`. Good tokens are remembered for `cache`, never past their `exp`; refused ones
-for a few seconds, by their SHA-256 alone, so that one bad token is not asked about without end. Concurrent requests
-with one token share a question, and whoever leaves ends it for nobody else. After three failures of the endpoint in a
-row one request a second, later one in ten seconds, is let through to it. A token that the endpoint does not like (400)
-is no failure of the endpoint.
+Rules: a token is good only where `active` is JSON `true`, and the answer does not call it something else than an
+access token for the bearer scheme: endpoints call refresh tokens active, too; an answer that does not say so or its
+contrary is the endpoint's failure: `identity_unavailable`. Good tokens are remembered for `cache`, never past their
+`exp`; refused ones for a few seconds, by their SHA-256 alone, so that one bad token is not asked about without end.
+Concurrent requests with one token share a question, and whoever leaves ends it for nobody else. After three failures
+of the endpoint in a row one request a second, later one in ten seconds, is let through to it. A token that the
+endpoint does not like (400) is no failure of the endpoint.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import httpx
 from gateway.errors import GatewayError
 from gateway.identity import strict_json
 from gateway.identity.bearer import Challenge, Tokens, well_formed
-from gateway.identity.claims import TokenRefused, date_of
+from gateway.identity.claims import OTHER_KIND, TokenRefused, date_of, is_other_kind
 from gateway.identity.jwks import shown
 from gateway.identity.reading import ClaimReader
 from gateway.identity.remembered import Remembered
@@ -175,6 +176,7 @@ class IntrospectionIdentifier:
             raise self._inactive()
         now_s = self._clock()
         try:
+            _check_kind(claims)
             exp_s = _ends_s(claims, now_s)
             subject = self._reader.subject(claims, exp_s)
         except TokenRefused as refused:
@@ -194,6 +196,13 @@ class IntrospectionIdentifier:
 
     def _inactive(self) -> GatewayError:
         return self._challenge.invalid("The token is not active.")
+
+
+def _check_kind(claims: Mapping[str, Any]) -> None:
+    """Raises TokenRefused for what is said not to be a bearer access token (RFC 7662 section 2.2)."""
+    token_type = claims.get("token_type", "Bearer")
+    if not isinstance(token_type, str) or token_type.lower() != "bearer" or is_other_kind(claims):
+        raise TokenRefused(OTHER_KIND)
 
 
 def _ends_s(claims: Mapping[str, Any], now_s: float) -> float | None:

@@ -2,11 +2,12 @@
 
 Rules: the first place that holds a token is used, and a bad one there is refused, with no falling through. What could
 be a token is taken out wherever one is looked for, used or not: a query parameter before the target is matched, a
-cookie, the last two of `Sec-WebSocket-Protocol: chat, bearer, TOKEN`. The upstream gets query and cookie back only
-where the route says `forward_token`. The same parameter or cookie twice is refused: two parsers could take either.
-A browser sends cookies along with what any page asks for, so a request whose token is a cookie must come from a page of
-this host or of an origin that the route's `cors` names, unless its method changes nothing (RFC 9110 section 9.2.1) and
-it is no WebSocket handshake, which no browser holds to the same origin.
+cookie, the last two of `Sec-WebSocket-Protocol: chat, bearer, TOKEN`; a bearer token in `Authorization` if another one
+is decided on. The upstream gets query and cookie back only where the route says `forward_token`. The same parameter or
+cookie twice is refused: two parsers could take either. A browser sends cookies along with what any page asks for, so a
+request whose token is a cookie must come from a page of this host or of an origin that the route's `cors` names,
+unless its method changes nothing (RFC 9110 section 9.2.1) and it is no WebSocket handshake, which no browser holds to
+the same origin.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from gateway.model.route import Route
 from gateway.model.settings import HEADER_ONLY, TokenIn, TokenPlace
 
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_AUTHORIZATION: Final = b"authorization"
 _COOKIE: Final = b"cookie"
 _PROTOCOL: Final = b"sec-websocket-protocol"
 _SCHEME: Final = b"bearer"
@@ -34,6 +36,7 @@ class PlacedTokens:
 
     def __init__(self, places: Sequence[TokenPlace], *, challenge: Challenge, max_token: int) -> None:
         self._finders = [(place.kind, _FINDERS[place.kind], place.name.encode()) for place in places]
+        self._reads_header = any(place.kind is TokenIn.HEADER for place in places)
         self._challenge = challenge
         self._max_token = max_token
 
@@ -54,6 +57,8 @@ class PlacedTokens:
             taken.put_back = True
             request.headers = taken.headers or request.headers
             request.target = replace(request.target, raw=taken.target or request.target.raw)
+        if not public and self._reads_header and taken.kind not in (None, TokenIn.HEADER):
+            _without_bearer(request)
         if public or taken.kind != TokenIn.COOKIE or (request.method in _SAFE and not _is_handshake(request)):
             return
         if not _from_here(request, route):
@@ -70,6 +75,12 @@ class PlacedTokens:
 def elsewhere(places: Sequence[TokenPlace]) -> bool:
     """Whether tokens are looked for in other places than `Authorization` alone."""
     return tuple(places) != HEADER_ONLY
+
+
+def _without_bearer(request: Request) -> None:
+    """Another token is decided on, so one in `Authorization` must not reach an upstream that would act on it."""
+    if authorization_token(request) is not None:
+        request.headers = [field for field in request.headers if field[0] != _AUTHORIZATION]
 
 
 def _in_header(request: Request, _taken: Taken, _name: bytes) -> bytes | None:

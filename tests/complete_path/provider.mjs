@@ -1,9 +1,9 @@
 // A real OpenID provider: client credentials as JWT or as opaque tokens, discovery, introspection.
-// Arguments: the folder of oidc-provider, the port, the file of its private JWK Set.
+// Arguments: the folder of oidc-provider, the port, the files of its private JWK Set and of the client signer's public one.
 import { readFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 
-const [folder, port, keys] = process.argv.slice(2);
+const [folder, port, keys, signerKeys] = process.argv.slice(2);
 const { Provider } = await import(pathToFileURL(`${folder}/lib/index.js`).href);
 const client = (client_id, more) => ({
   client_id,
@@ -20,7 +20,16 @@ const formats = {
 };
 const provider = new Provider(`http://127.0.0.1:${port}`, {
   jwks: JSON.parse(readFileSync(keys, "utf8")),
-  clients: [client("robot"), client("gateway")],
+  clients: [
+    client("robot"),
+    client("gateway"),
+    client("signer", {
+      client_secret: undefined,
+      token_endpoint_auth_method: "private_key_jwt",
+      token_endpoint_auth_signing_alg: "ES256",
+      jwks: JSON.parse(readFileSync(signerKeys, "utf8")),
+    }),
+  ],
   features: {
     clientCredentials: { enabled: true },
     devInteractions: { enabled: false },

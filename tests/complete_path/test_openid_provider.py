@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,7 +15,7 @@ from joserfc.jwk import ECKey
 
 from tests.complete_path.foreign import of_npm, on_path
 from tests.complete_path.patience import PATIENCE_S, until_served
-from tests.e2e.conftest import GatewayProcess, Server, free_port, permits
+from tests.e2e.conftest import GatewayProcess, Seen, Server, free_port, permits
 
 pytestmark = [pytest.mark.hazard, pytest.mark.integration]
 
@@ -23,7 +24,7 @@ SCRIPT = Path(__file__).parent / "provider.mjs"
 ROUTES = """
 version: 1
 server: {{listen: "127.0.0.1:{{port}}", admin: "127.0.0.1:{{admin}}"}}
-iam: {{url: "{iam}"}}
+iam: {{url: "{iam}"{auth}}}
 identity: {identity}
 upstreams: {{app: {{url: "{upstream}"}}}}
 routes:
@@ -38,6 +39,8 @@ class Provider:
 
     def __init__(self, node: str, package: str, folder: Path) -> None:
         self._node, self._package, self._file = node, str(Path(package).parent), folder / "private.jwks.json"
+        self._signer_file = folder / "signer.jwks.json"
+        self.signer = ECKey.generate_key("P-256", {"kid": "signer-1", "use": "sig", "alg": "ES256"})
         self._port = free_port()
         self._process: asyncio.subprocess.Process | None = None
 
@@ -49,7 +52,8 @@ class Provider:
         """Start with a new key."""
         key = ECKey.generate_key("P-256", {"kid": f"key-{time.monotonic_ns()}", "use": "sig", "alg": "ES256"})
         self._file.write_text(json.dumps({"keys": [key.as_dict(private=True)]}))
-        arguments = (str(SCRIPT), self._package, str(self._port), str(self._file))
+        self._signer_file.write_text(json.dumps({"keys": [self.signer.as_dict(private=False)]}))
+        arguments = (str(SCRIPT), self._package, str(self._port), str(self._file), str(self._signer_file))
         pipe = asyncio.subprocess.DEVNULL
         self._process = await asyncio.create_subprocess_exec(self._node, *arguments, stdout=pipe, stderr=pipe)
         end = time.monotonic() + START_S
@@ -104,7 +108,7 @@ async def test_discovery_rotation_and_an_outage_of_the_provider(
         'subject: {type: service, id: "{claim.client_id}"}, required: {scope: [orders]}, headers: {X-Auth-Scope: scope}'
     )
     identity = f"{{jwt: {{issuer: '{provider.url}', audience: platform, {rules}}}}}"
-    gateway = await start_gateway(ROUTES.format(iam=iam.url, upstream=upstream.url, identity=identity))
+    gateway = await start_gateway(ROUTES.format(iam=iam.url, upstream=upstream.url, identity=identity, auth=""))
     token = await provider.token()
     answer = await _ask(gateway, token)
     assert answer.status_code == 200, answer.text
@@ -129,7 +133,7 @@ async def test_introspection_revocation_and_an_outage_of_the_provider(
     auth = "auth: {basic: {username: gateway, password: secret-of-gateway}}"
     rules = 'subject: {id: "{claim.client_id}"}, claims: [scope], cache: 1s'
     identity = f"{{introspection: {{url: '{provider.url}/token/introspection', {auth}, {rules}}}}}"
-    gateway = await start_gateway(ROUTES.format(iam=iam.url, upstream=upstream.url, identity=identity))
+    gateway = await start_gateway(ROUTES.format(iam=iam.url, upstream=upstream.url, identity=identity, auth=""))
     token = await provider.token("urn:opaque")
     answer = await _ask(gateway, token)
     assert answer.status_code == 200, answer.text
@@ -153,3 +157,32 @@ async def test_introspection_revocation_and_an_outage_of_the_provider(
         return (await _ask(gateway, again)).status_code
 
     await until_served(attempt, meanwhile=503)
+
+
+async def test_the_gateway_signs_for_its_own_token_and_sends_no_secret(
+    start_gateway: Start, provider: Provider, iam: Server, upstream: Server, tmp_path: Path
+) -> None:
+    """`private_key_jwt`: the provider takes each assertion once, so two tokens need two."""
+    (tmp_path / "signer.pem").write_bytes(provider.signer.as_pem(private=True))
+    auth = (
+        f", auth: {{oauth2_client_credentials: {{token_url: '{provider.url}/token', client_id: signer, "
+        "client_auth: private_key_jwt, key_file: signer.pem, key_id: signer-1, resource: 'urn:platform', "
+        "scope: orders}}"
+    )
+    sent: list[str] = []
+
+    def guarded(seen: Seen) -> tuple[int, dict[str, str], bytes]:
+        (field,) = seen.values("authorization")
+        if field not in sent:
+            sent.append(field)
+        return (401, {}, b"") if len(sent) == 1 else permits(lambda _: True)(seen)
+
+    iam.answer = guarded
+    identity = f"{{jwt: {{issuer: '{provider.url}', audience: platform}}}}"
+    gateway = await start_gateway(ROUTES.format(iam=iam.url, upstream=upstream.url, identity=identity, auth=auth))
+    assert (await _ask(gateway, await provider.token())).status_code == 200
+    assert len(sent) == 2, "the first was refused, and another was fetched"
+    for field in sent:
+        content = field.split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(content + "=" * (-len(content) % 4)))
+        assert (claims["client_id"], claims["aud"], claims["scope"]) == ("signer", "platform", "orders")

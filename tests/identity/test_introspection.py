@@ -214,3 +214,28 @@ async def test_what_an_active_token_says_is_judged_too(make, endpoint, claims):
 async def test_what_is_required_is_asked_of_it_too(make, endpoint):
     endpoint.answer = {"active": True, "sub": "alice", "scope": "read"}
     assert (await refused(make(rules={"required": (("scope", ("write",)),)}))).code == "insufficient_scope"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"token_type": "DPoP"},
+        {"token_type": "refresh_token"},
+        {"token_type": 1},
+        {"typ": "Refresh"},
+        {"typ": "Offline"},
+        {"token_use": "refresh_token"},
+        {"token_use": "id_token"},
+    ],
+)
+async def test_an_active_token_that_is_no_bearer_access_token_is_401(make, endpoint, said):
+    """Endpoints call a refresh token active, too: whoever has one must not get through with it."""
+    endpoint.answer = {"active": True, "sub": "alice", **said}
+    error = await refused(make())
+    assert (error.code, error.reason) == ("unauthenticated", "The token is not an access token.")
+
+
+@pytest.mark.parametrize("said", [{"token_type": "bearer"}, {"token_type": "Bearer", "typ": "Bearer"}, {}])
+async def test_a_bearer_access_token_is_taken_however_it_is_written(make, endpoint, said):
+    endpoint.answer = {"active": True, "sub": "alice", **said}
+    assert (await make().identify(bearer(b"opaque"))).id == "alice"
