@@ -4,9 +4,10 @@ mypyc trusts what mypy has narrowed a name to. So compiled code goes wrong where
 
 finally     a variable that was None before `try`, is bound within it, and is read in `finally`: after an exception it
             is still None, but is compiled as what the end of `try` left
-awaited     an attribute that was compared with None, or set to None, before an `await`, and is compared again after it:
-            others ran meanwhile, but the comparison is compiled as already answered
+awaited     an attribute that may be None was set or compared with None before an `await`, and is looked at after it:
+            others ran meanwhile, but it is compiled as what it was before
 reraise     `raise` alone after an `await` in `except`: it raises whatever the task handled last
+final       a dataclass makes its own `__init__`, which may not write what is Final
 subclass    an interpreted class whose base is compiled: it cannot be made, and an exception of that kind crashes
 """
 
@@ -41,14 +42,27 @@ def compiled_modules(root: Path) -> list[str]:
 def faults_in(source: str, file: str = "") -> list[Fault]:
     """What goes wrong in one module."""
     found: list[Fault] = []
-    for node in ast.walk(ast.parse(source)):
+    tree = ast.parse(source)
+    optional = _optional(tree)
+    for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             found += _in_finally(node, file)
         if isinstance(node, ast.AsyncFunctionDef):
-            found += _Narrowing(node, file).faults
+            found += _Narrowing(node, file, optional).faults
         if isinstance(node, ast.ExceptHandler):
             found += _reraised(node, file)
+        if isinstance(node, ast.ClassDef):
+            found += _unwritable(node, file)
     return sorted(set(found))
+
+
+def _optional(tree: ast.AST) -> set[str]:
+    """The attributes that may be None, by their names."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.AnnAssign) and "None" in ast.unparse(node.annotation).split(" | "):
+            found.add(ast.unparse(node.target).rpartition(".")[2])
+    return found | {place.rpartition(".")[2] for place in _set_to_none(ast.walk(tree)) if "." in place}
 
 
 def _own(node: ast.AST) -> Iterator[ast.AST]:
@@ -107,12 +121,21 @@ def _reraised(handler: ast.ExceptHandler, file: str) -> Iterator[Fault]:
             yield Fault(file, node.lineno, "reraise", "raise")
 
 
+def _unwritable(node: ast.ClassDef, file: str) -> Iterator[Fault]:
+    made = [ast.unparse(each) for each in node.decorator_list if "dataclass" in ast.unparse(each)]
+    if made and "init=False" not in made[0]:
+        for each in node.body:
+            if isinstance(each, ast.AnnAssign) and ast.unparse(each.annotation).startswith("Final"):
+                yield Fault(file, each.lineno, "final", f"{node.name}.{ast.unparse(each.target)}")
+
+
 class _Narrowing(ast.NodeVisitor):
     """Walks a coroutine in the order of its text. `_known`: attributes that mypy narrowed, after how many awaits."""
 
-    def __init__(self, function: ast.AsyncFunctionDef, file: str) -> None:
+    def __init__(self, function: ast.AsyncFunctionDef, file: str, optional: set[str]) -> None:
         self.faults: list[Fault] = []
         self._file = file
+        self._optional = optional
         self._known: dict[str, int] = {}
         self._awaits = 0
         for statement in function.body:
@@ -150,11 +173,13 @@ class _Narrowing(ast.NodeVisitor):
         before = dict(self._known)
         tested = _compared(node.test)
         self._known |= dict.fromkeys(tested, self._awaits)
+        narrowed, awaits = dict(self._known), [self._awaits]
         for part in (node.body, node.orelse):
-            branch = dict(self._known)
+            self._known, self._awaits = dict(narrowed), awaits[0]
             for statement in part:
                 self.visit(statement)
-            self._known = branch
+            awaits.append(self._awaits)
+        self._awaits = max(awaits)
         ends = bool(node.body) and isinstance(node.body[-1], (ast.Return, ast.Raise, ast.Continue, ast.Break))
         self._known = before | (dict.fromkeys(tested, self._awaits) if ends else {})
         if not ends:
@@ -167,10 +192,10 @@ class _Narrowing(ast.NodeVisitor):
             self._known.pop(place, None)
         self.generic_visit(node)
 
-    def visit_Compare(self, node: ast.Compare) -> None:
-        for place in _compared(node):
-            if self._known.get(place, self._awaits) < self._awaits:
-                self.faults.append(Fault(self._file, node.lineno, "awaited", place))
+    def visit_Attribute(self, node: ast.Attribute) -> None:
+        place = ast.unparse(node)
+        if self._known.get(place, self._awaits) < self._awaits:
+            self.faults.append(Fault(self._file, node.lineno, "awaited", place))
         self.generic_visit(node)
 
     def _assigned(self, target: ast.AST, value: ast.AST) -> None:
@@ -178,7 +203,7 @@ class _Narrowing(ast.NodeVisitor):
             values = value.elts if isinstance(value, ast.Tuple) else [value] * len(target.elts)
             for each, its in zip(target.elts, values, strict=False):
                 self._assigned(each, its)
-        elif _is_none(value):
+        elif _is_none(value) or (isinstance(target, ast.Attribute) and target.attr in self._optional):
             self._known[ast.unparse(target)] = self._awaits
         else:
             self._known.pop(ast.unparse(target), None)

@@ -37,14 +37,16 @@ _NEEDS_IDENTITY: Final = frozenset({IamFailureMode.LOCAL, IamFailureMode.ALLOW})
 _DETAIL: Final = "A policy does not allow this."
 
 
-@dataclass(slots=True)
 class Case:
     """One request's questions: `questions[i]` is asked by `plan.checks[i]`. Not a tuple, which costs more to make."""
 
-    request: Final[Request]
-    plan: Final[Plan]
-    subject: Final[Subject]
-    questions: Final[Sequence[Question]]
+    __slots__ = ("plan", "questions", "request", "subject")
+
+    def __init__(self, request: Request, plan: Plan, subject: Subject, questions: Sequence[Question]) -> None:
+        self.request: Final = request
+        self.plan: Final = plan
+        self.subject: Final = subject
+        self.questions: Final = questions
 
 
 @dataclass(frozen=True, slots=True)

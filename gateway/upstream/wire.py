@@ -115,15 +115,8 @@ class Connection(asyncio.Protocol):
         self._resumed: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
-        state = (
-            "CLOSED"
-            if self.lost
-            else "IDLE"
-            if self._reply is None
-            else "READING"
-            if self._parser.head_done
-            else "WAITING"
-        )
+        open_as = "IDLE" if self._reply is None else "READING" if self._parser.head_done else "WAITING"
+        state = "CLOSED" if self.lost else open_as
         sending = " SENDING" if self._pump is not None else ""
         return f"<Connection {self.name} {state}{sending} requests={self.requests}>"
 
@@ -147,7 +140,7 @@ class Connection(asyncio.Protocol):
             self._write(head, outgoing)
             await waiter
         except BaseException:
-            if self._reply is reply:
+            if self._reads(reply):
                 if deadline.remaining_s() <= _LAST_INSTANT_S:
                     self._owner.on_failed(self, failures.deadline_exceeded(sent=True))
                 self.abort()
@@ -155,6 +148,10 @@ class Connection(asyncio.Protocol):
         if reply.error is not None and not reply.buffered:  # no head, or one with which the response broke off
             raise reply.error
         return reply
+
+    def _reads(self, reply: Reply) -> bool:
+        """Whether it is still this reply that is read. Asked by a function, as it changes while somebody waits."""
+        return self._reply is reply
 
     def _write(self, head: bytes, outgoing: Outgoing) -> None:
         body = outgoing.body

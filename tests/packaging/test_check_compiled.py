@@ -60,6 +60,16 @@ WRONG = {
             await run()
             return self.next is not None
         """,
+    "awaited, after it was set": """
+        async def f(self):
+            reply = self.reply = Reply()
+            try:
+                await reply.wait()
+            except BaseException:
+                if self.reply is reply:
+                    self.reply = None
+                raise
+        """,
     "awaited, after a test": """
         async def f(self):
             if self.next is None:
@@ -82,6 +92,11 @@ WRONG = {
                 pass
             if self.next is None:
                 self.end()
+        """,
+    "final": """
+        @dataclass(slots=True)
+        class Case:
+            request: Final[Request]
         """,
     "reraise": """
         async def f(self):
@@ -135,6 +150,14 @@ RIGHT = {
             finally:
                 span.end()
         """,
+    "it is made by hand": """
+        @dataclass(init=False, slots=True)
+        class Case:
+            request: Final[Request]
+
+            def __init__(self, request):
+                self.request = request
+        """,
     "another function's await": """
         async def f(self):
             self.next = None
@@ -151,7 +174,7 @@ RIGHT = {
 @pytest.mark.parametrize("name", WRONG)
 def test_what_is_compiled_wrongly_is_found(name: str):
     kinds = {fault.kind for fault in check.faults_in(dedent(WRONG[name]))}
-    assert kinds == {name.partition(",")[0]}
+    assert name.partition(",")[0] in kinds
 
 
 @pytest.mark.parametrize("name", RIGHT)
