@@ -2,14 +2,16 @@
 
 Rules: only 200 is an answer; redirects are never followed; no compression is asked for and none is accepted; a body
 that is larger than the limit or broken off is not read further. It speaks to an httpx transport and not to a client: a
-client keeps cookies, builds redirects and logs URLs, none of which may happen here, and costs ten times as much.
+client keeps cookies, builds redirects and logs URLs, none of which may happen here. Where the transport is ours it asks
+the upstream itself: httpx's requests and answers would cost more than the rest of the call.
 httpx's exceptions end in this file. Deliberately absent: an end for the whole call (it is around it, with the retries).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterable, Callable
+from math import inf
 from typing import Any, Final, NamedTuple
 
 import httpx
@@ -17,11 +19,14 @@ import httpx
 from gateway.errors import GatewayError
 from gateway.iam.failure import OK, UNAUTHORIZED, Apart, CallFailure, invalid, of_status
 from gateway.model.request import Headers
+from gateway.model.route import Timeouts
 from gateway.model.settings import IamSettings
 from gateway.resilience.deadline import Deadline
 from gateway.resilience.retry import retry_after_s
 from gateway.upstream.auth import Credentials, FixedCredentials
-from gateway.upstream.transport import FRESH, HARMLESS, cause_of
+from gateway.upstream.outgoing import Outgoing
+from gateway.upstream.transport import FRESH, HARMLESS, UpstreamTransport, cause_of, translated
+from gateway.upstream.upstream import Upstream
 
 MAX_REPLY: Final = 1024 * 1024
 _SMALL: Final = 16 * 1024
@@ -50,10 +55,12 @@ class Note(NamedTuple):
 
 
 class Target(NamedTuple):
-    """A URL of IAM with the header fields that never change."""
+    """A URL of IAM with the header fields that never change. `upstream`: who is asked without httpx, at `path`."""
 
     url: httpx.URL
     headers: tuple[tuple[bytes, bytes], ...]
+    path: bytes
+    upstream: Upstream | None
 
 
 class Wire:
@@ -73,7 +80,7 @@ class Wire:
         self._fixed = credentials.fixed if isinstance(credentials, FixedCredentials) else []
         self._renewed = None if isinstance(credentials, FixedCredentials) else credentials
         self._token_s = _OWN_SHARE * settings.timeout.total_s / max(1, len(settings.urls))
-        self._more = [(name.encode("ascii"), value.encode("latin-1")) for name, value in settings.headers]
+        self._more = [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in settings.headers]
         self.deny_reasons = settings.deny_reasons
         self._retried = settings.retry.on
         self._wall = wall
@@ -86,6 +93,7 @@ class Wire:
         }
         self._extensions = {"timeout": timeout, HARMLESS: True}
         self._fresh = {**self._extensions, FRESH: True}
+        self._timeouts = Timeouts(connect_s=limits.connect_s, read_s=limits.read_s, write_s=limits.read_s)
 
     @property
     def base(self) -> str:
@@ -110,7 +118,9 @@ class Wire:
         ]
         headers += self._more
         headers += self._fixed
-        return Target(url, tuple(headers))
+        http = self._transport
+        ours = http.upstream if isinstance(http, UpstreamTransport) and http.serves(url) else None
+        return Target(url, tuple(headers), url.raw_path, ours)
 
     async def post(self, target: Target, body: str, note: Note) -> bytes:
         """The body of the 200 that answers `body`. Raises CallFailure."""
@@ -118,38 +128,36 @@ class Wire:
             content = body.encode()
         except UnicodeEncodeError:
             raise CallFailure("iam_rejected", "the question is not Unicode text", apart=Apart.SINGLY) from None
-        headers = [*target.headers, (b"content-length", b"%d" % len(content))]
-        return await self._send("POST", target.url, headers, content, note)
+        return await self._send("POST", target, content, note)
 
     async def get(self, target: Target, note: Note) -> bytes:
         """The body of the 200 at `target`. Raises CallFailure."""
-        return await self._send("GET", target.url, list(target.headers), b"", note)
+        return await self._send("GET", target, None, note)
 
-    async def _send(
-        self, method: str, url: httpx.URL, headers: list[tuple[bytes, bytes]], content: bytes, note: Note
-    ) -> bytes:
+    async def _send(self, method: str, target: Target, content: bytes | None, note: Note) -> bytes:
+        headers = [*target.headers]
         if note.request_id.isascii() and note.request_id.isprintable():
             headers.append((b"x-request-id", note.request_id.encode()))
         if note.traceparent is not None:
             headers.append((b"traceparent", note.traceparent))
-        extensions = self._fresh if note.fresh else self._extensions
         if self._renewed is not None:
-            return await self._with_token(self._renewed, method, url, headers, content, extensions)
-        return await self._exchange(method, url, headers, content, extensions)
+            return await self._with_token(self._renewed, method, target, headers, content, fresh=note.fresh)
+        return await self._exchange(method, target, headers, content, fresh=note.fresh)
 
     async def _with_token(
         self,
         credentials: Credentials,
         method: str,
-        url: httpx.URL,
+        target: Target,
         headers: Headers,
-        content: bytes,
-        extensions: dict[str, Any],
+        content: bytes | None,
+        *,
+        fresh: bool,
     ) -> bytes:
         """With the token of a token server, and once more with a new one where IAM does not take it."""
         sent = await self._authorization(credentials)
         try:
-            return await self._exchange(method, url, headers + sent, content, extensions)
+            return await self._exchange(method, target, headers + sent, content, fresh=fresh)
         except CallFailure as failure:
             if failure.status != UNAUTHORIZED:
                 raise
@@ -157,7 +165,7 @@ class Wire:
             another = await self._authorization(credentials)
             if another == sent:
                 raise failure
-        return await self._exchange(method, url, headers + another, content, extensions)
+        return await self._exchange(method, target, headers + another, content, fresh=fresh)
 
     async def _authorization(self, credentials: Credentials) -> Headers:
         try:
@@ -166,9 +174,31 @@ class Wire:
             raise CallFailure("iam_auth_error", error.reason or error.code) from None
 
     async def _exchange(
-        self, method: str, url: httpx.URL, headers: Headers, content: bytes, extensions: dict[str, Any]
+        self, method: str, target: Target, headers: Headers, content: bytes | None, *, fresh: bool
     ) -> bytes:
-        request = httpx.Request(method, url, headers=headers, stream=httpx.ByteStream(content), extensions=extensions)
+        if target.upstream is None:
+            return await self._over_httpx(
+                method, target.url, headers, content, self._fresh if fresh else self._extensions
+            )
+        outgoing = Outgoing(method.encode("ascii"), target.path, headers, content, None, True, False, fresh)
+        try:
+            reply = await target.upstream.exchange(outgoing, timeouts=self._timeouts, deadline=Deadline(inf))
+            try:
+                return await self._received(reply.status, dict(reply.headers), reply, reply.whole())
+            finally:
+                await reply.aclose()
+        except GatewayError as error:
+            failure = translated(error, None)
+            failure.__cause__ = error
+            raise _translated(failure) from None
+
+    async def _over_httpx(
+        self, method: str, url: httpx.URL, headers: Headers, content: bytes | None, extensions: dict[str, Any]
+    ) -> bytes:
+        if content is not None:
+            headers.append((b"content-length", b"%d" % len(content)))
+        sent = httpx.ByteStream(content or b"")
+        request = httpx.Request(method, url, headers=headers, stream=sent, extensions=extensions)
         request.read()  # from memory: the transport sees a body that it can send again
         try:
             response = await self._transport.handle_async_request(request)
@@ -176,40 +206,51 @@ class Wire:
             if not isinstance(stream, httpx.AsyncByteStream):
                 raise invalid("the transport is not asynchronous")
             try:
-                return await self._received(response, stream)
+                fields = {name.lower(): value for name, value in response.headers.raw}
+                return await self._received(response.status_code, fields, stream, None)
             finally:
                 await stream.aclose()
         except httpx.HTTPError as error:
             raise _translated(error) from None
 
-    async def _received(self, response: httpx.Response, stream: httpx.AsyncByteStream) -> bytes:
-        fields = {name.lower(): value for name, value in response.headers.raw}
-        if response.status_code != OK:
-            await _drain_small(fields.get(b"content-length", b""), stream)
+    async def _received(
+        self, status: int, fields: dict[bytes, bytes], body: AsyncIterable[bytes], whole: bytes | None
+    ) -> bytes:
+        """The body of a good answer. `whole`: it is here already, and `body` has no more."""
+        if status != OK:
+            await _drain_small(fields.get(b"content-length", b""), body)
             after_s = retry_after_s(fields.get(b"retry-after"), self._wall())
-            raise of_status(response.status_code, after_s, self._retried)
+            raise of_status(status, after_s, self._retried)
         if fields.get(b"content-encoding", b"identity").lower() != b"identity":
             raise invalid("the reply is compressed")
-        return await _body(stream, MAX_REPLY)
+        if whole is None:
+            return await _all_of(body, MAX_REPLY)
+        if len(whole) > MAX_REPLY:
+            raise _too_large(MAX_REPLY)
+        return whole
 
 
-async def _body(stream: httpx.AsyncByteStream, limit: int) -> bytes:
+async def _all_of(body: AsyncIterable[bytes], limit: int) -> bytes:
     parts: list[bytes] = []
     size = 0
-    async for part in stream:
+    async for part in body:
         size += len(part)
         if size > limit:
-            raise invalid(f"the reply is larger than {limit} bytes")
+            raise _too_large(limit)
         parts.append(part)
     return b"".join(parts)
 
 
-async def _drain_small(length: bytes, stream: httpx.AsyncByteStream) -> None:
+def _too_large(limit: int) -> CallFailure:
+    return invalid(f"the reply is larger than {limit} bytes")
+
+
+async def _drain_small(length: bytes, body: AsyncIterable[bytes]) -> None:
     """Read the short body of an error, so that the connection can be kept; what it says is of no interest."""
     if length.isdigit() and len(length) <= len(str(_SMALL)) and int(length) <= _SMALL:
         try:
-            await _body(stream, _SMALL)
-        except (httpx.HTTPError, CallFailure):
+            await _all_of(body, _SMALL)
+        except (httpx.HTTPError, GatewayError, CallFailure):
             return
 
 

@@ -39,7 +39,7 @@ _EXCEPTIONS: Final[dict[str, type[httpx.TransportError]]] = {
     "http_response_timeout": httpx.ReadTimeout,
     "http_request_error": httpx.LocalProtocolError,
 }
-"""By RFC 9209 error type; otherwise by code, see `_translated`."""
+"""By RFC 9209 error type; otherwise by code, see `translated`."""
 
 
 def cause_of(error: Exception) -> str:
@@ -55,17 +55,20 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
         self.upstream = upstream
         self._origins = {(origin.scheme, origin.address.host, origin.address.port) for origin in upstream.origins}
 
+    def serves(self, url: httpx.URL) -> bool:
+        """Whether it is at one of the upstream's origins."""
+        return (url.scheme, url.host, url.port or _PORTS.get(url.scheme)) in self._origins
+
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """One exchange; see httpx. Raises httpx.TransportError only."""
-        url = request.url
-        if (url.scheme, url.host, url.port or _PORTS.get(url.scheme)) not in self._origins:
+        if not self.serves(request.url):
             raise httpx.UnsupportedProtocol(f"not an origin of upstream {self.upstream.name}", request=request)
         try:
             reply = await self.upstream.exchange(
                 _outgoing(request), timeouts=_timeouts(request), deadline=Deadline(inf)
             )
         except GatewayError as error:
-            raise _translated(error, request) from error
+            raise translated(error, request) from error
         whole = reply.whole()
         return httpx.Response(
             reply.status,
@@ -93,7 +96,7 @@ class _Body(httpx.AsyncByteStream):
             async for part in self._reply:
                 yield part
         except GatewayError as error:
-            raise _translated(error, self._request) from error
+            raise translated(error, self._request) from error
 
     async def aclose(self) -> None:
         await self._reply.aclose()
@@ -131,7 +134,8 @@ def _timeouts_of(connect_s: float | None, read_s: float | None, write_s: float |
     )
 
 
-def _translated(error: GatewayError, request: httpx.Request) -> httpx.TransportError:
+def translated(error: GatewayError, request: httpx.Request | None) -> httpx.TransportError:
+    """What httpx calls it."""
     kind = _EXCEPTIONS.get(error.proxy_error)
     if kind is None:
         kind = httpx.ConnectError if error.code in ("upstream_unreachable", "draining") else httpx.RemoteProtocolError
