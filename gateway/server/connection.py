@@ -240,15 +240,8 @@ class EdgeProtocol(asyncio.Protocol):
         self._alarm.clear()
         cycle = Cycle(self, head, keep_alive=keep_alive)
         self._cycle = cycle
-        scope = http_scope(
-            head,
-            headers,
-            server=self._local,
-            client=self.client,
-            scheme=self._scheme,
-            state=self.app_state.copy(),
-            extensions={"gateway.edge": cycle},
-        )
+        edge = {"gateway.edge": cycle}
+        scope = http_scope(head, headers, self._local, self.client, self._scheme, self.app_state.copy(), edge)
         cycle.begin(self._app if head.target != b"*" else _what_is_served, scope)
 
     def part_arrived(self, data: bytes) -> None:
@@ -265,14 +258,7 @@ class EdgeProtocol(asyncio.Protocol):
         self._phase = _TAKEN
         self._alarm.cancel()
         self.server_state.connections.discard(self)
-        scope = socket_scope(
-            head,
-            headers,
-            server=self._local,
-            client=self.client,
-            scheme=self._scheme,
-            state=self.app_state.copy(),
-        )
+        scope = socket_scope(head, headers, self._local, self.client, self._scheme, self.app_state.copy())
         successor = EdgeWebSocket(self, head, scope)
         self.transport.set_protocol(successor)
         successor.shake_hands()

@@ -11,7 +11,15 @@ from gateway.server.head import Head
 _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 
 
-def http_scope(head: Head, headers: Headers, **known: Any) -> dict[str, Any]:
+def http_scope(
+    head: Head,
+    headers: Headers,
+    server: Any,
+    client: Any,
+    scheme: str,
+    state: dict[str, Any],
+    extensions: dict[str, Any],
+) -> dict[str, Any]:
     """What the head says, with what the connection knows."""
     raw_path, _, query = head.target.partition(b"?")
     return {
@@ -24,14 +32,20 @@ def http_scope(head: Head, headers: Headers, **known: Any) -> dict[str, Any]:
         "raw_path": raw_path,
         "query_string": query,
         "headers": headers,
-        **known,
+        "server": server,
+        "client": client,
+        "scheme": scheme,
+        "state": state,
+        "extensions": extensions,
     }
 
 
-def socket_scope(head: Head, headers: Headers, *, scheme: str, **known: Any) -> dict[str, Any]:
+def socket_scope(
+    head: Head, headers: Headers, server: Any, client: Any, scheme: str, state: dict[str, Any]
+) -> dict[str, Any]:
     """The same for a WebSocket handshake."""
     offered = b",".join(value for name, value in headers if name == b"sec-websocket-protocol").decode("latin-1")
-    return http_scope(head, headers, scheme="wss" if scheme == "https" else "ws", **known) | {
+    return http_scope(head, headers, server, client, "wss" if scheme == "https" else "ws", state, {}) | {
         "type": "websocket",
         "subprotocols": [name.strip() for name in offered.split(",") if name.strip()],
     }

@@ -10,12 +10,17 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from gateway.telemetry.observer import NO_SPAN, Observer, Span
+from gateway.model.record import AccessRecord
+from gateway.model.request import Request
+from gateway.telemetry.observer import NO_SERVER, NO_SPAN, Observer, Server, Span
 
 _log: Final = logging.getLogger("gateway.telemetry")
 
-_STARTING: Final = ("request_started", "authorize_started", "iam_call_started", "attempt_started")
-_TELLING: Final = tuple(name for name in vars(Observer) if not name.startswith("_") and name not in _STARTING)
+_STARTING: Final = frozenset({"request_started", "authorize_started", "iam_call_started", "attempt_started"})
+_TELLING: Final = frozenset(name for name in vars(Observer) if not name.startswith("_")) - _STARTING
+_EVERY_REQUEST: Final = frozenset(
+    {"request_started", "request_ended", "authorize_started", "decided", "attempt_started", "attempt_ended"}
+)
 
 Hook = Callable[..., Any]
 
@@ -25,17 +30,89 @@ class Fanout(Observer):
 
     def __init__(self, observers: Sequence[Observer]) -> None:
         self._told: set[tuple[str, str]] = set()
-        for name in _STARTING:
+        self._starts = _hooks("request_started", observers)
+        self._ends = _hooks("request_ended", observers)
+        self._authorizing = _hooks("authorize_started", observers)
+        self._decided = _hooks("decided", observers)
+        self._attempts = _hooks("attempt_started", observers)
+        self._attempted = _hooks("attempt_ended", observers)
+        for name in _STARTING - _EVERY_REQUEST:
             self._bind(name, observers, self._starting)
-        for name in _TELLING:
+        for name in _TELLING - _EVERY_REQUEST:
             self._bind(name, observers, self._telling)
 
+    # Of every request: written out, because arguments that pass through as a tuple cost more than the hooks
+
+    def request_started(self, request: Request, record: AccessRecord) -> Span:
+        """See Observer."""
+        made = NO_SPAN
+        for hook in self._starts:
+            try:
+                span = hook(request, record)
+                made = span if made is NO_SPAN else made
+            except Exception as error:  # noqa: BLE001 - whoever watches must not decide
+                self._swallow("request_started", error)
+        return made
+
+    def request_ended(self, record: AccessRecord, span: Span) -> None:
+        """See Observer."""
+        for hook in self._ends:
+            try:
+                hook(record, span)
+            except Exception as error:  # noqa: BLE001 - as above
+                self._swallow("request_ended", error)
+
+    def authorize_started(self, parent: Span) -> Span:
+        """See Observer."""
+        made = NO_SPAN
+        for hook in self._authorizing:
+            try:
+                span = hook(parent)
+                made = span if made is NO_SPAN else made
+            except Exception as error:  # noqa: BLE001 - as above
+                self._swallow("authorize_started", error)
+        return made
+
+    def decided(self, route: str, outcome: str, code: str, source: str, duration_s: float) -> None:
+        """See Observer."""
+        for hook in self._decided:
+            try:
+                hook(route, outcome, code, source, duration_s)
+            except Exception as error:  # noqa: BLE001 - as above
+                self._swallow("decided", error)
+
+    def attempt_started(self, parent: Span, upstream: str, method: str, attempt: int) -> Span:
+        """See Observer."""
+        made = NO_SPAN
+        for hook in self._attempts:
+            try:
+                span = hook(parent, upstream, method, attempt)
+                made = span if made is NO_SPAN else made
+            except Exception as error:  # noqa: BLE001 - as above
+                self._swallow("attempt_started", error)
+        return made
+
+    def attempt_ended(
+        self,
+        span: Span,
+        upstream: str,
+        method: str,
+        status: int,
+        code: str,
+        duration_s: float,
+        server: Server = NO_SERVER,
+    ) -> None:
+        """See Observer."""
+        for hook in self._attempted:
+            try:
+                hook(span, upstream, method, status, code, duration_s, server)
+            except Exception as error:  # noqa: BLE001 - as above
+                self._swallow("attempt_ended", error)
+
+    # All the others
+
     def _bind(self, name: str, observers: Sequence[Observer], combine: Callable[[str, list[Hook]], Hook]) -> None:
-        hooks = [
-            getattr(observer, name)
-            for observer in observers
-            if getattr(type(observer), name) is not getattr(Observer, name)
-        ]
+        hooks = _hooks(name, observers)
         if hooks:
             setattr(self, name, combine(name, hooks))
 
@@ -87,3 +164,12 @@ class Fanout(Observer):
         if key not in self._told:
             self._told.add(key)
             _log.error("[telemetry] The hook %s failed; said once", name, exc_info=error)
+
+
+def _hooks(name: str, observers: Sequence[Observer]) -> list[Hook]:
+    """This hook of those who have one of their own."""
+    return [
+        getattr(observer, name)
+        for observer in observers
+        if getattr(type(observer), name) is not getattr(Observer, name)
+    ]

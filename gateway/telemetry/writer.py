@@ -7,7 +7,10 @@ lines of several workers do not mix; `close` waits for what is left, for a bound
 
 from __future__ import annotations
 
+import io
+import os
 import select
+import stat
 import threading
 import time
 from collections import deque
@@ -21,6 +24,8 @@ _LINE_BYTES: Final = 64
 _GATHER_S: Final = 0.02
 _ATOMIC_BYTES: Final = select.PIPE_BUF
 """Up to here a write to a pipe is not mixed with those of other workers (POSIX)."""
+_FILE_BYTES: Final = 256 * 1024
+"""Writes that append to a file are never mixed. So many bytes, so that a slow disk costs little memory."""
 
 
 class Stream(Protocol):
@@ -44,6 +49,7 @@ class LineWriter:
         max_bytes: int = _MAX_BYTES,
     ) -> None:
         self._stream = stream
+        self._most = _most_of(stream)
         self._dropped = dropped
         self._max_lines = max_lines
         self._max_bytes = max_bytes
@@ -82,18 +88,25 @@ class LineWriter:
 
     def _write_all(self) -> None:
         """Write what is there now, in chunks that are not mixed with others'."""
-        chunk, taken = bytearray(), 0
+        lines: list[str] = []
+        size = 0
         for _ in range(len(self._lines)):
             line = self._lines.popleft()
-            data = (line + "\n").encode("utf-8", "backslashreplace")
-            if len(chunk) + len(data) > _ATOMIC_BYTES:
-                self._put(chunk, taken)
-                chunk, taken = bytearray(), 0
-            chunk += data
-            taken += len(line) + _LINE_BYTES
-        self._put(chunk, taken)
+            size += len(line) + 1
+            if size > self._most and lines:
+                self._put(lines)
+                lines, size = [], len(line) + 1
+            lines.append(line)
+        if lines:
+            self._put(lines)
 
-    def _put(self, chunk: bytearray, taken: int) -> None:
+    def _put(self, lines: list[str]) -> None:
+        """Encode and write them together: one call for each line would take turns with the requests at every one."""
+        chunk = ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace")
+        if len(chunk) > self._most and len(lines) > 1:  # some characters are several bytes
+            for line in lines:
+                self._put([line])
+            return
         rest = memoryview(chunk)
         try:
             while rest:
@@ -103,5 +116,11 @@ class LineWriter:
                 rest = rest[written or 0 :]
         except (OSError, ValueError):
             # Nobody reads the stream any more (EPIPE) or it is closed: there is nobody to tell.
-            self._dropped(chunk.count(b"\n"))
-        self._bytes_taken += taken
+            self._dropped(len(lines))
+        self._bytes_taken += sum(map(len, lines)) + _LINE_BYTES * len(lines)
+
+
+def _most_of(stream: Stream) -> int:
+    """How many bytes of one write are not mixed with other workers' writes."""
+    is_file = isinstance(stream, io.RawIOBase) and stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+    return _FILE_BYTES if is_file else _ATOMIC_BYTES
