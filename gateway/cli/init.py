@@ -41,7 +41,7 @@ def register(app: typer.Typer) -> None:
         With --iam embedded, writes first access policies too, in ./policies/access.
         """
         if DEFAULT_FILE.exists():
-            fail(f"{DEFAULT_FILE} is there already, and is left as it is")
+            fail(f"{DEFAULT_FILE} exists already and was not changed")
         draft = (
             _of_service(upstream or _asked("The service behind the gateway", _UPSTREAM)) if foreign is None else None
         )
@@ -92,7 +92,7 @@ def _write(draft: Draft, iam: str) -> None:
                 file.write(text)
         load(DEFAULT_FILE, os.environ)
     except FileExistsError:
-        _nothing(written, f"{path} is there already, and is left as it is")
+        _nothing(written, f"{path} exists already and was not changed")
     except OSError as error:
         _nothing(written, f"{path}: {error.strerror or error}")
     except ConfigurationError as error:

@@ -80,7 +80,7 @@ def _check_misplaced(section: Section[RouteKeys], kind: str, world: World) -> No
     for name in wrong:
         if section.has(name):
             other = "without one" if kind == DECIDE else f"with {kind}"
-            message = f"{name} goes with routes that have an upstream, not {other}"
+            message = f"{name} is only for routes with an upstream, not {other}"
             world.problems.error(section.key(name), "misplaced-key", message)
 
 

@@ -152,7 +152,7 @@ def _call(
     rule = upstream_rules(merged, ["GET"], world)["GET"]
     if rule.mode is UpstreamFailureMode.FALLBACK:
         if section.has(*path, "on_upstream_failure"):
-            message = "a part has no answer of its own to fall back to; the route may"
+            message = "a part cannot have a fallback response; the route can"
             world.problems.error(section.at(*path, "on_upstream_failure"), "misplaced-key", message)
         rule = UpstreamFailureRule()
     return compile_resilience(merged, world), rule
@@ -162,7 +162,7 @@ def _part_access(section: Section[RouteKeys], path: Path, keys: PartKeys, scope:
     if keys.authorize is None:
         return None
     if section.keys.authorize == "public" and section.sound("authorize"):
-        message = "a public route knows no subject to ask for"
+        message = "a public route has no subject that IAM could be asked about"
         world.problems.error(section.key(*path, "authorize"), "public-route", message)
     path = (*path, "authorize")
     return Access(AccessKind.CHECKS, compile_checks(section, path, keys.authorize, scope, world))

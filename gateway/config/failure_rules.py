@@ -98,9 +98,9 @@ def _mistakes(placed: _Placed, rule: IamRuleKeys | UpstreamRuleKeys, world: Worl
     if rule.methods is not None and not rule.methods:
         yield "empty-value", "no methods: the rule would never apply", "methods"
     if rule.max_stale is not None and mode not in ("stale", ""):
-        yield "misplaced-key", f"max_stale goes with degrade: stale, not {mode}", "max_stale"
+        yield "misplaced-key", f"max_stale is only for degrade: stale, not {mode}", "max_stale"
     if rule.response is not None and mode not in ("fallback", ""):
-        yield "misplaced-key", f"response goes with degrade: fallback, not {mode}", "response"
+        yield "misplaced-key", f"response is only for degrade: fallback, not {mode}", "response"
     if mode == "fallback" and rule.response is None:
         yield "missing-key", 'the key "response" is missing: what to answer', "degrade"
     if rule.response is not None:
@@ -117,13 +117,13 @@ def _iam_mistakes(
     if mode == "allow" and not rule.acknowledge_fail_open:
         yield "fail-open", "degrade: allow fails open: say acknowledge_fail_open: true beside it", "degrade"
     if mode != "allow" and rule.acknowledge_fail_open:
-        yield "misplaced-key", "acknowledge_fail_open goes with degrade: allow", "acknowledge_fail_open"
+        yield "misplaced-key", "acknowledge_fail_open is only for degrade: allow", "acknowledge_fail_open"
     if mode == "allow" and methods - READING:
         yield "fail-open-methods", "degrade: allow is only for GET and HEAD", "methods"
     if mode in ("local", "allow") and world.identity == "opaque":
         yield "opaque-identity", f"degrade: {mode} needs to know who asks, and identity is opaque", "degrade"
     if mode == "local" and not world.access_policies:
-        yield "no-access-policies", "degrade: local evaluates policies/access/*.cedar, and there are none", "degrade"
+        yield "no-access-policies", "degrade: local needs policies/access/*.cedar, and there are none", "degrade"
     if mode == "stale" and world.max_stale_s is not None:
         yield from _stale_mistakes(rule, world.max_stale_s)
 

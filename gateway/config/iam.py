@@ -297,7 +297,7 @@ def _auth(section: Section[IamKeys], world: World, urls: list[Url]) -> UpstreamA
 
 def _check_embedded(section: Section[IamKeys], world: World) -> None:
     if not world.access_policies:
-        message = "api: embedded evaluates policies/access/*.cedar, and there are none"
+        message = "api: embedded needs policies/access/*.cedar, and there are none"
         world.problems.error(section.at("api"), "no-access-policies", message)
     for name in ("url", "urls", "hedge", "auth"):
         if section.has(name):
@@ -311,7 +311,7 @@ def _check_paths(section: Section[IamKeys], world: World) -> None:
         return
     for name, only in _ONLY_FOR.items():
         if section.has(name) and api not in only:
-            message = f"{name} has no effect: it goes with api: {' or '.join(only)}, not {api}"
+            message = f"{name} has no effect: it is only for api: {' or '.join(only)}, not {api}"
             world.problems.warning(section.key(name), "unused-key", message)
     if api == "opa" and not section.has("path"):
         message = 'the key "path" is missing: api: opa asks for /v1/data/{path}'

@@ -161,13 +161,13 @@ def compile_places(section: Section[IdentityKeys], world: World) -> tuple[TokenP
     if not section.sound("token"):
         return HEADER_ONLY
     if section.has("header") and section.has("token"):
-        message = "a header of a trusted proxy is no token; token stands beside jwt, introspection or opaque"
+        message = "token is only for jwt, introspection and opaque; header has no token"
         world.problems.error(section.key("token"), "unused-key", message)
     places: list[TokenPlace] = []
     for index, each in enumerate(section.keys.token):
         place = _place(section, world, index, each)
         if place is not None and place in places:
-            world.problems.error(section.at("token", index), "same-place", "this place stands twice")
+            world.problems.error(section.at("token", index), "same-place", "this place is there twice")
         elif place is not None:
             places.append(place)
     return tuple(places)
@@ -301,7 +301,7 @@ def _jwt(section: Section[IdentityKeys], world: World, places: tuple[TokenPlace,
     names: set[str] = set()
     for each in sections:
         if each.keys.issuer in names:
-            world.problems.error(each.at("issuer"), "same-issuer", f"{quoted(each.keys.issuer)} stands twice")
+            world.problems.error(each.at("issuer"), "same-issuer", f"{quoted(each.keys.issuer)} is there twice")
         names.add(each.keys.issuer)
     sound = tuple(issuer for issuer in issuers if issuer is not None)
     return JwtIdentity(issuers=sound, places=places) if len(sound) == len(issuers) else None
@@ -414,7 +414,7 @@ def _header(
         message = "header is only believed from server.trusted_proxies, which is empty"
         world.problems.error(section.key("header"), "trusted-proxies-needed", message)
     if world.decisions:
-        message = "header does not go with server.decisions: whoever may ask there could name any subject"
+        message = "header cannot be used with server.decisions: who may ask there could name any subject"
         world.problems.error(section.key("header"), "misplaced-identity", message)
     if keys.name in _NEVER_A_NAME:
         message = f"{quoted(keys.name)} can't name the subject"

@@ -32,7 +32,7 @@ def parse_path(text: str) -> tuple[Segment, ...]:
     segments = tuple(_segment(part, last=index == len(parts) - 1) for index, part in enumerate(parts))
     names = params(segments)
     if len(set(names)) != len(names):
-        raise ValueError("a path parameter stands twice")
+        raise ValueError("a path parameter is there twice")
     return segments
 
 
@@ -52,7 +52,7 @@ def _segment(part: str, *, last: bool) -> Segment:
     if part == "*" and last:
         return Segment(rest=True)
     if part == "*":
-        raise ValueError("* stands at the end of a path only; {name} matches one segment")
+        raise ValueError("* is allowed only at the end of a path; {name} matches one segment")
     if "*" in part or "{" in part or "}" in part:
         raise ValueError(f"{part!r}: * and {{name}} are whole segments, and a name is letters, digits, '_' and '-'")
     return Segment(literal=part)

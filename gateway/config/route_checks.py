@@ -37,7 +37,7 @@ def check_access(section: Section[RouteKeys], access: Mapping[str, Access], worl
         world.problems.error(section.at("authorize"), "public-route", message)
     asked = any(each.kind is AccessKind.CHECKS for each in access.values())
     if section.keys.recheck is not None and access and not asked:
-        message = "there is nothing to recheck: no method has checks"
+        message = "recheck has no effect: no method has checks"
         world.problems.error(section.key("recheck"), "misplaced-key", message)
 
 

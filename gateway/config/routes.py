@@ -51,7 +51,7 @@ def compile_cors(section: Section[RouteKeys], keys: CorsKeys, world: World) -> C
     for index, origin in enumerate(keys.origins):
         mark = section.at("cors", "origins", index)
         if origin == "*" and len(origins) > 1:
-            world.problems.error(mark, "bad-origin", "* stands alone")
+            world.problems.error(mark, "bad-origin", "* must be the only origin")
         elif origin != "*" and not _ORIGIN.match(origin.lower()):
             message = "an origin is scheme://host or scheme://host:port, without a slash at its end"
             world.problems.error(mark, "bad-origin", message)

@@ -158,7 +158,7 @@ class Interpolation:
 
     def _itself(self, name: str, mark: Mark) -> str:
         if name in self._environ:
-            message = f"${name} is text as it stands; ${{{name}}} would be the variable"
+            message = f"${name} is plain text; ${{{name}}} would be the variable"
             self._problems.warning(mark, "literal-dollar", message)
         return f"${name}"
 

@@ -165,7 +165,7 @@ def compile_urls(
     for path in [("urls", index) for index, _ in enumerate(several or ())] if many else [("url",)]:
         url = compile_url(section, world, parse, *path)
         if url is not None and url.text in [other.text for other in urls]:
-            world.problems.error(section.at(*path), "same-url", f"{url.text} stands twice among the urls")
+            world.problems.error(section.at(*path), "same-url", f"{url.text} is there twice among the urls")
         if url is not None:
             urls.append(url)
     return urls
@@ -186,7 +186,7 @@ def compile_tls(section: Section[M], keys: ClientTlsKeys, world: World, *, https
     check_pair(section.key("tls"), files["cert_file"], files["key_file"], world.problems)
     check_authorities(section.at("tls", "ca_file"), files["ca_file"], world.problems)
     if not keys.verify:
-        message = "any certificate is believed: whoever stands in between can answer"
+        message = "any certificate is accepted: an attacker between the two can answer"
         world.problems.warning(section.key("tls", "verify"), "tls-unverified", message)
     if section.has("tls") and not https and section.sound("url") and section.sound("urls"):
         world.problems.warning(section.key("tls"), "unused-key", "tls has no effect: the url is not https://")

@@ -101,7 +101,7 @@ def parse_some(text: str) -> float:
     try:
         return parse_share(text)
     except ValueError as error:
-        raise ValueError(f"{error}; all and none are the words for everything and nothing") from None
+        raise ValueError(f"{error}; write all for everything and none for nothing") from None
 
 
 # Addresses, networks and URLs as the configuration writes them; ValueError says what is wrong.
@@ -149,7 +149,7 @@ def parse_network(text: str) -> Network:
     try:
         whole = ipaddress.ip_network(text, strict=False)
     except ValueError:
-        raise ValueError("a network is written like 10.0.0.0/8 or 2001:db8::/32") from None
+        raise ValueError("a network looks like 10.0.0.0/8 or 2001:db8::/32") from None
     raise ValueError(f"the address has bits beyond its prefix; did you mean {whole}?")
 
 
@@ -231,11 +231,11 @@ def _split(text: str) -> SplitResult:
     if url.scheme not in ("http", "https") or "://" not in text:
         raise ValueError("a url starts with http:// or https://")
     if "@" in url.netloc:
-        raise ValueError("credentials don't belong into a url")
+        raise ValueError("credentials are not allowed in a url")
     if url.fragment or "#" in text:
         raise ValueError("a url can't have a fragment here")
     if not url.hostname:
-        raise ValueError("the url names no host")
+        raise ValueError("the url has no host")
     return url
 
 

@@ -130,7 +130,7 @@ class _Composer:
         self._next()
         end = self._next()
         if not isinstance(end, yaml.StreamEndEvent):
-            raise _Refused(self._mark(end), "several-documents", "a second document; the file holds one")
+            raise _Refused(self._mark(end), "several-documents", "there is a second document; only one is allowed")
         return self._mapping_at_top(node)
 
     def _mapping_at_top(self, node: Node) -> Node:
@@ -209,14 +209,14 @@ class _Composer:
 
     def _alias(self, event: Any, mark: Mark) -> Node:
         if event.anchor not in self._anchors:
-            raise _Refused(mark, "unknown-anchor", f"no anchor &{event.anchor} stands before this alias")
+            raise _Refused(mark, "unknown-anchor", f"there is no anchor &{event.anchor} before this alias")
         node, size = self._anchors[event.anchor]
         self._count(size, mark)
         return node
 
     def _untagged(self, event: Any, mark: Mark) -> None:
         if event.tag is not None:
-            self._problems.error(mark, "yaml-tag", "tags (`!…`) are not used here")
+            self._problems.error(mark, "yaml-tag", "tags (`!…`) are not supported")
 
     def _count(self, values: int, mark: Mark) -> None:
         self._values += values

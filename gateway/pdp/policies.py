@@ -59,7 +59,7 @@ def load_policies(folder: Path, problems: list[Problem]) -> Policies | None:
     for file in files:
         _load_file(file, collected)
     if not collected.policies and not collected.problems:
-        text = f"there is no policy in {len(files)} *.cedar files, so nothing could ever be permitted"
+        text = f"there is no policy in {len(files)} *.cedar files, so nothing would be permitted"
         collected.problems.append(Problem(str(folder), 1, 1, "no-policies", text))
     problems += collected.problems
     return None if collected.problems else _compiled(collected.policies, collected.named)

@@ -137,7 +137,7 @@ def test_policies_that_are_there_are_left_as_they_are_and_nothing_is_written(
     entities.write_text("[]")
     ended = CliRunner().invoke(app, ["init", "--iam", "embedded"])
     assert ended.exit_code == 1
-    assert "entities.json is there already" in ended.output
+    assert "entities.json exists already" in ended.output
     assert [file for file in tmp_path.rglob("*") if file.is_file()] == [tmp_path / entities]
     assert entities.read_text() == "[]"
 
