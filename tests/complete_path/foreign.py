@@ -21,9 +21,9 @@ def on_path(name: str) -> str:
 
 
 def of_tools(name: str) -> str:
-    """A program that scripts/install-foreign brought or built."""
+    """A program that scripts/build-foreign built."""
     file = TOOLS / name
-    return str(file) if file.is_file() else _missing(name)
+    return str(file) if file.is_file() else _missing(name, "build-foreign")
 
 
 def of_npm(*parts: str) -> str:
@@ -40,8 +40,8 @@ def of_python(name: str, *parts: str) -> str:
     return str(Path(spec.origin).parent.joinpath(*parts))
 
 
-def _missing(name: str) -> str:
-    message = f"{name} is not here: scripts/install-foreign installs it"
+def _missing(name: str, script: str = "install-foreign") -> str:
+    message = f"{name} is not here: scripts/{script} gets it"
     if os.environ.get("CI"):
         pytest.fail(message)
     pytest.skip(message)

@@ -30,6 +30,7 @@ PROGRAMS = {
     "gateway-iam": lambda: "",
     "cerbos": lambda: of_npm("@cerbos", "cerbos-linux-x64", "cerbos-linux-x64"),
     "opa": lambda: of_tools("opa"),
+    "openfga": lambda: of_tools("openfga"),
 }
 PERMITTED = {("alice", "GET"), ("bob", "GET")}
 ASKED = (*sorted(PERMITTED), ("bob", "DELETE"), ("mallory", "GET"), ("carol", "DELETE"))
