@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-TOOLS = ROOT / ".tools" / "bin"
-MODULES = ROOT / ".tools" / "node_modules"
+TOOLS = ROOT / ".tools"
+MODULES = TOOLS / "node_modules"
 
 
 def on_path(name: str) -> str:
@@ -22,8 +22,14 @@ def on_path(name: str) -> str:
 
 def of_tools(name: str) -> str:
     """A program that scripts/build-foreign built."""
-    file = TOOLS / name
+    file = TOOLS / "bin" / name
     return str(file) if file.is_file() else _missing(name, "build-foreign")
+
+
+def folder_of_tools(name: str) -> str:
+    """What scripts/peers unpacked."""
+    folder = TOOLS / name
+    return str(folder) if folder.is_dir() else _missing(name, "peers")
 
 
 def of_npm(*parts: str) -> str:

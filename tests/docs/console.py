@@ -71,8 +71,9 @@ def _commands(text: str) -> list[Step]:
 class Session:
     """A folder in which a document is followed."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, patience_s: float = PATIENCE_S) -> None:
         self._folder = folder
+        self._patience_s = patience_s
         self._ports = {port: str(free_port()) for port in PORTS}
         self._groups: list[int] = []
 
@@ -122,13 +123,13 @@ class Session:
                 start_new_session=True,
             )
             self._groups.append(process.pid)
-            process.wait(PATIENCE_S)
+            process.wait(self._patience_s)
         if " &" in command and "&& " not in command:
             self._wait_for(command)
         return self._there(log.read_text())
 
     def _wait_for(self, command: str) -> None:
-        end = time.monotonic() + PATIENCE_S
+        end = time.monotonic() + self._patience_s
         wanted = self._ports["9901"] if "gateway serve" in command else ""
         ports = [wanted] if wanted else [port for port in self._ports.values() if re.search(rf"[: ]{port}\b", command)]
         while not all(_ready(port) if wanted else _listens(port) for port in ports):
