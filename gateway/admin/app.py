@@ -54,7 +54,7 @@ def _application(operations: Operations, *more: BaseRoute) -> Starlette:
         Route("/status", views.document(operations.status)),
         Route("/routes", views.document(operations.routes)),
         Route("/breakers", views.breakers),
-        Route("/config", views.document(operations.config)),
+        Route("/config", views.document(operations.config, spent=True)),
         Route("/health/systems", views.document(operations.systems_health)),
         Route("/-/reload", views.reload, methods=["POST"]),
         Route("/-/drain", views.drain, methods=["POST"]),
@@ -104,11 +104,13 @@ class _Views:
     def __init__(self, operations: Operations) -> None:
         self._operations = operations
 
-    def document(self, source: Callable[[], Awaitable[Any]]) -> Callable[[Request], Awaitable[Response]]:
-        """A view that shows what `source` returns as JSON."""
+    def document(
+        self, source: Callable[[], Awaitable[Any]], *, spent: bool = False
+    ) -> Callable[[Request], Awaitable[Response]]:
+        """A view that shows what `source` returns as JSON. `spent`: it makes a new one each time."""
 
         async def view(_: Request) -> Response:
-            return await shown(await source(), NO_STORE)
+            return await shown(await source(), NO_STORE, spent=spent)
 
         return view
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from gateway.admin.tally import add_counts
@@ -51,6 +51,19 @@ class Outage:
     causes: dict[str, int] = field(default_factory=dict)
     degraded: dict[str, int] = field(default_factory=dict)
     last_s: float = field(default=0.0, repr=False)
+
+    def document(self) -> dict[str, Any]:
+        """As JSON data. Written out, since `asdict` takes ten times as long and there may be thousands."""
+        return {
+            "what": self.what,
+            "name": self.name,
+            "since_s": self.since_s,
+            "until_s": self.until_s,
+            "requests": self.requests,
+            "errors": self.errors,
+            "causes": dict(self.causes),
+            "degraded": dict(self.degraded),
+        }
 
 
 class Outages:
@@ -100,7 +113,7 @@ class Outages:
         while self._ended and now_s - (self._ended[0].until_s or 0.0) > KEPT_S:
             self._ended.popleft()
         found = sorted([*self._open.values(), *self._ended], key=lambda outage: -outage.since_s)
-        return [{name: value for name, value in asdict(outage).items() if name != "last_s"} for outage in found]
+        return [outage.document() for outage in found]
 
     def _is_over(self, outage: Outage, now_s: float, quiet_s: float) -> bool:
         held = (outage.what, outage.name) == IAM_ITSELF and ("circuit", IAM) in self._open

@@ -119,20 +119,28 @@ class Recent(Observer):
         tally.times[bucket] = tally.times.get(bucket, 0) + 1
 
     def routes(self) -> dict[str, dict[str, Any]]:
-        """By route id ("" where none was found), over the last minute: what is counted, `times`, `rate_10s`, `rate_1m`.
+        """By route id ("" where none was found), what `figures` gives."""
+        figures = self.figures()
+        return {name: shown for name in [*self._minute] if (shown := figures(name)) is not None}
 
-        All of it adds up over workers. Times are `[bucket, count]` pairs, rates are in requests a second.
+    def figures(self) -> Callable[[str], dict[str, Any] | None]:
+        """What gives the last minute of a route: what is counted, `times`, `rate_10s`, `rate_1m`; None if nobody asked.
+
+        All of it adds up over workers. Times are `[bucket, count]` pairs, rates are in requests a second. Of thousands
+        of routes each is asked for by itself, so that others have their turn between them.
         """
         self._turn(int(self._clock()))
         lately = self._lately()
-        return {
-            name: {
-                **as_json(tally),
-                "rate_1m": tally.requests / self._lived_s(KEPT_S),
-                "rate_10s": lately.get(name, 0) / self._lived_s(SHORT_S),
-            }
-            for name, tally in self._minute.items()
-        }
+        lived_1m, lived_10s = self._lived_s(KEPT_S), self._lived_s(SHORT_S)
+
+        def of(name: str) -> dict[str, Any] | None:
+            tally = self._minute.get(name)
+            if tally is None:
+                return None
+            rates = {"rate_1m": tally.requests / lived_1m, "rate_10s": lately.get(name, 0) / lived_10s}
+            return {**as_json(tally), **rates}
+
+        return of
 
     def iam(self) -> dict[str, Any]:
         """The calls to IAM of the last minute, in the same way."""
@@ -212,9 +220,11 @@ class Recent(Observer):
     def _forget(self, second: _Second) -> None:
         add(self._iam_minute, second.iam, -1)
         for name, tally in second.routes.items():
-            add(self._minute[name], tally, -1)
-            if not self._minute[name].requests:
+            whole = self._minute[name]
+            if whole.requests == tally.requests:  # of thousands of routes most were asked in one second of the minute
                 del self._minute[name]
+            else:
+                add(whole, tally, -1)
 
     def _lately(self) -> dict[str, int]:
         """Requests of the last ten seconds, by route."""

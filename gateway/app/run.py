@@ -12,6 +12,7 @@ import dataclasses
 import logging
 import os
 import signal
+import sys
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -44,6 +45,8 @@ EXIT_FORCED: Final = 1
 TOKEN_VARIABLE: Final = "GATEWAY_ADMIN_TOKEN"  # noqa: S105 - the name of a variable
 # Half of libuv's threads look names up, and four is its number: two names that hang would hold up all others.
 _THREADS: Final = ("UV_THREADPOOL_SIZE", "64")
+# How long a thread that makes a document or loads a file keeps the event loop waiting; the interpreter's own is 5 ms.
+_TURN_S: Final = 0.001
 _LOG: Final = logging.getLogger("gateway")
 
 
@@ -148,6 +151,7 @@ def serve_as_worker(file: Path, overrides: Overrides) -> None:
 
 def _run(serving: Coroutine[Any, Any, None]) -> None:
     os.environ.setdefault(*_THREADS)
+    sys.setswitchinterval(_TURN_S)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serving)
     for number in (signal.SIGTERM, signal.SIGINT):  # the loop took its own away

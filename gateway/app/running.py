@@ -21,7 +21,7 @@ from gateway.admin.recent import Recent
 from gateway.app import garbage, words
 from gateway.app.composition import Composition, compose, compose_beside
 from gateway.app.shared import Parts
-from gateway.app.slices import in_slices, one_by_one
+from gateway.app.slices import SLICE, in_slices, one_by_one
 from gateway.app.status import Status
 from gateway.config import ConfigurationError, load, masked, weakened
 from gateway.decide.pipeline import DecisionPipeline
@@ -111,7 +111,7 @@ class Gateway:
         return await asyncio.to_thread(merge_breakers, [dict(shown)])
 
     async def config(self) -> dict[str, Any]:
-        """The configuration, secrets masked."""
+        """The configuration, secrets masked. A document of its own: whoever shows it may empty it."""
         return await asyncio.to_thread(masked, self.composition.configuration)
 
     async def systems_health(self) -> dict[str, Any]:
@@ -208,7 +208,7 @@ class Gateway:
         def over() -> None:
             before.site.retired = None
             self._retired.remove(before)
-            task = asyncio.get_running_loop().create_task(before.parts.release())
+            task = asyncio.get_running_loop().create_task(_let_go(before))
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 
@@ -281,3 +281,14 @@ class Gateway:
         wanted = {configuration.file.parent, *(file.parent for file in configuration.files)}
         wanted |= {configuration.file.parent / "policies", configuration.file.parent / "policies" / "access"}
         return tuple(sorted(folder for folder in wanted if folder.is_dir()))
+
+
+async def _let_go(composition: Composition) -> None:
+    """Close what nobody else holds, and give its memory back in slices: freed at once, it would hold up everybody."""
+    await composition.parts.release()
+    held: list[Any] = [*composition.configuration.routes, *composition.site.services.values()]
+    held += composition.breakers.values()
+    del composition
+    while held:
+        await asyncio.sleep(0)
+        del held[-SLICE:]

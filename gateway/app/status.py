@@ -38,7 +38,7 @@ class Status:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self._read: Configuration | None = None
+        self._read = ""
         self._rows: list[dict[str, Any]] = []
         self._summary = ""
 
@@ -46,14 +46,14 @@ class Status:
         """This process's share of the page. Made in slices, so it is of no one instant."""
         rows = await self.routes()
         composition, recent = self._gateway.composition, self._gateway.recent
-        configuration, lately = composition.configuration, recent.routes()
+        configuration, figures = composition.configuration, recent.figures()
         second = configuration.iam_shadow
         breakers = await in_slices(list(composition.breakers.items()), lambda each: (each[0], each[1].snapshot()))
 
         def shown(row: dict[str, Any]) -> dict[str, Any]:
             limit = composition.site.services[row["id"]].limit if row["id"] in composition.site.services else None
             in_flight, most = (limit.in_use, limit.limit) if isinstance(limit, ConcurrencyLimit) else (0, None)
-            return {**row, "in_flight": in_flight, "max_concurrency": most, "lately": lately.get(row["id"])}
+            return {**row, "in_flight": in_flight, "max_concurrency": most, "lately": figures(row["id"])}
 
         routes = await in_slices(rows, shown)
         return {
@@ -73,7 +73,7 @@ class Status:
             "iam": self._iam(),
             "breakers": dict(breakers),
             "routes": routes,
-            "unrouted": lately.get(""),
+            "unrouted": figures(""),
             "history": recent.history(),
             "refusals": recent.refusals(),
             "outages": recent.outages(),
@@ -89,9 +89,9 @@ class Status:
     async def routes(self) -> list[dict[str, Any]]:
         """One row per route, in the order of the file."""
         configuration = self._gateway.composition.configuration
-        if configuration is not self._read:
+        if configuration.hash != self._read:
             self._rows, self._summary = await asyncio.to_thread(_read, configuration)
-            self._read = configuration
+            self._read = configuration.hash  # not itself: it would be kept until somebody looks again
         return self._rows
 
     def _iam(self) -> dict[str, Any]:
