@@ -10,7 +10,7 @@ httpx's exceptions end in this file. Deliberately absent: an end for the whole c
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterable, Callable
+from collections.abc import AsyncIterable, Awaitable, Callable
 from math import inf
 from typing import Any, Final, NamedTuple
 
@@ -155,21 +155,21 @@ class Wire:
         fresh: bool,
     ) -> bytes:
         """With the token of a token server, and once more with a new one where IAM does not take it."""
-        sent = await self._authorization(credentials)
+        sent = await self._authorization(credentials.headers)
         try:
             return await self._exchange(method, target, headers + sent, content, fresh=fresh)
         except CallFailure as failure:
             if failure.status != UNAUTHORIZED:
                 raise
             credentials.rejected()
-            another = await self._authorization(credentials)
+            another = await self._authorization(credentials.renewed)
             if another == sent:
                 raise failure
         return await self._exchange(method, target, headers + another, content, fresh=fresh)
 
-    async def _authorization(self, credentials: Credentials) -> Headers:
+    async def _authorization(self, ask: Callable[[Deadline], Awaitable[Headers]]) -> Headers:
         try:
-            return await credentials.headers(Deadline.after(self._token_s))
+            return await ask(Deadline.after(self._token_s))
         except GatewayError as error:
             raise CallFailure("iam_auth_error", error.reason or error.code) from None
 

@@ -29,7 +29,10 @@ class Credentials(Protocol):
         """The fields to send; not to be changed. Raises GatewayError (`sent` is False) when there are none in time."""
 
     def rejected(self) -> None:
-        """The upstream answered 401 to them: the next `headers` may bring others."""
+        """The upstream answered 401 to them: see `renewed`."""
+
+    async def renewed(self, deadline: Deadline) -> Headers:
+        """As `headers`, for a request whose credentials were rejected: others, where there are or will be some."""
 
     async def aclose(self) -> None:
         """End background work."""
@@ -74,6 +77,10 @@ class FixedCredentials:
 
     def rejected(self) -> None:
         """There are no others."""
+
+    async def renewed(self, deadline: Deadline) -> Headers:  # noqa: ARG002  # nothing to wait for
+        """See Credentials."""
+        return self.fixed
 
     async def aclose(self) -> None:
         """Nothing runs."""

@@ -313,7 +313,7 @@ class GuardedUpstream:
         if not isinstance(outgoing.body, (bytes, type(None))):
             return answer
         try:
-            renewed = await auth.headers(deadline)
+            renewed = await auth.renewed(deadline)
         except BaseException as error:
             await answer.aclose()
             raise error

@@ -7,6 +7,8 @@ Rules:
 2. From 80 % of its lifetime on a token is renewed in the background, by the first request that uses it then; nobody
    waits while it is still valid. An upstream that nobody asks costs no token.
 3. A 401 of the upstream makes one new token. If that is refused too it is kept for 10 s: a new one would not help.
+   Only the request that was refused waits for it: a 401 may be that request's own, so the others use the old one until
+   there is another.
 4. After a failed fetch the next one is 1 s away, doubling to 60 s; until then whoever needs a token fails at once.
 
 The secret goes to the token server and nowhere else (see client_auth). Redirects are not followed.
@@ -109,10 +111,16 @@ class ClientCredentials:
     def rejected(self) -> None:
         """See Credentials (rule 3)."""
         token = self._token
-        if token is None or (token.second and self._clock() - token.fetched_at_s < _KEEP_REFUSED_S):
+        now_s = self._clock()
+        if token is None or (token.second and now_s - token.fetched_at_s < _KEEP_REFUSED_S):
             return
-        self._token = None
         self._refused = True
+        if now_s >= self._next_fetch_s:
+            self._fetching()
+
+    async def renewed(self, deadline: Deadline) -> Headers:
+        """See Credentials."""
+        return await (self._fetched(deadline) if self._refused else self.headers(deadline))
 
     async def aclose(self) -> None:
         """End a fetch that is under way."""

@@ -91,6 +91,8 @@ class FakeCredentials:
         if len(self.tokens) > 1:
             self.tokens.pop(0)
 
+    renewed = headers
+
     async def aclose(self) -> None: ...
 
 

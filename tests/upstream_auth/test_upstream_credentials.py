@@ -178,6 +178,7 @@ async def test_a_401_renews_once(credentials, server, clock):
     await sent(credentials)
     for _ in range(100):
         credentials.rejected()
+    assert await credentials.renewed(Deadline.after(5)) == [(b"authorization", b"Bearer token-2")]
     assert await sent(credentials) == b"Bearer token-2"
     for _ in range(100):
         credentials.rejected()
@@ -185,7 +186,20 @@ async def test_a_401_renews_once(credentials, server, clock):
     assert server.asked == 2, "requests that were sent with the old token, and an upstream that refuses every token"
     clock.now_s += 10
     credentials.rejected()
+    await settle()
     assert await sent(credentials) == b"Bearer token-3"
+
+
+async def test_a_401_to_one_request_takes_the_token_from_nobody_else(credentials, server, clock):
+    """It may be that request's own. Whoever got it waits for the new token, or learns that there is none."""
+    await sent(credentials)
+    server.error = httpx.ConnectError("down")
+    for _ in range(5):
+        credentials.rejected()
+        with pytest.raises(GatewayError):
+            await credentials.renewed(Deadline.after(5))
+        assert await sent(credentials) == b"Bearer token-1"
+    assert server.asked == 2, "the next fetch is a second away"
 
 
 @pytest.mark.parametrize(
