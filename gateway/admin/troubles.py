@@ -59,14 +59,14 @@ _SEVERITIES: Final = ("down", "failing", "warning", "over")
 
 
 def problems(document: Document) -> list[Document]:
-    """`{severity, title, text, effect, since_s, breaker}`, worst first.
+    """`{severity, title, text, effect, requests, since_s, breaker}`, worst first: what cost most `requests`.
 
     `text` says why, `effect` what it costs callers; `breaker`: whose next trial would help, else None.
     """
     found = [*_of_iam(document), *_of_upstreams(document), *_of_origins(document), *_of_own(document)]
     found += [*_of_operation(document), *_of_shadow(document)]
     found += _over(document)
-    return sorted(found, key=lambda one: _SEVERITIES.index(one["severity"]))
+    return sorted(found, key=lambda one: (_SEVERITIES.index(one["severity"]), -one["requests"]))
 
 
 def add_words(document: Document) -> None:
@@ -187,11 +187,12 @@ class _Group:
         text += f"Route{'s' if len(shares) > 1 else ''} {'; '.join(shares[:_NAMED])}{more}."
         return _problem(
             "down" if self.circuits or not self._answers() else "failing",
-            f"{name} {why}",
+            f"Upstream {name} {why}",
             text,
             min((since for since in self.since if since), default=None),
             None if forced else next(iter(self.circuits), None),
             cost_of(self.routes.values()),
+            sum(one["errors"] + sum(one["degraded"].values()) for one in self.routes.values()),
         )
 
     def _answers(self) -> bool:
@@ -202,7 +203,10 @@ class _Group:
         outage = self.routes[route]
         whole, stood_in = max(1, outage["requests"]), sum(outage["degraded"].values())
         shares = [f"{round(100 * outage['errors'] / whole)} % 5xx"] if outage["errors"] or not stood_in else []
-        shares += [f"{round(100 * stood_in / whole)} % served by something else"] if stood_in else []
+        shares += [
+            f"{round(100 * count / whole)} % {_served(mode, upstream=True)}"
+            for mode, count in outage["degraded"].items()
+        ]
         shares += [f"circuit {_state(self.circuits[route])}"] if route in self.circuits else []
         return f"{route}: {', '.join(shares)}"
 
@@ -235,7 +239,7 @@ def _of_own(document: Document) -> Iterator[Document]:
         refused, asked = sum(one["causes"][code] for one in outages), sum(one["requests"] for one in outages)
         since_s = min(one["since_s"] for one in outages)
         cost = f"Of {asked:,} requests: {refused:,} refused with 5xx."
-        yield _problem("failing", title, f"{text} Route {'; '.join(shares)}.", since_s, None, cost)
+        yield _problem("failing", title, f"{text} Route {'; '.join(shares)}.", since_s, None, cost, refused)
 
 
 def cost_of(outages: Iterable[Document]) -> str:
@@ -360,9 +364,15 @@ def _lasts_since(document: Document, what: str, name: str) -> float | None:
 
 
 def _problem(
-    severity: str, title: str, text: str, since_s: float | None, breaker: str | None = None, effect: str = ""
+    severity: str,
+    title: str,
+    text: str,
+    since_s: float | None,
+    breaker: str | None = None,
+    effect: str = "",
+    requests: int = 0,
 ) -> Document:
-    about = {"severity": severity, "title": title, "text": text.strip(), "effect": effect.strip()}
+    about = {"severity": severity, "title": title, "text": text.strip(), "effect": effect.strip(), "requests": requests}
     return {**about, "since_s": since_s, "breaker": breaker}
 
 

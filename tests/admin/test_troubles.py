@@ -38,7 +38,7 @@ def test_nothing_is_wrong_when_nothing_is_wrong():
 
 def test_an_upstream_that_times_out_is_named_with_route_share_and_since():
     problem = first(outages=[outage()])
-    assert problem["title"] == "inventory times out"
+    assert problem["title"] == "Upstream inventory times out"
     assert problem["text"] == "Route inventory: 71 % 5xx."
     assert problem["effect"] == "Of 100 requests: 71 refused with 5xx."
     assert problem["since_s"] == 60.0
@@ -63,7 +63,7 @@ def test_an_iam_that_answers_behind_an_open_circuit_is_told_so():
 def test_an_open_circuit_can_be_tried_and_marks_its_upstream():
     down = {"inventory": breaker("open", name="inventory", kind="upstream", last_failure="upstream_unreachable")}
     shown = status(breakers={"iam": breaker()} | down)
-    assert shown["problems"][0]["title"] == "inventory cannot be reached"
+    assert shown["problems"][0]["title"] == "Upstream inventory cannot be reached"
     assert shown["problems"][0]["breaker"] == "inventory"
     assert shown["upstreams"]["inventory"]["state"] == "down"
     assert shown["routes"][0]["now"]["texts"] == ["503: the circuit of its upstream is open"]
@@ -141,7 +141,7 @@ def test_a_route_whose_upstream_is_stood_in_for_is_an_outage_without_errors():
     (found,) = outages.shown(100.0)
     problem = first(outages=[{**found, "name": "inventory"}])
     assert problem["severity"] == "failing"
-    assert problem["text"] == "Route inventory: 20 % served by something else."
+    assert problem["text"] == "Route inventory: 20 % served from kept answers."
     assert problem["effect"] == "Of 10 requests: 2 served from kept answers."
 
 
@@ -150,6 +150,12 @@ def test_a_limit_of_our_own_is_nobody_elses_fault():
     assert problem["title"] == "Too many requests at the same time"
     assert "inventory: 71 % refused" in problem["text"]
     assert status(outages=[outage(causes={"overloaded": 71})])["upstreams"]["inventory"]["state"] == "well"
+
+
+def test_what_costs_most_requests_comes_first():
+    both = outage(causes={"overloaded": 60, "upstream_timeout": 11})
+    titles = [one["title"] for one in status(outages=[both])["problems"]]
+    assert titles == ["Too many requests at the same time", "Upstream inventory times out"]
 
 
 def test_an_iam_that_is_slow_says_since_when():
