@@ -6,7 +6,8 @@ contrary is the endpoint's failure: `identity_unavailable`. Good tokens are reme
 `exp`; refused ones for a few seconds, by their SHA-256 alone, so that one bad token is not asked about without end.
 Concurrent requests with one token share a question, and whoever leaves ends it for nobody else. After three failures
 of the endpoint in a row one request a second, later one in ten seconds, is let through to it. A token that the
-endpoint does not like (400) is no failure of the endpoint.
+endpoint does not like (400) is no failure of the endpoint, nor is one that fails while others are answered.
+Failures of fewer than three clients hold back these clients alone: their tokens may be the cause.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from gateway.model.request import Request
 from gateway.model.settings import IntrospectionIdentity
 from gateway.model.subject import Subject
 from gateway.resilience.deadline import Deadline
+from gateway.resilience.evidence import WIDESPREAD, Answers, Blame
 from gateway.upstream.auth import Credentials
 from gateway.upstream.transport import cause_of
 
@@ -93,7 +95,9 @@ class IntrospectionIdentifier:
         self._asking: dict[bytes, asyncio.Task[Answer | _Unanswered]] = {}
         self._clients: Counter[str] = Counter()
         self._calls = asyncio.Semaphore(_MAX_CALLS)
+        self._evidence = Answers()
         self._failures = 0
+        self._failing: set[str] = set()
         self._quiet_until_s = 0.0
         self._failure = ""
 
@@ -124,7 +128,7 @@ class IntrospectionIdentifier:
     async def _answer(self, token: bytes, digest: bytes, client: str) -> Answer:
         task = self._asking.get(digest)
         if task is None:
-            self._refuse_while_quiet()
+            self._refuse_while_quiet(client)
             if len(self._asking) >= _MAX_WAITING or self._clients[client] >= _MAX_WAITING_EACH:
                 raise self._unavailable(f"too many tokens wait for introspection at {self._endpoint.name}")
             self._clients[client] += 1
@@ -135,12 +139,13 @@ class IntrospectionIdentifier:
         return answer
 
     async def _ask(self, token: bytes, digest: bytes, client: str) -> Answer | _Unanswered:
+        before = self._evidence.answers
         try:
             async with self._calls:
                 answer = await self._endpoint.ask(token)
         except _Unanswered as error:
             if error.counts:
-                self._failed(error)
+                self._failed(error, client, self._evidence.blame(before))
             return error
         finally:
             del self._asking[digest]
@@ -148,19 +153,25 @@ class IntrospectionIdentifier:
             if not self._clients[client]:
                 del self._clients[client]
         self._failures = 0
+        self._failing.clear()
+        self._evidence.answers += 1
         return answer
 
-    def _failed(self, error: _Unanswered) -> None:
+    def _failed(self, error: _Unanswered, client: str, blame: Blame) -> None:
+        if blame is Blame.REQUEST:
+            return
         self._failures += 1
         self._failure = str(error)
+        if len(self._failing) < WIDESPREAD:
+            self._failing.add(client)
         if self._failures >= _FAILURES:
             quiet_s = min(_QUIET_MAX_S, _QUIET_S * 2 ** min(self._failures - _FAILURES, 10))
             self._quiet_until_s = self._monotonic() + quiet_s
         _log.warning("[identity] Introspection at %s: %s", self._endpoint.name, error)
 
-    def _refuse_while_quiet(self) -> None:
+    def _refuse_while_quiet(self, client: str) -> None:
         """Let one request through each time the quiet is over: the next one is refused until its answer is here."""
-        if self._failures < _FAILURES:
+        if self._failures < _FAILURES or (len(self._failing) < WIDESPREAD and client not in self._failing):
             return
         if self._monotonic() < self._quiet_until_s or self._asking:
             raise self._unavailable(f"introspection at {self._endpoint.name}: {self._failure}")

@@ -196,6 +196,37 @@ async def test_an_endpoint_that_is_down_is_unavailable_at_once_and_found_again(m
     assert (await identifier.identify(bearer(b"token-1"))).id == "alice"
 
 
+async def test_tokens_at_which_the_endpoint_fails_hold_back_their_client_alone(make, endpoint):
+    identifier = make()
+    endpoint.error = httpx.ReadError("")
+    for number in range(5):
+        assert (await refused(identifier, b"poison-%d" % number)).code == "identity_unavailable"
+    assert len(endpoint.asked) == 3
+    endpoint.error = None
+    other = bearer(b"other")
+    other.client = "10.0.0.7"
+    assert (await identifier.identify(other)).id == "alice"
+
+
+async def test_what_fails_while_others_are_answered_holds_back_nobody(make, endpoint):
+    identifier, plain, gate = make(), endpoint.handle_async_request, asyncio.Event()
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        if b"poison" not in await request.aread():
+            return await plain(request)
+        await gate.wait()
+        raise httpx.ReadError("")
+
+    endpoint.handle_async_request = answer
+    poison = [asyncio.create_task(identifier.identify(bearer(b"poison-%d" % number))) for number in range(5)]
+    await asyncio.sleep(0.01)
+    assert (await identifier.identify(bearer(b"good"))).id == "alice"
+    gate.set()
+    ends = await asyncio.gather(*poison, return_exceptions=True)
+    assert {end.code for end in ends if isinstance(end, GatewayError)} == {"identity_unavailable"}
+    assert (await identifier.identify(bearer(b"good-too"))).id == "alice"
+
+
 async def test_a_token_that_the_endpoint_does_not_like_takes_nobody_else_down(make, endpoint):
     identifier = make()
     endpoint.status = 400
