@@ -89,9 +89,9 @@ def compile_modules(root: Path, modules: Sequence[str], into: Path, level: str =
 
     `level` is the C compiler's: what is wrong with compiled code is wrong at each, and 0 takes half the time.
     """
-    from mypyc.build import mypycify  # noqa: PLC0415 - only a compiled build has them
-    from setuptools import Distribution  # noqa: PLC0415
-    from setuptools.command.build_ext import build_ext  # noqa: PLC0415
+    from mypyc.build import mypycify  # only a compiled build has them
+    from setuptools import Distribution
+    from setuptools.command.build_ext import build_ext
 
     before = Path.cwd()
     os.chdir(root)  # mypy takes its settings, and modules their names, from there

@@ -94,7 +94,7 @@ class Bench:
 def main() -> None:
     options = _options()
     cores = sorted(os.sched_getaffinity(0))
-    if len(cores) < 2 or shutil.which("wrk") is None:  # noqa: PLR2004 - one for the server, one for the rest
+    if len(cores) < 2 or shutil.which("wrk") is None:  # one for the server, one for the rest
         raise SystemExit("this needs two cores and wrk")
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))

@@ -51,7 +51,7 @@ class Stub(asyncio.Protocol):
 class Upstream(Stub):
     RESPONSE = json_response(BODY)
 
-    def answer(self, request: bytes, body: bytes) -> bytes:  # noqa: ARG002 - whatever is asked
+    def answer(self, request: bytes, body: bytes) -> bytes:  # whatever is asked
         return self.RESPONSE
 
 

@@ -95,7 +95,7 @@ class Stub(asyncio.Protocol):
             await asyncio.sleep(self.takes_s)
         self.transport.write(self.answer(body))
 
-    def answer(self, body: bytes) -> bytes:  # noqa: ARG002 - whatever is asked
+    def answer(self, body: bytes) -> bytes:  # whatever is asked
         return json_response(BODY)
 
 

@@ -33,8 +33,8 @@ _HIDDEN: Final = re.compile(r"^<!-- tested\n.*?^-->\n?", re.MULTILINE | re.DOTAL
 def on_config(config: Any) -> None:
     """Draw diagrams where Mermaid is at hand."""
     if MERMAID.exists():
-        import material.extensions  # noqa: F401, PLC0415 - the theme is there
-        from pymdownx.superfences import fence_code_format  # noqa: PLC0415
+        import material.extensions  # noqa: F401 - the theme is there
+        from pymdownx.superfences import fence_code_format
 
         fence = {"name": "mermaid", "class": "mermaid", "format": fence_code_format}
         config.mdx_configs["pymdownx.superfences"] = {"custom_fences": [fence]}

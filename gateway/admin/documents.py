@@ -29,7 +29,7 @@ async def encoded(document: Any, *, spent: bool = False) -> bytes:
     return await asyncio.to_thread(_encode, document, spent)
 
 
-def _encode(document: Any, spent: bool) -> bytes:  # noqa: FBT001 - of a call in a thread
+def _encode(document: Any, spent: bool) -> bytes:  # of a call in a thread
     text = "".join(_pieces(document, _DEPTH)).encode()
     if spent and isinstance(document, dict):
         for member in document.values():

@@ -79,7 +79,7 @@ class Recent(Observer):
         self._last_outage = LastOutage()
         self._agreements = Agreements()
 
-    def request_ended(self, record: AccessRecord, span: Span) -> None:  # noqa: ARG002 - the hook's signature
+    def request_ended(self, record: AccessRecord, span: Span) -> None:  # the hook's signature
         """See Observer."""
         now = self._clock()
         if now >= self._until:
@@ -103,7 +103,7 @@ class Recent(Observer):
         elif record.degraded:
             self._last_outage.failed(record.route, record.authz_outcome, record.authz_code, self._wall())
 
-    def iam_call_ended(self, span: Span, size: int, code: str, duration_s: float, *_: object) -> None:  # noqa: ARG002 - as above
+    def iam_call_ended(self, span: Span, size: int, code: str, duration_s: float, *_: object) -> None:  # as above
         """See Observer."""
         now = self._clock()
         if now >= self._until:
@@ -160,7 +160,7 @@ class Recent(Observer):
         """The last denials and unknowns, the latest first."""
         return [refusal._asdict() for refusal in reversed(self._refusals)]
 
-    def circuit(self, name: str, kind: str, before: str, after: str, reason: str) -> None:  # noqa: ARG002 - as above
+    def circuit(self, name: str, kind: str, before: str, after: str, reason: str) -> None:  # as above
         """See Observer."""
         self._outages.circuit(name, after, reason, self._wall())
 

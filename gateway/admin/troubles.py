@@ -434,7 +434,7 @@ def _state(breaker: Document) -> str:
 
 
 def _lasting(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"  # noqa: PLR2004 - two minutes
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"  # two minutes
 
 
 def _capital(text: str) -> str:

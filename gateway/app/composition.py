@@ -267,7 +267,7 @@ class _Composer:
         return iam if self._configuration.iam.api is IamApi.EMBEDDED else self._embedded("local")
 
     def _embedded(self, source: str) -> DecisionPoint:
-        from gateway.pdp.point import EmbeddedDecisionPoint  # noqa: PLC0415 - Cedar, only where it decides
+        from gateway.pdp.point import EmbeddedDecisionPoint  # Cedar, only where it decides
 
         folder = self._configuration.access_policies
         if folder is None:

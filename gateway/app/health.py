@@ -88,7 +88,7 @@ async def ask_origin(member: Member, check: HealthCheck) -> None:
     timeouts = Timeouts(connect_s=check.timeout_s * OWN_SHARE, read_s=2 * check.timeout_s)
     reply = await member.look(outgoing, timeouts=timeouts, deadline=Deadline.after(2 * check.timeout_s))
     try:
-        if not 200 <= reply.status <= 299:  # noqa: PLR2004 - the class of successes
+        if not 200 <= reply.status <= 299:  # the class of successes
             raise Unavailable(f"status {reply.status}")
     finally:
         await reply.aclose()

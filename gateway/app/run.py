@@ -109,7 +109,7 @@ def _address(text: str) -> Address | None:
     if not text:
         return None
     host, colon, port = text.rpartition(":")
-    if not colon or not port.isdigit() or not int(port) < 65536:  # noqa: PLR2004 - ports have 16 bits
+    if not colon or not port.isdigit() or not int(port) < 65536:  # ports have 16 bits
         raise ValueError(f"{text!r} is not HOST:PORT")
     return Address(host.strip("[]") or "0.0.0.0", int(port))  # `:8080` means everywhere, as elsewhere
 

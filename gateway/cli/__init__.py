@@ -70,7 +70,7 @@ for _command in (
     _command.register(app)
 
 
-def _show_version(wanted: bool) -> None:  # noqa: FBT001 - Typer's callback signature
+def _show_version(wanted: bool) -> None:  # Typer's callback signature
     if wanted:
         print(f"gateway {build()}")  # noqa: T201 - data on stdout
         raise typer.Exit

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 async def caught(settings: IamSettings, questions: Sequence[Question]) -> list[httpx.Request]:
     """The requests that the client of IAM would make, without asking it where it wants to be asked (discovery)."""
-    import httpx  # noqa: PLC0415 - heavy
+    import httpx  # heavy
 
     sent: dict[bytes, httpx.Request] = {}
 
@@ -35,8 +35,8 @@ async def caught(settings: IamSettings, questions: Sequence[Question]) -> list[h
 
 async def decided(configuration: Configuration, questions: Sequence[Question]) -> list[Decision]:
     """What IAM decides now."""
-    from gateway.resilience.deadline import Deadline  # noqa: PLC0415
-    from gateway.telemetry.observer import NO_SPAN  # noqa: PLC0415
+    from gateway.resilience.deadline import Deadline
+    from gateway.telemetry.observer import NO_SPAN
 
     async with decision_point(configuration) as point:
         deadline = Deadline.after(configuration.iam.timeout.total_s + 1)
@@ -46,9 +46,9 @@ async def decided(configuration: Configuration, questions: Sequence[Question]) -
 @asynccontextmanager
 async def decision_point(configuration: Configuration) -> AsyncIterator[DecisionPoint]:
     """Whoever decides under this configuration, ready to be asked."""
-    from gateway.app.clients import iam_upstream  # noqa: PLC0415
-    from gateway.model.settings import IamApi  # noqa: PLC0415
-    from gateway.upstream import Upstream, UpstreamTransport  # noqa: PLC0415
+    from gateway.app.clients import iam_upstream
+    from gateway.model.settings import IamApi
+    from gateway.upstream import Upstream, UpstreamTransport
 
     if configuration.iam.api is IamApi.EMBEDDED and configuration.access_policies is not None:
         yield embedded(configuration.access_policies)
@@ -67,9 +67,9 @@ async def decision_point(configuration: Configuration) -> AsyncIterator[Decision
 
 @asynccontextmanager
 async def _credentials(settings: IamSettings) -> AsyncIterator[Credentials | None]:
-    from gateway.app.clients import control_client  # noqa: PLC0415
-    from gateway.model.settings import OAuth2ClientCredentials  # noqa: PLC0415
-    from gateway.upstream.auth import build_credentials  # noqa: PLC0415
+    from gateway.app.clients import control_client
+    from gateway.model.settings import OAuth2ClientCredentials
+    from gateway.upstream.auth import build_credentials
 
     auth = settings.auth
     if auth is None:
@@ -87,7 +87,7 @@ async def _credentials(settings: IamSettings) -> AsyncIterator[Credentials | Non
 
 def embedded(folder: Path) -> DecisionPoint:
     """The policies of a folder. Raises PolicyError."""
-    from gateway.pdp.point import EmbeddedDecisionPoint  # noqa: PLC0415
+    from gateway.pdp.point import EmbeddedDecisionPoint
 
     return EmbeddedDecisionPoint.load(folder)
 
@@ -95,9 +95,9 @@ def embedded(folder: Path) -> DecisionPoint:
 def _iam(
     settings: IamSettings, transports: Sequence[httpx.AsyncBaseTransport], credentials: Credentials | None = None
 ) -> DecisionPoint:
-    from gateway.iam.build import build_iam  # noqa: PLC0415
-    from gateway.resilience.breaker import Breaker  # noqa: PLC0415
-    from gateway.telemetry.observer import Observer  # noqa: PLC0415
+    from gateway.iam.build import build_iam
+    from gateway.resilience.breaker import Breaker
+    from gateway.telemetry.observer import Observer
 
     observer = Observer()
     breaker = Breaker("iam", "iam", settings.breaker, observer=observer)
@@ -107,8 +107,8 @@ def _iam(
 async def _decide(
     settings: IamSettings, questions: Sequence[Question], transport: httpx.AsyncBaseTransport
 ) -> list[Decision]:
-    from gateway.resilience.deadline import Deadline  # noqa: PLC0415
-    from gateway.telemetry.observer import NO_SPAN  # noqa: PLC0415
+    from gateway.resilience.deadline import Deadline
+    from gateway.telemetry.observer import NO_SPAN
 
     iam = _iam(settings, [transport])
     try:

@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
 
         Use it as: eval "$(gateway completion bash)".
         """
-        from typer.completion import (  # type: ignore[attr-defined]  # noqa: PLC0415
+        from typer.completion import (  # type: ignore[attr-defined]
             get_completion_script,
         )
 
@@ -41,6 +41,6 @@ def register(app: typer.Typer) -> None:
 def complete_if_asked() -> None:
     """A shell that completes calls the program with a variable set: let the answer be ready."""
     if _VARIABLE in os.environ:
-        from typer.completion import completion_init  # type: ignore[attr-defined]  # noqa: PLC0415
+        from typer.completion import completion_init  # type: ignore[attr-defined]
 
         completion_init()

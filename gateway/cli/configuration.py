@@ -19,8 +19,8 @@ DEFAULT_FILE = Path("routes.yaml")
 
 def load_or_exit(file: Path, *, warnings: bool = True) -> Configuration:
     """The configuration, or its mistakes on stderr and exit code 1."""
-    from gateway.config import ConfigurationError, load  # noqa: PLC0415 - heavy
-    from gateway.pdp.check import access_problems, needs_access_policies  # noqa: PLC0415
+    from gateway.config import ConfigurationError, load  # heavy
+    from gateway.pdp.check import access_problems, needs_access_policies
 
     try:
         configuration = load(file, os.environ)

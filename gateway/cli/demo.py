@@ -35,7 +35,7 @@ def register(app: typer.Typer) -> None:
             Path | None, typer.Option("--config", "-c", metavar="FILE", help="Instead of the shipped routes.yaml.")
         ] = None,
         port_offset: PortOffset = 0,
-        quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No access log.")] = False,  # noqa: FBT002 - Typer
+        quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No access log.")] = False,  # Typer
     ) -> None:
         """Start the demo on this machine.
 
@@ -50,7 +50,7 @@ def register(app: typer.Typer) -> None:
 
         Use it as: eval "$(gateway demo env)".
         """
-        from gateway.demo import state  # noqa: PLC0415 - heavy
+        from gateway.demo import state  # heavy
 
         running = state.read(port_offset)
         if running is None:
@@ -60,12 +60,12 @@ def register(app: typer.Typer) -> None:
 
 
 def _start(config: Path | None, offset: int, *, quiet: bool) -> None:
-    from gateway.demo import state  # noqa: PLC0415 - heavy
-    from gateway.demo.ports import moved  # noqa: PLC0415
-    from gateway.demo.shipped import shipped_folder  # noqa: PLC0415
-    from gateway.demo.supervisor import CannotStartError, Supervisor  # noqa: PLC0415
-    from gateway.demo.tokens import Issuer  # noqa: PLC0415
-    from gateway.pdp.cedar import HOW_TO_INSTALL, installed  # noqa: PLC0415
+    from gateway.demo import state  # heavy
+    from gateway.demo.ports import moved
+    from gateway.demo.shipped import shipped_folder
+    from gateway.demo.supervisor import CannotStartError, Supervisor
+    from gateway.demo.tokens import Issuer
+    from gateway.pdp.cedar import HOW_TO_INSTALL, installed
 
     if not installed():
         fail(f"cannot start: the IAM of the demo needs Cedar. {HOW_TO_INSTALL}", EXIT_CANNOT)

@@ -35,7 +35,7 @@ def register(app: typer.Typer) -> None:
         Exit code: 0; with --fail-on-weaker 1 if anything is weaker, 3 if only policies may permit more, which is not
         evaluated here; 2 if a file can't be read.
         """
-        from gateway.config import differences  # noqa: PLC0415 - heavy
+        from gateway.config import differences  # heavy
 
         changes = differences(_loaded(old), _loaded(new))
         weaker = [change for change in changes if change.weaker]
@@ -56,7 +56,7 @@ def register(app: typer.Typer) -> None:
 
 def _loaded(file: Path) -> Configuration:
     """The configuration, or its mistakes on stderr and exit code 2."""
-    from gateway.config import ConfigurationError, load  # noqa: PLC0415 - heavy
+    from gateway.config import ConfigurationError, load  # heavy
 
     try:
         return load(file, os.environ)

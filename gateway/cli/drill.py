@@ -27,12 +27,12 @@ def register(app: typer.Typer) -> None:
 
         Shows each second what callers see.
         """
-        import httpx  # noqa: PLC0415 - heavy
+        import httpx  # heavy
 
-        from gateway.config.values import parse_duration  # noqa: PLC0415
-        from gateway.demo import state  # noqa: PLC0415
-        from gateway.demo.drill import FAULTS, Drill, NoSuchPartError  # noqa: PLC0415
-        from gateway.demo.view import view_for  # noqa: PLC0415
+        from gateway.config.values import parse_duration
+        from gateway.demo import state
+        from gateway.demo.drill import FAULTS, Drill, NoSuchPartError
+        from gateway.demo.view import view_for
 
         if fault not in FAULTS:
             raise typer.BadParameter(f"{fault!r} is none of {', '.join(FAULTS)}")

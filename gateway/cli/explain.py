@@ -34,7 +34,7 @@ def register(app: typer.Typer) -> None:
         subject: Annotated[str, typer.Option(help="Who asks; with opaque identity the token.")] = "",
         header: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A request header.")] = None,
         claim: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A claim of the token.")] = None,
-        ask: Annotated[bool, typer.Option("--ask", help="Ask IAM and say what it decided.")] = False,  # noqa: FBT002
+        ask: Annotated[bool, typer.Option("--ask", help="Ask IAM and say what it decided.")] = False,
         admin: Annotated[str, typer.Option(metavar="URL", help="Also ask this admin listener what is kept now.")] = "",
         token: AdminToken = "",
     ) -> None:
@@ -45,8 +45,8 @@ def register(app: typer.Typer) -> None:
 
         Exit code: 0 allowed, 1 denied, 3 unknown; without --ask 0.
         """
-        from gateway.cli.asking import decided  # noqa: PLC0415 - heavy
-        from gateway.errors import GatewayError  # noqa: PLC0415
+        from gateway.cli.asking import decided  # heavy
+        from gateway.errors import GatewayError
 
         configuration = load_or_exit(config, warnings=False)
         method, host, target = split_request(request)
@@ -78,8 +78,8 @@ def _pairs(texts: list[str] | None) -> dict[str, str]:
 
 
 def _request(method: str, host: str, target: str, match: Match, headers: dict[str, str]) -> Request:
-    from gateway.model.request import Request  # noqa: PLC0415
-    from gateway.routing import parse_target  # noqa: PLC0415
+    from gateway.model.request import Request
+    from gateway.routing import parse_target
 
     return Request(
         method=method,
@@ -97,11 +97,11 @@ def _request(method: str, host: str, target: str, match: Match, headers: dict[st
 
 def _subject(configuration: Configuration, name: str, claims: dict[str, str]) -> Subject:
     """The subject that the claims make; `name` is the claim that its id is made of, where they do not have it."""
-    from gateway.identity.claims import TokenRefused  # noqa: PLC0415
-    from gateway.identity.opaque import token_subject  # noqa: PLC0415
-    from gateway.identity.reading import ClaimReader  # noqa: PLC0415
-    from gateway.identity.subjects import identity  # noqa: PLC0415
-    from gateway.model.settings import HeaderIdentity, IntrospectionIdentity, OpaqueIdentity  # noqa: PLC0415
+    from gateway.identity.claims import TokenRefused
+    from gateway.identity.opaque import token_subject
+    from gateway.identity.reading import ClaimReader
+    from gateway.identity.subjects import identity
+    from gateway.model.settings import HeaderIdentity, IntrospectionIdentity, OpaqueIdentity
 
     settings = configuration.identity
     if isinstance(settings, OpaqueIdentity):
@@ -124,8 +124,8 @@ def _subject(configuration: Configuration, name: str, claims: dict[str, str]) ->
 def _questions(
     configuration: Configuration, request: Request, match: Match, name: str, claims: dict[str, str]
 ) -> list[Question]:
-    from gateway.authorize.plan import plans_of  # noqa: PLC0415
-    from gateway.model.route import AccessKind  # noqa: PLC0415
+    from gateway.authorize.plan import plans_of
+    from gateway.model.route import AccessKind
 
     plan = plans_of(match.route)[request.method]
     if plan.kind is AccessKind.PUBLIC and not plan.checks:
@@ -136,7 +136,7 @@ def _questions(
 
 
 def _say_route(match: Match, method: str) -> None:
-    from gateway.model.route import AggregateAction  # noqa: PLC0415
+    from gateway.model.route import AggregateAction
 
     route = match.route
     say(f"route     {route.id}  {route.path}  ({route.location})")
@@ -153,7 +153,7 @@ def _say_route(match: Match, method: str) -> None:
 
 
 def _say_background(configuration: Configuration, route: Route, method: str, admin: str, token: str) -> None:
-    from gateway.cli.background import background, now  # noqa: PLC0415
+    from gateway.cli.background import background, now
 
     for line in background(configuration, route, method):
         say(line)
@@ -170,7 +170,7 @@ def _say_background(configuration: Configuration, route: Route, method: str, adm
 
 def _say_items(route: Route, method: str) -> None:
     """What is asked besides, once the items are known."""
-    from gateway.model.route import NavigationAction, PermissionsAction, bulk_of  # noqa: PLC0415
+    from gateway.model.route import NavigationAction, PermissionsAction, bulk_of
 
     match route.action:
         case NavigationAction(check=check):
@@ -184,8 +184,8 @@ def _say_items(route: Route, method: str) -> None:
 
 def _say_iam_request(configuration: Configuration, questions: Sequence[Question]) -> None:
     """The exact request, or the evaluations where no request is made."""
-    from gateway.cli.asking import caught  # noqa: PLC0415 - heavy
-    from gateway.model.settings import IamApi  # noqa: PLC0415
+    from gateway.cli.asking import caught  # heavy
+    from gateway.model.settings import IamApi
 
     if configuration.iam.api is IamApi.EMBEDDED:
         say("IAM       embedded: no request; the policies decide")
@@ -201,7 +201,7 @@ def _say_iam_request(configuration: Configuration, questions: Sequence[Question]
 
 def _say_outage(configuration: Configuration, route: Route, method: str) -> None:
     """The failure matrix's row."""
-    from gateway.config.matrix import failure_matrix  # noqa: PLC0415 - heavy
+    from gateway.config.matrix import failure_matrix  # heavy
 
     rows = failure_matrix(configuration).rows
     row = next(row for row in rows if row.route == route.id and method in row.methods)

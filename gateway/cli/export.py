@@ -45,16 +45,16 @@ def envoy(
     admin: Annotated[
         str, typer.Option(metavar="HOST:PORT", help="Where Envoy listens for its operators.")
     ] = "127.0.0.1:9902",
-    decide: Decide = False,  # noqa: FBT002 - an option
+    decide: Decide = False,  # an option
     backend: Backend = "",
 ) -> None:
     """Print an Envoy configuration.
 
     By default Envoy is in front of this gateway, for HTTP/2, HTTP/3 and gRPC. With --decide it forwards by itself.
     """
-    from gateway.config.proxies.envoy import Places, bootstrap, warnings  # noqa: PLC0415 - heavy
-    from gateway.config.proxies.envoy_decide import deciding  # noqa: PLC0415 - heavy
-    from gateway.config.proxies.plan import NotExportable  # noqa: PLC0415 - heavy
+    from gateway.config.proxies.envoy import Places, bootstrap, warnings  # heavy
+    from gateway.config.proxies.envoy_decide import deciding  # heavy
+    from gateway.config.proxies.plan import NotExportable  # heavy
 
     places = Places(_address(listen), _address(admin))
     if decide:
@@ -75,7 +75,7 @@ def nginx(config: ConfigFile = DEFAULT_FILE, listen: Listen = EVERYWHERE, backen
 
     It asks the decision listener by `auth_request`.
     """
-    from gateway.config.proxies import nginx_conf  # noqa: PLC0415 - heavy
+    from gateway.config.proxies import nginx_conf  # heavy
 
     _print(nginx_conf, config, listen, backend)
 
@@ -85,7 +85,7 @@ def traefik(config: ConfigFile = DEFAULT_FILE, listen: Listen = EVERYWHERE, back
 
     It is the dynamic one (file provider), and asks the decision listener by `forwardAuth`.
     """
-    from gateway.config.proxies import traefik_dynamic  # noqa: PLC0415 - heavy
+    from gateway.config.proxies import traefik_dynamic  # heavy
 
     _print(traefik_dynamic, config, listen, backend)
 
@@ -95,7 +95,7 @@ def caddy(config: ConfigFile = DEFAULT_FILE, listen: Listen = EVERYWHERE, backen
 
     It asks the decision listener by `forward_auth`.
     """
-    from gateway.config.proxies import caddyfile  # noqa: PLC0415 - heavy
+    from gateway.config.proxies import caddyfile  # heavy
 
     _print(caddyfile, config, listen, backend)
 
@@ -105,7 +105,7 @@ def _print(written: Callable[[Plan], str], config: Path, listen: str, backend: s
 
 
 def _planned(config: Path, listen: str, backend: str) -> Plan:
-    from gateway.config.proxies import Front, NotExportable, plan, warnings  # noqa: PLC0415 - heavy
+    from gateway.config.proxies import Front, NotExportable, plan, warnings  # heavy
 
     front = Front(_address(listen), _address(backend) if backend else None)
     configuration = load_or_exit(config, warnings=False)
@@ -119,7 +119,7 @@ def _planned(config: Path, listen: str, backend: str) -> Plan:
 
 
 def _address(text: str) -> Address:
-    from gateway.config.values import parse_address  # noqa: PLC0415 - heavy
+    from gateway.config.values import parse_address  # heavy
 
     try:
         return parse_address(text)

@@ -40,7 +40,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _fetch(admin: str, token: str) -> dict[str, Any]:
-    import httpx  # noqa: PLC0415 - heavy
+    import httpx  # heavy
 
     headers = {"authorization": f"Bearer {token}"} if token else {}
     try:

@@ -31,9 +31,9 @@ def register(app: typer.Typer) -> None:
 
         SIGHUP loads the policies again.
         """
-        from gateway.app.deciding import CannotListenError, IamOptions, parse_address, serve  # noqa: PLC0415 - heavy
-        from gateway.pdp.faults import Capacity  # noqa: PLC0415
-        from gateway.pdp.problem import PolicyError  # noqa: PLC0415
+        from gateway.app.deciding import CannotListenError, IamOptions, parse_address, serve  # heavy
+        from gateway.pdp.faults import Capacity
+        from gateway.pdp.problem import PolicyError
 
         try:
             address = parse_address(listen)
@@ -50,7 +50,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _log_to_stderr() -> None:
-    import logging  # noqa: PLC0415 - only commands that log need it
+    import logging  # only commands that log need it
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("gateway.pdp").setLevel(logging.INFO)

@@ -55,7 +55,7 @@ def _asked(question: str, default: str) -> str:
 
 
 def _of_service(url: str) -> Draft:
-    from gateway.starter import Draft  # noqa: PLC0415 - heavy
+    from gateway.starter import Draft  # heavy
 
     draft = Draft("--upstream")
     name = draft.upstream([url], 1)
@@ -66,7 +66,7 @@ def _of_service(url: str) -> Draft:
 
 
 def _of_file(file: Path, service: str) -> Draft:
-    from gateway.starter import NotUnderstoodError, read_foreign  # noqa: PLC0415 - heavy
+    from gateway.starter import NotUnderstoodError, read_foreign  # heavy
 
     try:
         return read_foreign(file, service)
@@ -77,8 +77,8 @@ def _of_file(file: Path, service: str) -> Draft:
 
 
 def _write(draft: Draft, iam: str) -> None:
-    from gateway.config import ConfigurationError, load  # noqa: PLC0415 - heavy
-    from gateway.starter import EMBEDDED, policy_files, starter  # noqa: PLC0415
+    from gateway.config import ConfigurationError, load  # heavy
+    from gateway.starter import EMBEDDED, policy_files, starter
 
     texts = {DEFAULT_FILE: starter(draft, iam)}
     if iam == EMBEDDED:

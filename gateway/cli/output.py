@@ -53,9 +53,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         for row in (header, *rows):
             say("\t".join(row))
         return
-    from rich.console import Console  # noqa: PLC0415 - heavy, and only for terminals
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich.console import Console  # heavy, and only for terminals
+    from rich.table import Table
+    from rich.text import Text
 
     console = Console()
     shown = Table(*header, header_style="bold", box=None, pad_edge=False)

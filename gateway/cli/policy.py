@@ -37,8 +37,8 @@ def register(app: typer.Typer) -> None:
         ),
     ) -> None:
         """Run the cases beside the policies."""
-        from gateway.pdp.case_run import run_cases  # noqa: PLC0415 - heavy
-        from gateway.pdp.problem import PolicyError  # noqa: PLC0415
+        from gateway.pdp.case_run import run_cases  # heavy
+        from gateway.pdp.problem import PolicyError
 
         try:
             files = run_cases(folder)
@@ -68,9 +68,9 @@ def _show_lines(_folder: Path, files: list[FileResult]) -> None:
 
 
 def _show_tree(folder: Path, files: list[FileResult]) -> None:
-    from rich.console import Console  # noqa: PLC0415 - heavy, and only for terminals
-    from rich.text import Text  # noqa: PLC0415
-    from rich.tree import Tree  # noqa: PLC0415
+    from rich.console import Console  # heavy, and only for terminals
+    from rich.text import Text
+    from rich.tree import Tree
 
     tree = Tree(Text(str(folder), "bold"))
     for file in files:
@@ -85,7 +85,7 @@ def _show_tree(folder: Path, files: list[FileResult]) -> None:
 
 
 def _leaf(result: Result) -> Text:
-    from rich.text import Text  # noqa: PLC0415
+    from rich.text import Text
 
     said = f"  {result.outcome} ({result.verdict.reason})"
     return Text.assemble(_mark(passed=result.passed), result.case.asks, (said, "dim" if result.passed else "red"))

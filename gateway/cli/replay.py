@@ -39,8 +39,8 @@ def register(app: typer.Typer) -> None:
 
         Exit code: 0 no difference, 1 differences, 2 a file can't be read, 3 something could not be asked.
         """
-        from gateway.evidence.questions import LoggedQuestions  # noqa: PLC0415 - heavy
-        from gateway.evidence.reading import DecisionLines, UnreadableError  # noqa: PLC0415
+        from gateway.evidence.questions import LoggedQuestions  # heavy
+        from gateway.evidence.reading import DecisionLines, UnreadableError
 
         point, claims = _point(against)
         questions, lines = LoggedQuestions(), DecisionLines(file)
@@ -61,7 +61,7 @@ def register(app: typer.Typer) -> None:
 
 
 async def _replayed(questions: LoggedQuestions, point: AbstractAsyncContextManager[DecisionPoint]) -> Replayed:
-    from gateway.evidence.replay import replay  # noqa: PLC0415 - heavy
+    from gateway.evidence.replay import replay  # heavy
 
     async with point as ready:
         return await replay(questions, ready)
@@ -69,9 +69,9 @@ async def _replayed(questions: LoggedQuestions, point: AbstractAsyncContextManag
 
 def _point(against: Path) -> tuple[AbstractAsyncContextManager[DecisionPoint], list[str]]:
     """Who is to be asked, and which claims it is told of subjects; exit code 2 if that can't be read."""
-    from gateway.cli.asking import decision_point, embedded  # noqa: PLC0415 - heavy
-    from gateway.config import ConfigurationError, load  # noqa: PLC0415
-    from gateway.pdp.problem import PolicyError  # noqa: PLC0415
+    from gateway.cli.asking import decision_point, embedded  # heavy
+    from gateway.config import ConfigurationError, load
+    from gateway.pdp.problem import PolicyError
 
     try:
         if against.is_dir():
@@ -85,8 +85,8 @@ def _point(against: Path) -> tuple[AbstractAsyncContextManager[DecisionPoint], l
 
 def _check_policies(configuration: Configuration) -> None:
     """Raises PolicyError."""
-    from gateway.cli.asking import embedded  # noqa: PLC0415 - heavy
-    from gateway.model.settings import IamApi  # noqa: PLC0415
+    from gateway.cli.asking import embedded  # heavy
+    from gateway.model.settings import IamApi
 
     if configuration.iam.api is IamApi.EMBEDDED and configuration.access_policies is not None:
         embedded(configuration.access_policies)
@@ -94,7 +94,7 @@ def _check_policies(configuration: Configuration) -> None:
 
 def _claims(configuration: Configuration) -> list[str]:
     """What IAM is told of subjects beside their id."""
-    from gateway.model.settings import IntrospectionIdentity, JwtIdentity  # noqa: PLC0415 - heavy
+    from gateway.model.settings import IntrospectionIdentity, JwtIdentity  # heavy
 
     identity = configuration.identity
     rules = [issuer.rules for issuer in identity.issuers] if isinstance(identity, JwtIdentity) else []
@@ -141,5 +141,5 @@ def _named(value: Any) -> str:
     return str(value["id"]) if value.get("type") == "identity" else f"{value.get('type')}:{value.get('id')}"
 
 
-def _word(decision: bool) -> str:  # noqa: FBT001 - the one thing that is shown
+def _word(decision: bool) -> str:  # the one thing that is shown
     return "permit" if decision else "deny"

@@ -24,8 +24,8 @@ def register(app: typer.Typer) -> None:
 
         Exit code: 0; 2 if the file can't be read.
         """
-        from gateway.evidence.outages import Outages  # noqa: PLC0415 - only this command
-        from gateway.evidence.reading import DecisionLines, UnreadableError  # noqa: PLC0415
+        from gateway.evidence.outages import Outages  # only this command
+        from gateway.evidence.reading import DecisionLines, UnreadableError
 
         outages, lines = Outages(), DecisionLines(file)
         try:

@@ -52,8 +52,8 @@ def split_request(text: str) -> tuple[str, str, str]:
 
 def match_or_exit(configuration: Configuration, method: str, host: str, target: str) -> Match:
     """The chosen route, or exit 1 with the reason."""
-    from gateway.errors import GatewayError  # noqa: PLC0415 - heavy
-    from gateway.routing import Router, parse_target  # noqa: PLC0415
+    from gateway.errors import GatewayError  # heavy
+    from gateway.routing import Router, parse_target
 
     try:
         return Router(configuration.routes).match(method, parse_target(target.encode()), host)
@@ -63,7 +63,7 @@ def match_or_exit(configuration: Configuration, method: str, host: str, target: 
 
 def _rows(configuration: Configuration) -> list[list[str]]:
     """A row for each route; what happens without IAM in the words of `gateway validate`."""
-    from gateway.config.matrix import failure_matrix  # noqa: PLC0415 - heavy
+    from gateway.config.matrix import failure_matrix  # heavy
 
     outages: dict[str, list[str]] = {}
     rows = failure_matrix(configuration).rows
@@ -86,7 +86,7 @@ def _rows(configuration: Configuration) -> list[list[str]]:
 
 def destination(route: Route) -> str:
     """Where a route leads, in a few words."""
-    from gateway.model.route import AggregateAction, DecideAction, HealthAction, PermissionsAction  # noqa: PLC0415
+    from gateway.model.route import AggregateAction, DecideAction, HealthAction, PermissionsAction
 
     match route.action:
         case AggregateAction(parts=parts):

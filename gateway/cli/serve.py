@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
         drain_timeout: Annotated[str, typer.Option(metavar="TIME", help="Instead of server.drain_timeout.")] = "",
     ) -> None:
         """Serve until SIGTERM or SIGINT. $GATEWAY_ADMIN_TOKEN is the admin token of a file that names none."""
-        from gateway.app import run  # noqa: PLC0415 - heavy
+        from gateway.app import run  # heavy
 
         try:
             overrides = run.Overrides.parse(listen, admin, drain_notice, drain_timeout)
@@ -41,8 +41,8 @@ def register(app: typer.Typer) -> None:
 
 
 def _serve(config: Path, overrides: Overrides, workers: int) -> None:
-    from gateway.app import run  # noqa: PLC0415 - heavy
-    from gateway.telemetry import line_of  # noqa: PLC0415
+    from gateway.app import run  # heavy
+    from gateway.telemetry import line_of
 
     configuration = load_or_exit(config, warnings=False)  # the log tells them
     as_json = configuration.server.log == "json"
@@ -55,8 +55,8 @@ def _serve(config: Path, overrides: Overrides, workers: int) -> None:
 
 
 def _serve_as_worker(config: Path, overrides: Overrides) -> None:
-    from gateway.app import run  # noqa: PLC0415 - heavy
-    from gateway.config import ConfigurationError  # noqa: PLC0415
+    from gateway.app import run  # heavy
+    from gateway.config import ConfigurationError
 
     try:
         run.serve_as_worker(config, overrides)

@@ -43,17 +43,17 @@ def register(app: typer.Typer) -> None:
     def validate(
         file: Annotated[Path, typer.Argument(metavar="FILE", help="The configuration.")] = DEFAULT_FILE,
         output: Annotated[Output, typer.Option(help="How to show it.")] = Output.TEXT,
-        strict: Annotated[bool, typer.Option("--strict", help="Refuse warnings too.")] = False,  # noqa: FBT002 - Typer
+        strict: Annotated[bool, typer.Option("--strict", help="Refuse warnings too.")] = False,  # Typer
     ) -> None:
         """Check a configuration.
 
         Shows all mistakes at once, and what each route answers while IAM is down.
         """
-        from gateway.config import ConfigurationError, load  # noqa: PLC0415 - heavy
-        from gateway.config.matrix import failure_matrix  # noqa: PLC0415
-        from gateway.config.problems import Problem  # noqa: PLC0415
-        from gateway.config.route_checks import is_bulk  # noqa: PLC0415
-        from gateway.pdp.check import access_problems, access_warnings  # noqa: PLC0415
+        from gateway.config import ConfigurationError, load  # heavy
+        from gateway.config.matrix import failure_matrix
+        from gateway.config.problems import Problem
+        from gateway.config.route_checks import is_bulk
+        from gateway.pdp.check import access_problems, access_warnings
 
         try:
             configuration = load(file, os.environ)
@@ -84,7 +84,7 @@ def _refuse(problems: Sequence[_Problem], output: Output) -> NoReturn:
     elif output is Output.JSON:
         say_json({"valid": False, "problems": [problem.as_json() for problem in problems]})
     else:
-        from gateway.config.problems import render  # noqa: PLC0415 - heavy
+        from gateway.config.problems import render  # heavy
 
         note(render(problems) if sys.stderr.isatty() else "\n".join(map(str, problems)))
     raise typer.Exit(EXIT_BAD)

@@ -112,7 +112,7 @@ def _part(
     keys: PartKeys,
     calls: Section[M],
     scope: Scope,
-    required: bool,  # noqa: FBT001 - it becomes a field
+    required: bool,  # it becomes a field
     world: World,
 ) -> Part:
     path = (_TOP, "systems", name)

@@ -279,7 +279,7 @@ def _urls(section: Section[IamKeys], world: World, api: IamApi) -> list[Url]:
 
 def _hedge_s(section: Section[IamKeys], world: World) -> float | None:
     hedge_s = section.keys.hedge or None
-    if hedge_s is not None and section.sound("urls") and len(section.keys.urls or ()) < 2:  # noqa: PLR2004 - two
+    if hedge_s is not None and section.sound("urls") and len(section.keys.urls or ()) < 2:  # two
         world.problems.error(section.at("hedge"), "hedge-alone", "hedge asks another url, and there is only one")
     return hedge_s
 

@@ -171,7 +171,7 @@ def _flag(value: Any) -> Any:
 def _one_line(text: str) -> str:
     if not text:
         raise mistake("empty-value", "this must not be empty")
-    if any(ord(char) < 0x20 or ord(char) == 0x7F for char in text):  # noqa: PLR2004 - C0 and DEL
+    if any(ord(char) < 0x20 or ord(char) == 0x7F for char in text):  # C0 and DEL
         raise mistake("bad-value", "line breaks and control characters are not allowed here")
     return str(text)
 

@@ -136,7 +136,7 @@ def near(word: str, known: Iterable[str]) -> str:
 def quoted(value: object) -> str:
     """A value of the file for a message: quoted, on one line, cut where long."""
     text = "".join(char if char.isprintable() else "�" for char in str(value))
-    return f'"{text[:57]}…"' if len(text) > 58 else f'"{text}"'  # noqa: PLR2004 - 58 fits beside a message
+    return f'"{text[:57]}…"' if len(text) > 58 else f'"{text}"'  # 58 fits beside a message
 
 
 # Problems with the lines around them and a caret, for a terminal; the one-line form stays the promise.

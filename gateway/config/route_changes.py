@@ -282,7 +282,7 @@ def _flags(old: Route, new: Route) -> Lines:
         yield Said("recheck_s", "open streams are checked less often")
 
 
-def _cors(old: Route, new: Route, cookies: bool) -> Lines:  # noqa: FBT001 - one of three things that are compared
+def _cors(old: Route, new: Route, cookies: bool) -> Lines:  # one of three things that are compared
     """Pages of other origins that may use the caller's credentials."""
     if new.cors is None or not (new.cors.credentials or cookies):
         return

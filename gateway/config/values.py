@@ -50,7 +50,7 @@ def format_duration(seconds: float) -> str:
     ms = round(seconds * 1000)
     if ms == 0:
         return "0s"
-    if ms % 1000 or ms < 120_000:  # noqa: PLR2004 - two minutes
+    if ms % 1000 or ms < 120_000:  # two minutes
         return _seconds_text(ms)
     parts = (("h", ms // 3_600_000), ("m", ms // 60_000 % 60), ("s", ms // 1000 % 60))
     return "".join(f"{count}{unit}" for unit, count in parts if count)

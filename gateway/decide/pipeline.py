@@ -105,10 +105,10 @@ class DecisionPipeline(Pipeline[NamedRequest]):
 
     async def _carry_out(
         self,
-        service: Service,  # noqa: ARG002 - the other proxy has the endpoint
+        service: Service,  # the other proxy has the endpoint
         permit: Permit,
         exchange: Exchange,
-        deadline: Deadline,  # noqa: ARG002 - there is nothing left to wait for
+        deadline: Deadline,  # there is nothing left to wait for
     ) -> None:
         await exchange.respond(_OK, granted(permit))
 
@@ -116,7 +116,7 @@ class DecisionPipeline(Pipeline[NamedRequest]):
         """Never through nginx: it drops the body, and a field cannot carry a page."""
         return not (isinstance(request, NamedRequest) and request.door == NGINX) and wants_page(request)
 
-    async def _fall_back(self, fallback: Fallback, exchange: Exchange) -> None:  # noqa: ARG002 - nothing is answered
+    async def _fall_back(self, fallback: Fallback, exchange: Exchange) -> None:  # nothing is answered
         raise GatewayError(fallback.code, reason="the fallback response is not for another proxy")
 
 

@@ -72,8 +72,8 @@ class _Table:
     """The last seconds as a table in place."""
 
     def __init__(self) -> None:
-        from rich.console import Console  # noqa: PLC0415 - heavy, and only for terminals
-        from rich.live import Live  # noqa: PLC0415
+        from rich.console import Console  # heavy, and only for terminals
+        from rich.live import Live
 
         self._console = Console()
         self._live = Live(console=self._console, auto_refresh=False)
@@ -87,9 +87,9 @@ class _Table:
 
     def second(self, cells: Sequence[str], changed: Sequence[bool], notes: Sequence[str], waits_for: str) -> None:
         """See View."""
-        from rich.console import Group  # noqa: PLC0415
-        from rich.table import Table  # noqa: PLC0415
-        from rich.text import Text  # noqa: PLC0415
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
 
         self._rows = [*self._rows, (cells, changed)][-ROWS:]
         self._told = [*self._told, *(f"{cells[0]} {note}" for note in notes)][-_TOLD:]

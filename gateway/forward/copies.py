@@ -111,7 +111,7 @@ def field_values(headers: Headers, name: bytes) -> list[bytes]:
 
 def storable(request_headers: Headers, status: int, headers: Headers) -> bool:
     """Whether an answer to GET may be kept, as far as its head tells."""
-    if status != 200:  # noqa: PLR2004 - the one status that is kept
+    if status != 200:  # the one status that is kept
         return False
     names = {name for name, _ in headers}
     if b"set-cookie" in names or b"*" in _tokens(field_values(headers, b"vary")):
@@ -177,7 +177,7 @@ class Copies:
 
     def learn(self, key: CopyKey, method: bytes, status: int) -> None:
         """An answer that is not kept: forget what it makes untrue."""
-        if status in EVICTING or (method not in _SAFE and status < 400):  # noqa: PLR2004 - not an error
+        if status in EVICTING or (method not in _SAFE and status < 400):  # not an error
             self.evict(key)
 
     def evict(self, key: CopyKey) -> None:
@@ -311,4 +311,4 @@ def _tokens(values: Iterable[bytes]) -> set[bytes]:
 
 def _initial_age(headers: Headers) -> int:
     values = field_values(headers, b"age")
-    return min(int(values[0]), _MAX_AGE) if len(values) == 1 and values[0].isdigit() and len(values[0]) < 12 else 0  # noqa: PLR2004
+    return min(int(values[0]), _MAX_AGE) if len(values) == 1 and values[0].isdigit() and len(values[0]) < 12 else 0

@@ -123,7 +123,7 @@ class HealthEndpoint:
     def __init__(self, health: SystemsHealth) -> None:
         self._health = health
 
-    async def __call__(self, permit: Permit, exchange: Exchange, deadline: Deadline) -> None:  # noqa: ARG002 - Endpoint
+    async def __call__(self, permit: Permit, exchange: Exchange, deadline: Deadline) -> None:  # Endpoint
         """Answer with the report."""
         body = json.dumps(_without_causes(await self._health.report()), separators=(",", ":")).encode()
         request_id = exchange.request.request_id.encode("ascii")

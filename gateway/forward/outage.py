@@ -79,7 +79,7 @@ class OutageRules:
         if method == "GET" and status == _NOT_MODIFIED:
             self._copies.freshen(key, sent, headers)
             return None
-        if method != "GET" or status != 200:  # noqa: PLR2004 - the one answer that is kept
+        if method != "GET" or status != 200:  # the one answer that is kept
             self._copies.learn(key, method.encode("ascii"), status)
             return None
         if not storable(sent, status, headers):

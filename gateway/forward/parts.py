@@ -171,7 +171,7 @@ class PartCaller:
 
     async def _read(self, answer: Answer, outgoing: Outgoing, key: CopyKey | None) -> PartAnswer:
         status = answer.status
-        if 200 <= status <= 299:  # noqa: PLR2004 - the class of successes
+        if 200 <= status <= 299:  # the class of successes
             body = await answer.read(MAX_PART)
             result = self._answer(body)
             self._last_good.learn(key, outgoing, answer, body)

@@ -64,7 +64,7 @@ class Evaluation:
         return [_decision(answer, question, self._wire.deny_reasons)]
 
 
-def _decision(item: Any, question: Question, reasons: bool) -> Decision:  # noqa: FBT001 - runs for every item
+def _decision(item: Any, question: Question, reasons: bool) -> Decision:  # runs for every item
     said = item.get("decision") if isinstance(item, dict) else None
     if said is not True and said is not False:
         raise invalid("a decision is not a JSON boolean")

@@ -88,7 +88,7 @@ def of_status(status: int, retry_after_s: float | None, retried: frozenset[int])
         return CallFailure("iam_rejected", reason, apart=apart, too_many=status in _TOO_MANY, status=status)
     if status in _BUSY:
         return CallFailure("iam_error", reason, retry_after_s=retry_after_s, status=status)
-    if status >= 500:  # noqa: PLR2004 - RFC 9110 section 15.6
+    if status >= 500:  # RFC 9110 section 15.6
         apart = Apart.SINGLY if retry_after_s is None else Apart.NO
         retryable = status in retried
         return CallFailure(

@@ -43,7 +43,7 @@ class Subject:
         properties: Mapping[str, Any] = _NOTHING,
         claims: Mapping[str, Any] = _NOTHING,
         expires_at_s: float | None = None,
-        identified: bool = True,  # noqa: FBT001, FBT002 - said by name, except where one is made for each request
+        identified: bool = True,  # said by name, except where one is made for each request
         headers: tuple[Header, ...] = (),
     ) -> None:
         self.type = type

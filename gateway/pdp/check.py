@@ -20,8 +20,8 @@ def needs_access_policies(configuration: Configuration) -> bool:
 
 def access_problems(configuration: Configuration) -> tuple[Problem, ...]:
     """The mistakes in its folder of access policies; none where there is nothing to be read."""
-    from gateway.pdp.cedar import installed  # noqa: PLC0415
-    from gateway.pdp.point import EmbeddedDecisionPoint  # noqa: PLC0415 - Cedar, only where there is something to read
+    from gateway.pdp.cedar import installed
+    from gateway.pdp.point import EmbeddedDecisionPoint  # Cedar, only where there is something to read
 
     if configuration.access_policies is None or not (installed() or needs_access_policies(configuration)):
         return ()
@@ -34,7 +34,7 @@ def access_problems(configuration: Configuration) -> tuple[Problem, ...]:
 
 def access_warnings(configuration: Configuration) -> list[str]:
     """What its access policies name and no route asks for, as lines; only where the gateway itself asks them."""
-    from gateway.pdp.unasked import warnings_of  # noqa: PLC0415 - Cedar, only where there is something to read
+    from gateway.pdp.unasked import warnings_of  # Cedar, only where there is something to read
 
     if configuration.access_policies is None or not needs_access_policies(configuration):
         return []

@@ -143,7 +143,7 @@ class EmbeddedDecisionPoint:
 
     def _decision(self, key: tuple[str, str], verdict: Verdict) -> Decision:
         if verdict.outcome is Outcome.UNKNOWN:
-            code = "iam_rejected" if verdict.status < 500 else "iam_error"  # noqa: PLR2004 - HTTP's own border
+            code = "iam_rejected" if verdict.status < 500 else "iam_error"  # HTTP's own border
             fault = GatewayError(code, reason=verdict.message)
             return Decision(Outcome.UNKNOWN, source=self._source, fault=fault, isolated=True)
         decision = self._allow if verdict.allowed else self._deny

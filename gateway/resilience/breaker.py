@@ -365,5 +365,5 @@ class _Listener(pybreaker.CircuitBreakerListener):
     def __init__(self, breaker: Breaker) -> None:
         self._breaker = breaker
 
-    def state_change(self, cb: Any, old_state: Any, new_state: Any) -> None:  # noqa: ARG002 - pybreaker's signature
+    def state_change(self, cb: Any, old_state: Any, new_state: Any) -> None:  # pybreaker's signature
         self._breaker.changed(_NAMES[old_state.name], _NAMES[new_state.name])

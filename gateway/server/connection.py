@@ -118,7 +118,7 @@ class EdgeProtocol(asyncio.Protocol):
         """The client is done sending; the transport closes."""
         self._client_left()
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+    def connection_lost(self, exc: Exception | None) -> None:  # asyncio's signature
         """The connection is gone, for whatever reason."""
         self._client_left()
         self._alarm.cancel()

@@ -68,7 +68,7 @@ def read_head(raw: bytes, headers: Headers, scheme: str, settings: ServerSetting
     """
     line = raw[: raw.find(b"\r\n")].split(b" ")
     version = _VERSIONS.get(line[-1])
-    if version is None or len(line) != 3:  # noqa: PLR2004 - method, target, version
+    if version is None or len(line) != 3:  # method, target, version
         raise GatewayError("bad_request", "The request line is malformed.")
     if len(line[1]) > settings.max_uri:
         raise GatewayError("uri_too_long")

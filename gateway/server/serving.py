@@ -24,7 +24,7 @@ class EdgeServer(uvicorn.Server):
         super().__init__(config)
         self.listening = listening
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002 - uvicorn's signature
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # uvicorn's signature
         """As uvicorn does, but for who accepts."""
         await self.lifespan.startup()
         if self.lifespan.should_exit:

@@ -46,7 +46,7 @@ _LAST_WORDS_S: Final = 0.5
 
 def exposition(snapshots: Iterable[Snapshot], accept: str = "") -> tuple[bytes, str]:
     """The metrics of several workers, added up, and their media type: Prometheus text, or OpenMetrics if asked for."""
-    from gateway.telemetry import prometheus  # noqa: PLC0415 - only a serving process needs the library
+    from gateway.telemetry import prometheus  # only a serving process needs the library
 
     return prometheus.exposition(merge(snapshots), accept)
 
@@ -189,7 +189,7 @@ def _exporting(
     if choice.traces is None and choice.metrics is None:
         return PropagatingObserver(), []
     try:
-        from gateway.telemetry.otlp import exporters, metrics, traces  # noqa: PLC0415 - costs 0.2 s, only where it is used
+        from gateway.telemetry.otlp import exporters, metrics, traces  # costs 0.2 s, only where it is used
     except ModuleNotFoundError:
         _log.error("[telemetry] %s", NOT_INSTALLED)
         return PropagatingObserver(), []

@@ -71,14 +71,14 @@ class FixedCredentials:
     def __init__(self, value: bytes) -> None:
         self.fixed: Headers = [(b"authorization", value)]
 
-    async def headers(self, deadline: Deadline) -> Headers:  # noqa: ARG002  # nothing to wait for
+    async def headers(self, deadline: Deadline) -> Headers:  # nothing to wait for
         """See Credentials."""
         return self.fixed
 
     def rejected(self) -> None:
         """There are no others."""
 
-    async def renewed(self, deadline: Deadline) -> Headers:  # noqa: ARG002  # nothing to wait for
+    async def renewed(self, deadline: Deadline) -> Headers:  # nothing to wait for
         """See Credentials."""
         return self.fixed
 

@@ -45,7 +45,7 @@ class Call(Journey):
         outgoing: Outgoing,
         deadline: Deadline,
         span: Span,
-        replayable: bool,  # noqa: FBT001 - by position: this is made for every request
+        replayable: bool,  # by position: this is made for every request
         record: AccessRecord,
         ticket: Ticket,
         clock: Callable[[], float],

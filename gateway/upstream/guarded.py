@@ -201,7 +201,7 @@ class GuardedUpstream:
             repeatable = call.replayable or not outcome.sent
             wanted = repeatable and _repeatable(outcome)
         else:
-            if outcome.status < 400:  # noqa: PLR2004 - nothing to wait for: the usual way out
+            if outcome.status < 400:  # nothing to wait for: the usual way out
                 return None
             asked_s = retry_after_s(_field(outcome.headers, b"retry-after"), self._wall()) or 0.0
             failed = outcome.status in self.resilience.failure_statuses

@@ -74,7 +74,7 @@ async def date_of_fault(error: Exception, host: str, port: int, name: str, withi
 
 
 async def _validity(host: str, port: int, name: str) -> tuple[dt.datetime, dt.datetime]:
-    from cryptography import x509  # noqa: PLC0415 - only after a failure
+    from cryptography import x509  # only after a failure
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False

@@ -141,7 +141,7 @@ class Peer(asyncio.Protocol):
         if before <= MAX_THROWN_AWAY < self._thrown_away and not self.transport.is_closing():
             self.transport.pause_reading()
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+    def connection_lost(self, exc: Exception | None) -> None:  # asyncio's signature
         """The connection is gone. What came before that is still read to its end."""
         for timer in (self._ending, self._late):
             if timer is not None:

@@ -293,7 +293,7 @@ def test_a_drill_without_a_demo_is_one_line(run: Run, folder: Path, monkeypatch:
 def test_commands_import_only_what_they_need() -> None:
     """`gateway --help` answers at once: nothing heavy is imported with the command line."""
     script = "import sys, gateway.cli; print([name for name in ('httpx', 'uvicorn', 'cedarpy') if name in sys.modules])"
-    import subprocess  # noqa: PLC0415 - the one use
+    import subprocess  # the one use
 
     done: Any = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)  # noqa: S603
     assert done.stdout.strip() == "[]"

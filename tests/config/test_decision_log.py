@@ -50,7 +50,7 @@ def test_a_folder_is_no_log_and_a_missing_one_is_told(assert_mistake, load_text)
 
 
 def test_its_key_is_a_secret(load_text) -> None:
-    from gateway.config import masked  # noqa: PLC0415 - one test only
+    from gateway.config import masked  # one test only
 
     configuration = load_text(whole(identity=JWT, server=server("path: d.jsonl, key: s3cret")))
     assert "s3cret" not in str(masked(configuration)) + repr(configuration.server)

@@ -106,7 +106,7 @@ def _signed(key: Any, algorithm: str, signed: bytes) -> bytes:
     if isinstance(key, RSAKey):
         return bytes(private.sign(signed, padding.PKCS1v15(), hashes.SHA256()))
     if isinstance(key, ECKey):
-        from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature  # noqa: PLC0415
+        from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
         r, s = decode_dss_signature(private.sign(signed, ec.ECDSA(hashes.SHA256())))
         return r.to_bytes(32, "big") + s.to_bytes(32, "big")

@@ -72,8 +72,8 @@ def test_what_needs_cedar_says_how_to_install_it_and_nothing_else_needs_it(folde
 def test_without_opentelemetry_it_serves_and_says_that_nothing_is_exported(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from gateway.telemetry.otlp.choice import choose  # noqa: PLC0415
-    from gateway.telemetry.setup import PropagatingObserver, _exporting  # noqa: PLC0415
+    from gateway.telemetry.otlp.choice import choose
+    from gateway.telemetry.setup import PropagatingObserver, _exporting
 
     for name in [name for name in sys.modules if name.startswith(("opentelemetry", "gateway.telemetry.otlp"))]:
         monkeypatch.delitem(sys.modules, name)

@@ -89,8 +89,8 @@ def test_any_bytes_are_a_target_or_bad_request_and_nothing_else(raw: bytes) -> N
 
 @given(st.lists(st.text(st.characters(codec="utf-8", categories=("L", "N")), min_size=1, max_size=5), max_size=4))
 def test_segments_are_decoded_once(words: list[str]) -> None:
-    from unicodedata import normalize  # noqa: PLC0415 - the oracle's own means
-    from urllib.parse import quote  # noqa: PLC0415
+    from unicodedata import normalize  # the oracle's own means
+    from urllib.parse import quote
 
     words = [normalize("NFKC", word) for word in words]
     if any(set("/\\%;?#.") & set(word) for word in words):
@@ -233,8 +233,8 @@ def test_oddities_are_named_for_the_route_to_admit(raw: bytes, oddities: set[str
 @example("\uff05\uff12\uff26")
 def test_a_character_is_refused_only_for_what_it_becomes(word: str) -> None:
     """Whoever applies NFKC sees the same segments; everything else passes byte for byte."""
-    from unicodedata import normalize  # noqa: PLC0415 - the oracle's own means
-    from urllib.parse import quote, unquote  # noqa: PLC0415
+    from unicodedata import normalize  # the oracle's own means
+    from urllib.parse import quote, unquote
 
     raw = f"/inventory/{quote(word)}/x".encode()
     seen = unquote(normalize("NFKC", word))

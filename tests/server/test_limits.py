@@ -127,7 +127,7 @@ async def test_one_connection_too_many_is_told_so_and_the_others_go_on() -> None
 
 
 async def test_one_client_has_its_share_of_connections_and_a_trusted_proxy_has_no_share() -> None:
-    import ipaddress  # noqa: PLC0415 - for the one test that names a network
+    import ipaddress  # for the one test that names a network
 
     trusted = (ipaddress.ip_network("127.0.0.0/8"),)
     for settings, statuses in (
