@@ -24,7 +24,7 @@ from uvicorn.server import ServerState
 
 import gateway.upstream.upstream
 from gateway.admin.recent import Recent
-from gateway.app import garbage
+from gateway.app import pauses
 from gateway.app.running import Gateway
 from gateway.config import load
 from gateway.server.factory import ListenerConfig, uvicorn_config
@@ -201,7 +201,7 @@ async def run(case: Case, requests: int) -> None:
         config.load()
         clients = Clients(config, case)
         await clients.ask(WARM_UP)
-        garbage.settle()
+        pauses.settle()
         await clients.ask(requests)
         sys.stdout.flush()
         os._exit(0)  # ending it in order would be counted, too

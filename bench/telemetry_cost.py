@@ -13,8 +13,7 @@ import subprocess
 import sys
 import time
 
-from gateway.model.record import AccessRecord
-from gateway.model.request import Request, Target
+from gateway.model.request import AccessRecord, Request, Target
 from gateway.model.settings import ServerSettings
 from gateway.telemetry import build_observer
 from gateway.telemetry.observer import Observer

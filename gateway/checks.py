@@ -18,7 +18,7 @@ from json.encoder import encode_basestring
 from typing import Any, Final
 
 from gateway.errors import GatewayError
-from gateway.model.question import Check
+from gateway.model.permit import Check
 from gateway.model.route import CheckTemplate
 from gateway.template import Placeholder, Template, fill_tree
 

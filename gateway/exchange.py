@@ -15,8 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
 
 from gateway.errors import GatewayError
-from gateway.model.record import AccessRecord
-from gateway.model.request import Header, Headers, Request
+from gateway.model.request import AccessRecord, Header, Headers, Request
 from gateway.telemetry.observer import Span
 
 Message = MutableMapping[str, Any]

@@ -20,9 +20,8 @@ from typing import Final
 from urllib.parse import quote
 
 from gateway.errors import GatewayError
-from gateway.model.request import Header, Headers, Request
+from gateway.model.request import Header, Headers, Request, Subject
 from gateway.model.settings import ServerSettings
-from gateway.model.subject import Subject
 
 CREDENTIALS: Final = frozenset({b"authorization", b"cookie"})
 """What an upstream with its own `auth` does not get from the caller."""

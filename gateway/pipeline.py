@@ -22,14 +22,12 @@ from typing import Any, Generic, Protocol, TypeVar
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange, Receive, Send
 from gateway.forward.cors import preflight, response_headers
-from gateway.forward.marks import DEGRADED, iam_fallback_mark, respond_with
+from gateway.forward.heads import DEGRADED, iam_fallback_mark, respond_with
 from gateway.identity import PlacedTokens
 from gateway.model.permit import Fallback, Permit
-from gateway.model.record import AccessRecord
-from gateway.model.request import Headers, Request
+from gateway.model.request import AccessRecord, Headers, Request, Subject
 from gateway.model.route import AccessKind, Route
 from gateway.model.settings import ServerSettings
-from gateway.model.subject import Subject
 from gateway.problem import render, render_page, wants_page
 from gateway.resilience.admission import Limit, Place
 from gateway.resilience.deadline import Deadline, DeadlineExceeded

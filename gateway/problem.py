@@ -18,8 +18,8 @@ from types import MappingProxyType
 from typing import Final
 
 from gateway.errors import KINDS, GatewayError
-from gateway.model.error_page import ErrorPage
 from gateway.model.request import Headers, Request
+from gateway.model.route import ErrorPage
 from gateway.negotiation import named_quality
 
 SPREAD: Final = 0.2

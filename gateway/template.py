@@ -18,8 +18,7 @@ from typing import Any, Final
 from urllib.parse import quote, unquote_to_bytes
 
 from gateway.errors import GatewayError
-from gateway.model.request import Request
-from gateway.model.subject import Subject, claim_of
+from gateway.model.request import Request, Subject, claim_of
 
 MAX_VALUE_BYTES: Final = 1024
 PLAIN: Final = ("method", "route.id", "route.path", "subject.id")

@@ -11,11 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from gateway.checks import PreparedCheck
-from gateway.model.permit import Permit
-from gateway.model.question import Decision, Outcome, Question
-from gateway.model.request import Request
+from gateway.model.permit import Decision, Outcome, Permit, Question
+from gateway.model.request import Request, Subject
 from gateway.model.route import Route
-from gateway.model.subject import Subject
 
 PARTIAL: Final = "partial"
 """The outcome of items of which some could not be asked about: the rest of the answer was given."""

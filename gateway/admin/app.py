@@ -6,26 +6,128 @@ Every answer says `Cache-Control: no-store`, every error is problem+json. Delibe
 
 from __future__ import annotations
 
+import asyncio
+import gzip
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.admin.assets import PAGE, PUBLIC_FILES, asset
-from gateway.admin.compression import compressed, takes_gzip
-from gateway.admin.documents import shown
-from gateway.admin.feed import Feed, FeedResponse
-from gateway.admin.guard import AdminGuard
-from gateway.admin.operations import Operations
-from gateway.admin.operators import OperatorLog
-from gateway.admin.problems import problem
+from gateway.admin.feed import Feed, FeedResponse, shown
+from gateway.admin.guard import AdminGuard, problem
 from gateway.model.settings import ServerSettings
+
+# What the admin listener shows and does, whoever does it: this process, or all workers together.
+
+
+class Operations(Protocol):
+    """The running gateway as an operator sees it. Documents are JSON-ready."""
+
+    @property
+    def ready(self) -> bool:
+        """Configuration loaded, listening, not draining. IAM's state does not matter."""
+
+    async def status(self) -> dict[str, Any]:
+        """Everything that the page shows."""
+
+    async def routes(self) -> list[dict[str, Any]]:
+        """One row per route."""
+
+    async def breakers(self) -> dict[str, dict[str, Any]]:
+        """Every breaker by name."""
+
+    async def config(self) -> dict[str, Any]:
+        """The configuration with secrets masked."""
+
+    async def systems_health(self) -> dict[str, Any]:
+        """IAM and every upstream, asked now (shared for a second)."""
+
+    async def metrics(self, accept: str) -> tuple[bytes, str]:
+        """Metrics and their media type, by what an `Accept` field asks for: Prometheus text, or OpenMetrics."""
+
+    async def reload(self) -> tuple[bool, list[str]]:
+        """Load routes.yaml again: whether it serves now, and the mistakes if not."""
+
+    async def drain(self) -> None:
+        """Begin to end, as on SIGTERM."""
+
+    async def force_breaker(self, name: str, mode: str) -> bool:
+        """`open`, `close`, `auto` or `try`; False if there is no such breaker."""
+
+    async def purge_cache(self, subject: str | None = None) -> int:
+        """Forget every decision and copy, or those of one subject, and end its streams; how many decisions it was."""
+
+
+# What operators do is logged: what, from where, by whom as far as that is known, and whether it was done.
+#
+# Rules: everything that changes something and passed the guard makes one line, whatever it is; no query and no body,
+# as they may name a subject; no path that is not ours, as it may hold anything.
+
+_LOG: Final = logging.getLogger("gateway")
+_NOT_FOUND: Final = 404
+_READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class OperatorLog:
+    """ASGI middleware behind the guard. `with_token`: who comes here has shown the admin token."""
+
+    def __init__(self, app: ASGIApp, *, with_token: bool) -> None:
+        self._app = app
+        self._who = "with the admin token" if with_token else "without a token"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on; log what changes something, when its answer begins."""
+        if scope["type"] != "http" or scope["method"] in _READING:
+            await self._app(scope, receive, send)
+            return
+
+        async def telling(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._tell(scope, message["status"])
+            await send(message)
+
+        await self._app(scope, receive, telling)
+
+    def _tell(self, scope: Scope, status: int) -> None:
+        peer = (scope.get("client") or ("an unknown address",))[0]
+        what = scope["path"] if status != _NOT_FOUND else "what is not there"
+        _LOG.info("[operator] %s %s: %d (by %s, %s)", scope["method"], what, status, peer, self._who)
+
+
+# gzip for what is large and asked for often: `/metrics`.
+
+_QUICK: Final = 1
+"""Of the levels of gzip: repetitive text shrinks to a tenth also so."""
+
+
+def takes_gzip(accept_encoding: str) -> bool:
+    """Whether `Accept-Encoding` names gzip, or `*`, and not with `q=0` (RFC 9110 section 12.5.3)."""
+    weights = dict(_weights(accept_encoding))
+    return weights.get("gzip", weights.get("*", 0.0)) > 0
+
+
+async def compressed(content: bytes) -> bytes:
+    """In a thread: the compressor lets others run."""
+    return await asyncio.to_thread(gzip.compress, content, _QUICK)
+
+
+def _weights(accept_encoding: str) -> list[tuple[str, float]]:
+    """Codings and their weights; a weight that is no number is 0."""
+    found = []
+    for item in accept_encoding.lower().split(","):
+        coding, _, parameter = (part.strip() for part in item.partition(";"))
+        text = parameter.partition("=")[2].strip() if parameter else "1"
+        found.append((coding, float(text) if text.replace(".", "", 1).isdigit() else 0.0))
+    return found
+
 
 NO_STORE: Final = {"cache-control": "no-store"}
 MODES: Final = ("open", "close", "auto", "try")

@@ -10,17 +10,102 @@ no more than 32 at a time; when the process ends, every stream is ended with an 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from typing import Any, Final
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from gateway.admin.changes import changes
-from gateway.admin.documents import encoded
-from gateway.admin.problems import problem
+from gateway.admin.guard import problem
+
+# What is different between two status documents, so that a page with thousands of routes is sent what moved.
+
+Document = dict[str, Any]
+
+_BY_NAME: Final = ("breakers", "upstreams")
+_BY_ROW: Final = "routes"
+
+
+def changes(before: Document | None, after: Document) -> Document | None:
+    """Of `routes` the rows that changed, of mappings by name their entries, all else whole.
+
+    None where only the whole document says it: there was none, or another configuration has other routes.
+    """
+    if before is None or before.keys() != after.keys() or _names(before) != _names(after):
+        return None
+    changed = {
+        name: value
+        for name, value in after.items()
+        if name != _BY_ROW and name not in _BY_NAME and before[name] != value
+    }
+    for name in _BY_NAME:
+        if name in after:
+            changed[name] = {key: value for key, value in after[name].items() if before[name][key] != value}
+    if _BY_ROW in after:
+        pairs = zip(before[_BY_ROW], after[_BY_ROW], strict=True)
+        changed[_BY_ROW] = [row for old, row in pairs if old != row]
+    return changed
+
+
+def _names(document: Document) -> list[list[str]]:
+    rows = [str(row["id"]) for row in document.get(_BY_ROW, ())]
+    return [rows, *(list(document.get(name, ())) for name in _BY_NAME)]
+
+
+# JSON of documents that may be large, made without holding up whoever serves requests beside it.
+#
+# The encoder of the interpreter does not let go while it runs: a whole document of megabytes would stop the event
+# loop, also from a thread. So it is encoded piece by piece, in a thread. Giving back its memory takes as long: what
+# nobody else holds is emptied there, too.
+
+_DEPTH: Final = 2
+"""`{"routes": [{…}, {…}]}`: a row is a piece."""
+_SLICE: Final = 50
+
+
+async def shown(document: Any, headers: dict[str, str] | None = None, *, spent: bool = False) -> Response:
+    """The document as an answer. `spent`: nobody needs it afterwards."""
+    return Response(await encoded(document, spent=spent), headers=headers, media_type="application/json")
+
+
+async def encoded(document: Any, *, spent: bool = False) -> bytes:
+    """The document as JSON in UTF-8."""
+    return await asyncio.to_thread(_encode, document, spent)
+
+
+def _encode(document: Any, spent: bool) -> bytes:  # of a call in a thread
+    text = "".join(_pieces(document, _DEPTH)).encode()
+    if spent and isinstance(document, dict):
+        for member in document.values():
+            while isinstance(member, list) and member:
+                del member[-_SLICE:]
+    return text
+
+
+def _pieces(value: Any, depth: int) -> Iterator[str]:
+    if depth and isinstance(value, dict):
+        yield "{"
+        for number, (name, member) in enumerate(value.items()):
+            yield f"{',' if number else ''}{_text(str(name))}:"
+            yield from _pieces(member, depth - 1)
+        yield "}"
+    elif depth and isinstance(value, list | tuple):
+        yield "["
+        for number, item in enumerate(value):
+            if number:
+                yield ","
+            yield from _pieces(item, depth - 1)
+        yield "]"
+    else:
+        yield _text(value)
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
 
 _LOG: Final = logging.getLogger("gateway")
 MOST_WATCHERS: Final = 32

@@ -11,16 +11,28 @@ from __future__ import annotations
 
 import ipaddress
 import secrets
+from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.admin.assets import PAGE, PUBLIC_FILES, asset
-from gateway.admin.problems import problem
 from gateway.model.settings import Address
+
+# Errors of the admin listener: problem+json (RFC 9457), never stored. Nothing that was sent is repeated in them.
+
+
+def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """One error as a response."""
+    document = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+    return JSONResponse(
+        document, status, {"cache-control": "no-store", **(headers or {})}, media_type="application/problem+json"
+    )
+
 
 _PROBES: Final = frozenset({"/livez", "/readyz"})
 _WITHOUT_TOKEN: Final = frozenset({"/metrics", *(f"/{name}" for name in PUBLIC_FILES)})

@@ -12,10 +12,8 @@ from itertools import zip_longest
 from typing import Any, Final
 
 from gateway.admin.cost import merge_last_outage, merge_shadow
-from gateway.admin.figures import add_up, percentiles_ms
-from gateway.admin.outages import merge_outages
+from gateway.admin.figures import CallTally, Tally, add_up, merge_outages, percentiles_ms
 from gateway.admin.recent import MOST_REFUSALS
-from gateway.admin.tally import CallTally, Tally
 from gateway.admin.troubles import add_words, problems
 
 _WORST: Final = ("open", "half_open", "closed")

@@ -15,11 +15,9 @@ from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from gateway.admin.cost import Agreements, LastOutage
-from gateway.admin.figures import bucket_of
-from gateway.admin.outages import IAM, IAM_ITSELF, Outages, Seen
-from gateway.admin.tally import CallTally, Tally, add, as_json
+from gateway.admin.figures import IAM, IAM_ITSELF, CallTally, Outages, Seen, Tally, add, as_json, bucket_of
 from gateway.errors import KINDS
-from gateway.model.record import AccessRecord
+from gateway.model.request import AccessRecord
 from gateway.telemetry.metrics import status_of
 from gateway.telemetry.observer import Observer, Span
 

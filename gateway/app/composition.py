@@ -13,14 +13,12 @@ from typing import Final
 
 import httpx
 
-from gateway.app.certificates import client_material, material
-from gateway.app.checking import Checker
 from gateway.app.clients import ControlClients, control_client, iam_upstream, origin_of
 from gateway.app.endpoints import Endpoints
-from gateway.app.health import health_of
-from gateway.app.kept import decider_of, same_decider, share_one
-from gateway.app.shared import Parts
-from gateway.app.slices import Steps, at_once, each, one_by_one
+from gateway.app.health import Checker, health_of
+from gateway.app.listeners import client_material, material
+from gateway.app.pauses import Steps, at_once, each, one_by_one
+from gateway.app.shared import Parts, decider_of, same_decider, share_one
 from gateway.authorize import Authorizer, DecisionCache, plans_by_route, questions_at_a_time
 from gateway.authorize.snapshot import Snapshot
 from gateway.evidence.log import DecisionLog
@@ -30,7 +28,7 @@ from gateway.forward.health import SystemsHealth
 from gateway.forward.streams import Streams
 from gateway.headers import HeaderRules
 from gateway.iam.build import build_iam
-from gateway.iam.decision_point import DecisionPoint
+from gateway.iam.client import DecisionPoint
 from gateway.identity import (
     Helpers,
     Identifier,
@@ -58,9 +56,9 @@ from gateway.model.settings import (
     UpstreamSettings,
 )
 from gateway.pipeline import Service, Site
+from gateway.resilience.admission import ConcurrencyLimit
 from gateway.resilience.breaker import OPEN, Breaker
 from gateway.resilience.deadline import Deadline
-from gateway.resilience.limit import ConcurrencyLimit
 from gateway.routing import Router
 from gateway.telemetry.observer import Observer
 from gateway.upstream import Member, Upstream, UpstreamTransport, dialer_of

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-from gateway.app.certificates import client_material, material
 from gateway.app.clients import control_client, origin_of
 from gateway.app.health import probe_of
-from gateway.app.kept import Places
-from gateway.app.probing import Prober
-from gateway.app.shared import Parts
+from gateway.app.listeners import client_material, material
+from gateway.app.shared import Parts, Places
 from gateway.authorize import Authorizer
+from gateway.errors import GatewayError
 from gateway.exchange import Exchange
 from gateway.forward.aggregate import AggregateEndpoint, Gatherer
 from gateway.forward.bulk import BulkEndpoint
 from gateway.forward.copies import Copies, place_of
-from gateway.forward.health import HealthEndpoint, SystemsHealth
-from gateway.forward.last_good import LastGood
+from gateway.forward.heads import Redirects
+from gateway.forward.health import HealthEndpoint, SystemsHealth, Unavailable
 from gateway.forward.navigation import NavigationEndpoint
+from gateway.forward.outage import LastGood
 from gateway.forward.parts import PartCaller
 from gateway.forward.permissions import PermissionsEndpoint
 from gateway.forward.proxy import ProxyEndpoint
-from gateway.forward.redirects import Redirects
 from gateway.forward.streams import Streams
 from gateway.forward.websocket import WebSocketEndpoint, max_message
 from gateway.headers import HeaderRules
@@ -45,8 +45,9 @@ from gateway.model.route import (
 from gateway.model.settings import BasicAuth, BearerAuth, Configuration, OAuth2ClientCredentials, UpstreamAuth
 from gateway.pipeline import Endpoint
 from gateway.resilience.breaker import Breaker
-from gateway.resilience.budget import RetryBudget
 from gateway.resilience.deadline import Deadline
+from gateway.resilience.probe import probe_loop
+from gateway.resilience.retry import RetryBudget
 from gateway.telemetry.observer import Observer
 from gateway.upstream import Upstream
 from gateway.upstream.answer import STREAMS, StreamTypes
@@ -54,6 +55,40 @@ from gateway.upstream.auth import Credentials, build_credentials
 from gateway.upstream.guarded import Caller, GuardedUpstream
 from gateway.upstream.websocket import WebSocketDialer
 from gateway.witness import Witness
+
+# `circuit_breaker.probe` of a route: while its circuit is open the gateway asks the upstream's health by itself.
+#
+# What is asked is what `/health/systems` asks: the `health` path, else a TCP connect, within `health.timeout`.
+
+
+class Prober:
+    """One breaker's background task. Constructed in the event loop; ends with `aclose`."""
+
+    def __init__(
+        self, breaker: Breaker, ask: Callable[[], Awaitable[None]], *, interval_s: float, timeout_s: float
+    ) -> None:
+        self._ask = ask
+        self._timeout_s = timeout_s
+        self._task = asyncio.get_running_loop().create_task(probe_loop(breaker, self._attempt, interval_s))
+
+    async def aclose(self) -> None:
+        """End the task."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _attempt(self) -> str:
+        """The failure's code, or nothing."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._ask()
+        except TimeoutError:
+            return "upstream_timeout"
+        except Unavailable:
+            return "upstream_unavailable"
+        except GatewayError as error:
+            return error.code
+        return ""
+
 
 UPSTREAM = "upstream"
 

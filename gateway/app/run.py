@@ -24,15 +24,24 @@ import uvloop
 from gateway.admin.app import admin_app, worker_app
 from gateway.admin.feed import Feed
 from gateway.admin.recent import Recent
-from gateway.app import garbage, open_files, readings, words
-from gateway.app.certificates import Certificates
+from gateway.app import pauses, readings, words
 from gateway.app.draining import drain, notice_s
-from gateway.app.last_good import load_for_worker
-from gateway.app.listeners import CannotServeError, Server, Sockets, admin_config, bind, bind_unix, inherited, reserve
+from gateway.app.listeners import (
+    CannotServeError,
+    Certificates,
+    Server,
+    Sockets,
+    admin_config,
+    bind,
+    bind_unix,
+    inherited,
+    provide_for,
+    reserve,
+)
 from gateway.app.running import Gateway
-from gateway.app.together import OWN_STATUS, SNAPSHOT
 from gateway.app.watch import reload_on_change
-from gateway.app.workers import WORKER_VARIABLE, Place, Supervisor
+from gateway.app.worker_client import OWN_STATUS, SNAPSHOT
+from gateway.app.workers import WORKER_VARIABLE, Place, Supervisor, load_for_worker
 from gateway.config import parse_duration
 from gateway.config.values import is_loopback
 from gateway.model.settings import Address, Configuration, ServerSettings
@@ -122,7 +131,7 @@ def serve(configuration: Configuration, overrides: Overrides, *, workers: int = 
     configuration = overrides.over(configuration)
     _end_at_once_before_serving()
     settings = configuration.server
-    open_files.provide_for(settings.max_connections)
+    provide_for(settings.max_connections)
     if workers == 1:
         _run(Process(configuration, overrides, Sockets.of(settings, bind)).run())
         return
@@ -204,7 +213,7 @@ class Process:
         tasks = [*serving, asyncio.create_task(admin.run_on_socket())]
         watching = asyncio.create_task(reload_on_change(gateway))
         told = asyncio.create_task(gateway.draining.wait())
-        garbage.settle()
+        pauses.settle()
         gateway.listening = await _come_up((*servers, admin), (told, *tasks))
         if gateway.listening:
             self._began(gateway)

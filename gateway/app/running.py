@@ -18,16 +18,16 @@ from typing import Any, Final
 
 from gateway.admin.merge import merge_breakers, merge_status
 from gateway.admin.recent import Recent
-from gateway.app import garbage, words
+from gateway.app import pauses, words
 from gateway.app.composition import Composition, compose, compose_beside
+from gateway.app.pauses import SLICE, in_slices, one_by_one
 from gateway.app.shared import Parts
-from gateway.app.slices import SLICE, in_slices, one_by_one
 from gateway.app.status import Status
 from gateway.config import ConfigurationError, load, masked, weakened
-from gateway.decide.pipeline import DecisionPipeline
+from gateway.decide import DecisionPipeline
 from gateway.forwarded import RequestBuilder
+from gateway.model.request import name_of
 from gateway.model.settings import Configuration, ServerSettings
-from gateway.model.subject import name_of
 from gateway.pipeline import Pipeline
 from gateway.telemetry import Telemetry
 
@@ -131,7 +131,7 @@ class Gateway:
             problems: list[str] = []
             result = "failure"
             try:
-                with garbage.held_back():
+                with pauses.held_back():
                     loaded = self._override(await asyncio.to_thread(load, file, os.environ))
                     result = "success" if await self._swap(loaded) else "unchanged"
             except ConfigurationError as error:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway import __version__
-from gateway.app.slices import in_slices
+from gateway.app.pauses import in_slices
 from gateway.config.matrix import Row, failure_matrix
 from gateway.iam.client import Iam
 from gateway.model.route import (
@@ -25,7 +25,7 @@ from gateway.model.route import (
     UpstreamFailureMode,
 )
 from gateway.model.settings import Configuration
-from gateway.resilience.limit import ConcurrencyLimit
+from gateway.resilience.admission import ConcurrencyLimit
 
 if TYPE_CHECKING:
     from gateway.app.running import Gateway

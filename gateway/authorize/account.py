@@ -1,18 +1,18 @@
-"""Writes a verdict down where operators look: access record, span, metrics. Changes nothing and decides nothing.
-
-Rules: exactly one outcome a request; a denial and an unknown always carry their reason; values come from the
-configuration and from the table of codes, never from the request.
-"""
+"""Writes a verdict down: access record, span, metrics, and what a witness hears. Decides nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gateway.authorize.judge import Refusal
+from gateway.authorize.decision import Case, Refusal
 from gateway.errors import GatewayError
-from gateway.model.permit import Fallback, Permit
-from gateway.model.record import AccessRecord
+from gateway.model.permit import Decision, Fallback, Outcome, Permit
+from gateway.model.request import AccessRecord
 from gateway.telemetry.observer import Observer, Span
+from gateway.witness import Decided, Witness
+
+# Rules: exactly one outcome a request; a denial and an unknown always carry their reason; values come from the
+# configuration and from the table of codes, never from the request.
 
 
 def write_down(
@@ -70,3 +70,77 @@ def write_down_items(
     for mode in sorted(modes):
         record.degraded = mode
         observer.degraded(route, mode)
+
+
+# Tells a witness what was decided. Called only where there is a witness.
+
+_VOID = "unauthenticated"
+
+
+def tell(
+    witness: Witness,
+    case: Case,
+    decisions: Sequence[Decision],
+    verdict: Permit | Fallback | Refusal,
+    trace_id: str,
+) -> None:
+    """Of one verdict. A token that IAM does not know was refused, which is no decision about anybody."""
+    if verdict.code == _VOID:
+        return
+    witness.saw(
+        Decided(
+            case.request,
+            case.plan.route,
+            case.subject,
+            case.questions,
+            decisions,
+            case.plan.checks,
+            verdict.outcome,
+            verdict.source,
+            verdict.code,
+            verdict.age_s if isinstance(verdict, Permit) else 0.0,
+            (verdict.error.reason or verdict.code) if isinstance(verdict, Refusal) else "",
+            trace_id,
+        )
+    )
+
+
+def tell_unasked(witness: Witness, permit: Permit, trace_id: str) -> None:
+    """Of a permit for which nobody had to be asked. A public route is no decision."""
+    if permit.subject is not None:
+        witness.saw(
+            Decided(
+                permit.request,
+                permit.route,
+                permit.subject,
+                (),
+                (),
+                (),
+                permit.outcome,
+                permit.source,
+                trace_id=trace_id,
+            )
+        )
+
+
+def tell_recheck(witness: Witness, case: Case, decisions: Sequence[Decision], combined: Decision) -> None:
+    """Of a stream that was asked about again."""
+    if combined.unauthenticated:
+        return
+    fault = combined.fault
+    outcome = "stale" if combined.source == "stale" else combined.outcome.value
+    witness.saw(
+        Decided(
+            case.request,
+            case.plan.route,
+            case.subject,
+            case.questions,
+            decisions,
+            case.plan.checks,
+            outcome,
+            combined.source,
+            "iam_denied" if combined.outcome is Outcome.DENY else fault.code if fault else "",
+            combined.age_s,
+            "asked again for an open stream",
+        )
+    )

@@ -14,21 +14,15 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from gateway.authorize.account import write_down, write_down_items
+from gateway.authorize.account import tell, tell_recheck, tell_unasked, write_down, write_down_items
 from gateway.authorize.cache import SUBJECT_SHARE, DecisionCache
-from gateway.authorize.combine import combine
-from gateway.authorize.degrade import StandIns
-from gateway.authorize.judge import Case, Judge, Refusal, refused
+from gateway.authorize.decision import Case, Judge, Refusal, StandIns, combine, refused
 from gateway.authorize.plan import ITEM_METHOD, Plan, Plans, plans_by_route
-from gateway.authorize.testimony import tell, tell_recheck, tell_unasked
 from gateway.errors import GatewayError
-from gateway.iam.decision_point import DecisionPoint
-from gateway.model.permit import Fallback, Permit
-from gateway.model.question import Decision, Outcome, Question, void_credentials
-from gateway.model.record import AccessRecord
-from gateway.model.request import Request
+from gateway.iam.client import DecisionPoint
+from gateway.model.permit import Decision, Fallback, Outcome, Permit, Question, void_credentials
+from gateway.model.request import AccessRecord, Request, Subject
 from gateway.model.route import AccessKind, IamFailureMode, Route
-from gateway.model.subject import Subject
 from gateway.resilience.deadline import Deadline
 from gateway.telemetry.observer import NO_SPAN, Observer, Span
 from gateway.witness import Witness

@@ -23,9 +23,9 @@ from ipaddress import IPv6Address
 from typing import Final, Protocol
 
 from gateway.authorize.shelf import ENTRY_BYTES, SUBJECT_SHARE, WORDS_BYTES, Known, Shelf, cost_of
-from gateway.model.question import DENY, Decision, Outcome, Question
+from gateway.model.permit import DENY, Decision, Outcome, Question
+from gateway.model.request import name_of
 from gateway.model.settings import CacheSettings
-from gateway.model.subject import name_of
 
 __all__ = ["SUBJECT_SHARE", "DecisionCache", "Stamp", "digest_of"]
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gateway.checks import PreparedCheck
-from gateway.model.question import ALLOW, Check, Question
-from gateway.model.request import Request
+from gateway.model.permit import ALLOW, Check, Question
+from gateway.model.request import Request, Subject
 from gateway.model.route import (
     Access,
     AccessKind,
@@ -24,7 +24,6 @@ from gateway.model.route import (
     Route,
     bulk_of,
 )
-from gateway.model.subject import Subject
 from gateway.template import Placeholder, RequestValues
 
 FAIL_CLOSED = IamFailureRule()

@@ -1,4 +1,4 @@
-"""The command line. One small file a command, each with `register(app)`; heavy imports are inside the commands.
+"""The command line. Each command has a function that registers it; heavy imports are inside the commands.
 
 Rules (README.md): data on stdout, diagnostics on stderr; tables and colour only on a terminal, `NO_COLOR`
 obeyed; exit code 2 is always a usage error; what a user did wrong is one clear line, never a traceback.
@@ -15,26 +15,7 @@ from typing import Annotated
 import typer
 
 from gateway import build
-from gateway.cli import (
-    completion,
-    demo,
-    diff,
-    drill,
-    explain,
-    export,
-    health,
-    iam,
-    init,
-    policy,
-    reload,
-    replay,
-    report,
-    routes,
-    schema,
-    serve,
-    status,
-    validate,
-)
+from gateway.cli import completion, demo, explain, export, init, policy, replay, routes, serve, status, validate
 
 app = typer.Typer(
     name="gateway",
@@ -47,27 +28,27 @@ app = typer.Typer(
 )
 _CANNOT_WRITE = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF})
 
-for _command in (
-    serve,
-    validate,
-    routes,
-    explain,
-    diff,
-    replay,
-    report,
-    schema,
-    health,
-    reload,
-    status,
-    iam,
-    policy,
-    demo,
-    drill,
-    export,
-    init,
-    completion,
+for _register in (
+    serve.register,
+    validate.register,
+    routes.register,
+    explain.register,
+    validate.register_diff,
+    replay.register,
+    replay.register_report,
+    validate.register_schema,
+    status.register_health,
+    status.register_reload,
+    status.register,
+    serve.register_iam,
+    policy.register,
+    demo.register,
+    demo.register_drill,
+    export.register,
+    init.register,
+    completion.register,
 ):
-    _command.register(app)
+    _register(app)
 
 
 def _show_version(wanted: bool) -> None:  # Typer's callback signature

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from gateway.iam.decision_point import DecisionPoint
-    from gateway.model.question import Decision, Question
+    from gateway.iam.client import DecisionPoint
+    from gateway.model.permit import Decision, Question
     from gateway.model.settings import Configuration, IamSettings
     from gateway.upstream.auth import Credentials
 

@@ -1,4 +1,4 @@
-"""`gateway demo`: everything on loopback, to be used and to be broken."""
+"""`gateway demo` and `gateway drill`: everything on loopback, to be used and to be broken."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gateway.cli.configuration import load_or_exit
-from gateway.cli.output import EXIT_CANNOT, fail, note, say
+from gateway.cli.output import EXIT_CANNOT, fail, load_or_exit, note, say
 
 if TYPE_CHECKING:
     from gateway.demo.supervisor import Supervisor
+
 
 PortOffset = Annotated[
     int, typer.Option("--port-offset", metavar="N", help="Add N to every port, to run beside something else.")
@@ -61,10 +61,8 @@ def register(app: typer.Typer) -> None:
 
 def _start(config: Path | None, offset: int, *, quiet: bool) -> None:
     from gateway.demo import state  # heavy
-    from gateway.demo.ports import moved
-    from gateway.demo.shipped import shipped_folder
+    from gateway.demo.state import Issuer, moved, shipped_folder
     from gateway.demo.supervisor import CannotStartError, Supervisor
-    from gateway.demo.tokens import Issuer
     from gateway.pdp.cedar import HOW_TO_INSTALL, installed
 
     if not installed():
@@ -142,3 +140,47 @@ Ctrl-C ends all of it.
 def _program() -> str:
     """How another terminal calls this program: by its name where a shell finds it, else in full."""
     return "gateway" if shutil.which("gateway") else f"{sys.executable} -m gateway"
+
+
+# `gateway drill`: break a part of the running demo and see what callers see.
+
+_FAULTS = "iam-down, iam-hang, iam-slow, iam-errors, upstream-down, upstream-hang, upstream-slow or upstream-errors."
+
+
+def register_drill(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command()
+    def drill(
+        fault: Annotated[str, typer.Argument(help=_FAULTS, show_default=False, metavar="FAULT")],
+        duration: Annotated[str, typer.Option("--for", metavar="DURATION", help="How long it stays broken.")] = "30s",
+        system: Annotated[str, typer.Option("--system", help="The system that upstream-* breaks.")] = "monitoring",
+        port_offset: PortOffset = 0,
+    ) -> None:
+        """Break a part of the running demo.
+
+        Shows each second what callers see.
+        """
+        import httpx  # heavy
+
+        from gateway.config.values import parse_duration
+        from gateway.demo import state
+        from gateway.demo.drill import FAULTS, Drill, NoSuchPartError
+        from gateway.demo.view import view_for
+
+        if fault not in FAULTS:
+            raise typer.BadParameter(f"{fault!r} is none of {', '.join(FAULTS)}")
+        try:
+            for_s = parse_duration(duration)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+        running = state.read(port_offset)
+        if running is None:
+            fail("no demo is running. Start it with 'gateway demo' in another terminal")
+        try:
+            asyncio.run(Drill(running, FAULTS[fault], system, view_for(say)).run(for_s))
+        except NoSuchPartError as error:
+            fail(str(error))
+        except (httpx.HTTPError, KeyError, ValueError) as error:
+            note(f"the drill ended early: {error!r}")
+            raise typer.Exit(1) from None

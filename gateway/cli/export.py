@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gateway.cli.configuration import DEFAULT_FILE, ConfigFile, load_or_exit
-from gateway.cli.output import fail, note, say_json
+from gateway.cli.output import DEFAULT_FILE, ConfigFile, fail, load_or_exit, note, say_json
 
 if TYPE_CHECKING:
     from gateway.config.proxies import Plan

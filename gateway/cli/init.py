@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from gateway.cli.configuration import DEFAULT_FILE
-from gateway.cli.output import fail, note, say
+from gateway.cli.output import DEFAULT_FILE, fail, note, say
 
 if TYPE_CHECKING:
     from gateway.starter import Draft

@@ -18,7 +18,7 @@ from gateway.cli.output import EXIT_BAD, fail, note, say
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from gateway.pdp.case_run import FileResult, Result
+    from gateway.pdp.cases import FileResult, Result
 
 
 def register(app: typer.Typer) -> None:
@@ -37,7 +37,7 @@ def register(app: typer.Typer) -> None:
         ),
     ) -> None:
         """Run the cases beside the policies."""
-        from gateway.pdp.case_run import run_cases  # heavy
+        from gateway.pdp.cases import run_cases  # heavy
         from gateway.pdp.problem import PolicyError
 
         try:

@@ -1,4 +1,4 @@
-"""`gateway replay`: the questions of a decision log, asked again of another IAM or of other policies."""
+"""`gateway replay` and `gateway report`: what can be read from a decision log."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gateway.cli.output import EXIT_BAD, EXIT_CANNOT, EXIT_UNREADABLE, Format, fail, note, say, table
+from gateway.cli.output import EXIT_BAD, EXIT_CANNOT, EXIT_UNREADABLE, Format, fail, note, say, say_json, table
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
-    from gateway.evidence.questions import LoggedQuestions
-    from gateway.evidence.replay import Replayed
-    from gateway.iam.decision_point import DecisionPoint
+    from gateway.evidence.replay import LoggedQuestions, Replayed
+    from gateway.iam.client import DecisionPoint
     from gateway.model.settings import Configuration
 
 
@@ -39,8 +38,8 @@ def register(app: typer.Typer) -> None:
 
         Exit code: 0 no difference, 1 differences, 2 a file can't be read, 3 something could not be asked.
         """
-        from gateway.evidence.questions import LoggedQuestions  # heavy
-        from gateway.evidence.reading import DecisionLines, UnreadableError
+        from gateway.evidence.outages import DecisionLines, UnreadableError
+        from gateway.evidence.replay import LoggedQuestions  # heavy
 
         point, claims = _point(against)
         questions, lines = LoggedQuestions(), DecisionLines(file)
@@ -143,3 +142,62 @@ def _named(value: Any) -> str:
 
 def _word(decision: bool) -> str:  # the one thing that is shown
     return "permit" if decision else "deny"
+
+
+# `gateway report`: what outages cost, from a decision log.
+
+
+def register_report(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command()
+    def report(
+        file: Annotated[Path, typer.Argument(metavar="FILE", help="A decision log.")],
+        output: Annotated[Format, typer.Option(help="How to show it.")] = Format.TEXT,
+    ) -> None:
+        """Show what outages cost.
+
+        Shows outages by cause and length, and what was refused or served degraded, by route.
+
+        Exit code: 0; 2 if the file can't be read.
+        """
+        from gateway.evidence.outages import (
+            DecisionLines,
+            Outages,  # only this command
+            UnreadableError,
+        )
+
+        outages, lines = Outages(), DecisionLines(file)
+        try:
+            outages.take(lines)
+        except UnreadableError as error:
+            fail(str(error), EXIT_UNREADABLE)
+        if lines.broken:
+            note(f"{lines.broken:,} broken lines were passed over")
+        document = outages.document()
+        if output is Format.JSON:
+            say_json(document)
+        else:
+            _say(document)
+
+
+def _say(document: dict[str, Any]) -> None:
+    for outage in document["outages"]:
+        say(
+            f"{outage['from']}  {outage['cause']} for {outage['seconds']:,.1f} s: "
+            f"{outage['refused']:,} refused, {outage['degraded']:,} served degraded"
+        )
+    if not document["outages"]:
+        note(f"no outage in {document['lines']:,} decisions")
+    else:
+        _say_routes(document["routes"])
+    for code, count in document["refused_for_other_reasons"].items():
+        say(f"{count:,} refused by {code}, which is no outage of IAM")
+
+
+def _say_routes(routes: dict[str, Any]) -> None:
+    rows = [
+        (route, f"{cost['refused']:,}", ", ".join(f"{count:,} {mode}" for mode, count in cost["degraded"].items()))
+        for route, cost in routes.items()
+    ]
+    table(("route", "refused", "served degraded"), rows)

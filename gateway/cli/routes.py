@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gateway.cli.configuration import DEFAULT_FILE, ConfigFile, load_or_exit
-from gateway.cli.output import fail, say, table
+from gateway.cli.output import DEFAULT_FILE, ConfigFile, fail, load_or_exit, say, table
 
 if TYPE_CHECKING:
     from gateway.model.request import Match

@@ -34,7 +34,7 @@ from gateway.model.settings import (
     ServerSettings,
     UpstreamSettings,
 )
-from gateway.pdp.statements import statements
+from gateway.pdp.policies import statements
 
 # What else differs: told, and not judged weaker. Compared as operators see it, so no secret is in it.
 

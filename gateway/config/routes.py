@@ -21,8 +21,17 @@ from gateway.config.route_checks import check_access, check_copies, check_decide
 from gateway.config.route_keys import CorsKeys, ErrorPageKeys, RouteKeys
 from gateway.config.validate import Section
 from gateway.config.values import host_name
-from gateway.model.error_page import ErrorPage
-from gateway.model.route import ALWAYS_EXPOSED, Access, Action, AggregateAction, Cors, NavigationAction, Route, Segment
+from gateway.model.route import (
+    ALWAYS_EXPOSED,
+    Access,
+    Action,
+    AggregateAction,
+    Cors,
+    ErrorPage,
+    NavigationAction,
+    Route,
+    Segment,
+)
 
 
 def fingerprint(id_: str, access: Mapping[str, Access], action: Action) -> str:

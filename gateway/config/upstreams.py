@@ -270,7 +270,7 @@ def _check_client_auth(section: Section[M], world: World, keys: OAuth2Keys, key_
 
 
 def _check_key(section: Section[M], world: World, file: Path, *path: Step) -> None:
-    from gateway.upstream.client_auth import algorithm_of  # heavy, and few configurations have a key
+    from gateway.upstream.oauth2 import algorithm_of  # heavy, and few configurations have a key
 
     try:
         algorithm_of(file.read_bytes())

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import uvicorn
 
+from gateway.demo.state import PEOPLE, Issuer
 from gateway.demo.systems import SYSTEMS, system
-from gateway.demo.tokens import PEOPLE, Issuer
 
 
 def main() -> None:

@@ -24,9 +24,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from gateway.demo import state as demo_state
-from gateway.demo.state import DemoState
+from gateway.demo.state import PEOPLE, DemoState, Issuer
 from gateway.demo.systems import MODES, SYSTEMS, Breakable, system
-from gateway.demo.tokens import PEOPLE, Issuer
 from gateway.model.settings import Address, Configuration
 
 START_TIMEOUT_S = 30.0

@@ -17,8 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from gateway.evidence.log import DecisionLog
-from gateway.iam.decision_point import DecisionPoint
-from gateway.model.question import Decision, Outcome
+from gateway.iam.client import DecisionPoint
+from gateway.model.permit import Decision, Outcome
 from gateway.model.settings import ShadowSettings
 from gateway.resilience.deadline import Deadline
 from gateway.telemetry.observer import NO_SPAN, Observer

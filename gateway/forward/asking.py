@@ -12,9 +12,9 @@ from typing import Final, Protocol
 
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
-from gateway.forward.upload import upload
-from gateway.model.question import Decision, Outcome, Question, void_credentials
-from gateway.model.record import AccessRecord
+from gateway.forward.body import upload
+from gateway.model.permit import Decision, Outcome, Question, void_credentials
+from gateway.model.request import AccessRecord
 from gateway.problem import spread_retry_after
 from gateway.resilience.deadline import Deadline
 from gateway.telemetry.observer import Span

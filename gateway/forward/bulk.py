@@ -19,13 +19,11 @@ from gateway.errors import GatewayError
 from gateway.exchange import Exchange
 from gateway.forward.aggregate import Gatherer
 from gateway.forward.asking import PARTIAL, a_moment_before, body_of
-from gateway.forward.json_text import read_callers, write
-from gateway.forward.marks import mark_degraded_permit
+from gateway.forward.heads import mark_degraded_permit
+from gateway.forward.json_text import look_up, parse, read_callers, write
 from gateway.forward.parts import failure_of
-from gateway.forward.pointer import look_up, parse
 from gateway.model.permit import Fallback, Permit
-from gateway.model.record import AccessRecord
-from gateway.model.request import Request
+from gateway.model.request import AccessRecord, Request
 from gateway.model.route import Bulk, Route
 from gateway.negotiation import named_quality
 from gateway.resilience.deadline import Deadline

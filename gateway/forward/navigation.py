@@ -9,6 +9,7 @@ than 200 goes to the caller as it is. While the upstream cannot answer, its last
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from gateway.checks import PreparedCheck
@@ -24,18 +25,13 @@ from gateway.forward.asking import (
     outage_of,
     refuse_void_credentials,
 )
+from gateway.forward.body import relay
 from gateway.forward.copies import CopyKey
-from gateway.forward.json_text import read_systems, write
-from gateway.forward.last_good import LastGood
-from gateway.forward.marks import DEGRADED, mark_degraded_permit, respond_with, upstream_mark
-from gateway.forward.navigation_document import items_of, mark
-from gateway.forward.outage import OUTAGES, is_outage
-from gateway.forward.pointer import Place, parse
-from gateway.forward.relay import relay
-from gateway.forward.shown import shown_headers
+from gateway.forward.heads import DEGRADED, mark_degraded_permit, respond_with, shown_headers, upstream_mark
+from gateway.forward.json_text import Place, WrongShape, find_all, parse, read_systems, write
+from gateway.forward.outage import OUTAGES, LastGood, is_outage
 from gateway.headers import HeaderRules, upstream_request_headers
-from gateway.model.permit import Permit
-from gateway.model.question import Decision, Question
+from gateway.model.permit import Decision, Outcome, Permit, Question
 from gateway.model.request import Headers
 from gateway.model.route import NavigationAction, Route, UpstreamFailureMode
 from gateway.resilience.deadline import Deadline
@@ -43,6 +39,45 @@ from gateway.telemetry.observer import Observer
 from gateway.template import RequestValues
 from gateway.upstream.outgoing import Outgoing
 from gateway.witness import Witness, of_items, see_items
+
+# What becomes of a navigation document: every item gets the answer that IAM gave for it, everything else stays.
+#
+# Rules: `enabled` of an item is always written here, so what the upstream said of it never survives; an item that
+# nothing could be asked about (a field is missing) is disabled and unknown; a denied one is removed or disabled;
+# order, unknown fields and items elsewhere stay as they were. A document that is not built as the pattern says has no
+# items that could be told from the rest, so it is refused, not shown.
+
+MAX_ITEMS: Final = 10_000
+
+
+def items_of(document: Any, pattern: tuple[str, ...]) -> list[Place]:
+    """All items, in order. Raises `upstream_protocol_error` for a document of another shape, or too many items."""
+    try:
+        places = list(find_all(document, pattern))
+    except WrongShape as wrong:
+        raise _unusable(str(wrong)) from None
+    if len(places) > MAX_ITEMS:
+        raise _unusable(f"more than {MAX_ITEMS} items")
+    if not isinstance(document, dict) or not all(isinstance(place.value, dict) for place in places):
+        raise _unusable("an item is not an object")
+    return places
+
+
+def mark(places: Sequence[Place], decisions: Sequence[Decision | None], *, remove_denied: bool) -> None:
+    """Write each item's answer into it; None: nothing could be asked about it."""
+    for place, decision in reversed(list(zip(places, decisions, strict=True))):
+        outcome = Outcome.UNKNOWN if decision is None else decision.outcome
+        if outcome is Outcome.ALLOW:
+            place.value["enabled"] = True
+        elif outcome is Outcome.DENY and remove_denied:
+            del place.container[place.key]
+        else:
+            place.value.update(enabled=False, access="denied" if outcome is Outcome.DENY else "unknown")
+
+
+def _unusable(reason: str) -> GatewayError:
+    return GatewayError("upstream_protocol_error", "The navigation could not be read.", reason=reason)
+
 
 MAX_DOCUMENT: Final = 2 * 1024 * 1024
 _ITEMS_IN_A_TURN: Final = 200

@@ -1,11 +1,4 @@
-"""What a route answers while its upstream cannot: its `on_upstream_failure` rule for one method.
-
-Rules: only 502, 503 and 504 are outages, the gateway's own about the upstream as well as the upstream's. `stale` serves
-the last good answer, younger than `max_stale`, to the same subject's same question, and only under a permit that IAM
-gave now: two degraded halves do not make a whole. `fallback` is the route's own response. What neither has stays the
-error that it was. Everything served here is marked, logged and counted.
-Learning is the other half: good answers to GET are kept, and what makes them untrue is heard (see `copies`).
-"""
+"""What a route answers while its upstream cannot: `on_upstream_failure`, and the last good answer that it may show."""
 
 from __future__ import annotations
 
@@ -14,14 +7,71 @@ from typing import Final
 
 from gateway.errors import GatewayError, Source
 from gateway.exchange import Exchange
-from gateway.forward.copies import Copies, CopyKey, kept_under, sent_with, served_headers, storable
-from gateway.forward.marks import DEGRADED, respond_with, upstream_mark
-from gateway.forward.relay import Keep
+from gateway.forward.body import Keep
+from gateway.forward.copies import Copies, Copy, CopyKey, kept_under, sent_with, served_headers, storable
+from gateway.forward.heads import DEGRADED, respond_with, upstream_mark
 from gateway.model.permit import Permit
-from gateway.model.request import Headers
+from gateway.model.request import Headers, Subject, name_of
 from gateway.model.route import Route, UpstreamFailureMode, UpstreamFailureRule
-from gateway.model.subject import Subject, name_of
 from gateway.telemetry.observer import Observer
+from gateway.upstream.answer import Answer
+from gateway.upstream.outgoing import Outgoing
+
+# The last good answer of one place (a route, or a part of one), where its rule keeps any: see `copies`.
+#
+# Rules: kept and served only for a subject, and only under a permit that IAM gave now: two degraded halves do not
+# make a whole. Host and target are in the key, so one question's answer is never another's.
+
+
+class LastGood:
+    """Copies of one place's answers to GET. `place` names where the question goes, `upstream` included.
+
+    `own`: the upstream is sent the gateway's own credentials.
+    """
+
+    __slots__ = ("_copies", "_max_stale_s", "_own", "_place")
+
+    def __init__(self, copies: Copies, place: str, rule: UpstreamFailureRule | None, *, own: bool = False) -> None:
+        self._own = own
+        self._copies = copies
+        self._place = place
+        keeps = rule is not None and rule.mode is UpstreamFailureMode.STALE
+        self._max_stale_s = rule.max_stale_s if rule is not None and keeps else None
+
+    def key(self, permit: Permit, outgoing: Outgoing, host: str = "") -> CopyKey | None:
+        """Where this answer is kept, None for nowhere."""
+        if self._max_stale_s is None or permit.subject is None or permit.degraded is not None:
+            return None
+        if outgoing.method != b"GET":
+            return None
+        sent = sent_with(outgoing.headers, own=self._own)
+        target, subject = kept_under(outgoing.target, permit.request), permit.subject
+        return CopyKey(self._place, subject.key, host, target, sent, name_of(subject.id))
+
+    def learn(self, key: CopyKey | None, outgoing: Outgoing, answer: Answer, body: bytes | None = None) -> None:
+        """Hear an answer: a body that was good is kept, what it makes untrue is forgotten."""
+        if key is None:
+            return
+        if body is None:
+            self._copies.learn(key, outgoing.method, answer.status)
+        elif storable(outgoing.headers, answer.status, answer.headers):
+            self._copies.keep(key, outgoing.headers, answer.headers, body)
+        else:
+            self._copies.evict(key)
+
+    def find(self, key: CopyKey | None, outgoing: Outgoing) -> tuple[Copy, float] | None:
+        """The last good answer to this question and its age in seconds."""
+        if key is None or self._max_stale_s is None:
+            return None
+        copy = self._copies.find(key, outgoing.headers, self._max_stale_s)
+        return None if copy is None else (copy, self._copies.age_s(copy))
+
+
+# Rules: only 502, 503 and 504 are outages, the gateway's own about the upstream as well as the upstream's. `stale`
+# serves the last good answer, younger than `max_stale`, to the same subject's same question, and only under a permit
+# that IAM gave now: two degraded halves do not make a whole. `fallback` is the route's own response. What neither has
+# stays the error that it was. Everything served here is marked, logged and counted. Learning is the other half: good
+# answers to GET are kept, and what makes them untrue is heard (see `copies`).
 
 OUTAGES: Final = frozenset({502, 503, 504})
 _NOT_MODIFIED: Final = 304

@@ -21,17 +21,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from gateway.errors import GatewayError
-from gateway.forward import pointer
+from gateway.forward import json_text
 from gateway.forward.asking import Guarded
 from gateway.forward.copies import CopyKey
+from gateway.forward.heads import iam_mark
 from gateway.forward.json_text import read_systems, write
-from gateway.forward.last_good import LastGood
-from gateway.forward.marks import iam_mark
-from gateway.forward.outage import OUTAGES, is_outage
+from gateway.forward.outage import OUTAGES, LastGood, is_outage
 from gateway.headers import HeaderRules, upstream_request_headers
 from gateway.model.permit import Permit
-from gateway.model.record import AccessRecord
-from gateway.model.request import Headers
+from gateway.model.request import AccessRecord, Headers
 from gateway.model.route import Part
 from gateway.problem import spread_retry_after
 from gateway.resilience.deadline import Deadline, DeadlineExceeded
@@ -110,7 +108,7 @@ class PartCaller:
         self._authority = authority
         self._rules = rules
         self._last_good = last_good
-        self._found_at = None if part.found_at is None else pointer.parse(part.found_at)
+        self._found_at = None if part.found_at is None else json_text.parse(part.found_at)
         self._wall = wall
 
     def outgoing(self, permit: Permit) -> Outgoing:
@@ -200,8 +198,8 @@ class PartCaller:
     def _answer(self, body: bytes, age_s: float | None = None) -> PartAnswer:
         """What a success says. Raises `upstream_protocol_error` for a body of another shape."""
         data = _parsed(body)
-        there = data if self._found_at is None else pointer.look_up(data, self._found_at)
-        if there is pointer.ABSENT:
+        there = data if self._found_at is None else json_text.look_up(data, self._found_at)
+        if there is json_text.ABSENT:
             raise GatewayError("upstream_protocol_error", reason=f"nothing at {self.part.found_at}")
         found = self._found_at is None or not (there is None or there is False or there in ([], {}))
         return PartAnswer(self.part.name, found=found, data=data if found else None, age_s=age_s)

@@ -26,10 +26,9 @@ from gateway.forward.asking import (
     outage_of,
     refuse_void_credentials,
 )
+from gateway.forward.heads import mark_degraded_permit
 from gateway.forward.json_text import read_callers, write
-from gateway.forward.marks import mark_degraded_permit
-from gateway.model.permit import Permit
-from gateway.model.question import Check, Decision, Outcome, Question
+from gateway.model.permit import Check, Decision, Outcome, Permit, Question
 from gateway.model.route import PermissionsAction, Route
 from gateway.resilience.deadline import Deadline
 from gateway.telemetry.observer import Observer

@@ -14,15 +14,11 @@ from __future__ import annotations
 
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
+from gateway.forward.body import break_off, end_well, relay, upload
 from gateway.forward.copies import Copies, place_of
-from gateway.forward.marks import mark_degraded_permit
+from gateway.forward.heads import OutgoingHead, Redirects, mark_degraded_permit, shown_headers
 from gateway.forward.outage import OUTAGES, OutageRules, is_outage
-from gateway.forward.outgoing import OutgoingHead
-from gateway.forward.redirects import Redirects
-from gateway.forward.relay import break_off, end_well, relay
-from gateway.forward.shown import shown_headers
 from gateway.forward.streams import Streams
-from gateway.forward.upload import upload
 from gateway.headers import HeaderRules
 from gateway.model.permit import Permit
 from gateway.model.request import Headers

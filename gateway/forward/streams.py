@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 
 from gateway.errors import GatewayError
 from gateway.model.permit import Permit
-from gateway.model.subject import name_of
+from gateway.model.request import name_of
 
 _LONGEST_SLEEP_S: Final = 30.0  # the wall clock may be set while we sleep
 

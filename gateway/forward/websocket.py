@@ -22,9 +22,8 @@ from typing import Any, Final
 
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange, Message
-from gateway.forward.marks import mark_degraded_permit
-from gateway.forward.outgoing import OutgoingHead
-from gateway.forward.relay import break_off
+from gateway.forward.body import break_off
+from gateway.forward.heads import OutgoingHead, mark_degraded_permit
 from gateway.forward.streams import Streams
 from gateway.headers import HeaderRules, client_response_headers
 from gateway.model.permit import Permit

@@ -7,19 +7,26 @@ from collections.abc import Callable, Sequence
 
 import httpx
 
-from gateway.iam.api import Api
-from gateway.iam.authzen import EVALUATION, EVALUATIONS, Evaluation, Evaluations
 from gateway.iam.client import Iam
-from gateway.iam.discovery import DiscoveredAuthzen
-from gateway.iam.fitting import BatchOrSingle
-from gateway.iam.opa import Opa
-from gateway.iam.plain import CHECK, CHECKS, PlainBatch, PlainSingle
-from gateway.iam.server import Server
+from gateway.iam.discovery import BatchOrSingle, DiscoveredAuthzen
+from gateway.iam.http import Wire
+from gateway.iam.inquiry import Server
+from gateway.iam.protocols import (
+    CHECK,
+    CHECKS,
+    EVALUATION,
+    EVALUATIONS,
+    Api,
+    Evaluation,
+    Evaluations,
+    Opa,
+    PlainBatch,
+    PlainSingle,
+)
 from gateway.iam.servers import Servers
-from gateway.iam.wire import Wire
 from gateway.model.settings import IamApi, IamSettings
 from gateway.resilience.breaker import Breaker
-from gateway.resilience.budget import RetryBudget
+from gateway.resilience.retry import RetryBudget
 from gateway.telemetry.observer import Observer
 from gateway.upstream.auth import Credentials
 from gateway.upstream.origins import Standing

@@ -21,22 +21,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from gateway.iam.asking import Pending
-from gateway.iam.failure import OK, Apart, CallFailure, fault
-from gateway.iam.fitting import BatchLimit
+from gateway.iam.batching import Pending
+from gateway.iam.discovery import BatchLimit
+from gateway.iam.failure import OK, Apart, CallFailure, CallRecord, fault
+from gateway.iam.http import Note
 from gateway.iam.proof import Proof
-from gateway.iam.record import CallRecord
 from gateway.iam.servers import Servers
 from gateway.iam.suspects import Suspects
-from gateway.iam.wire import Note
-from gateway.model.question import Decision, unknown
+from gateway.model.permit import Decision, unknown
 from gateway.model.settings import IamSettings
+from gateway.resilience.admission import ConcurrencyLimit
 from gateway.resilience.breaker import CLOSED, Breaker, CircuitOpen, Ticket
-from gateway.resilience.budget import RetryBudget
+from gateway.resilience.deadline import ticks_of
 from gateway.resilience.evidence import Blame
-from gateway.resilience.limit import ConcurrencyLimit
-from gateway.resilience.retry import backoff_s
-from gateway.resilience.ticks import ticks_of
+from gateway.resilience.retry import RetryBudget, backoff_s
 from gateway.telemetry.observer import Observer
 
 _TARGET: Final = "iam"

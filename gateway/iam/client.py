@@ -13,27 +13,39 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from gateway.errors import GatewayError
-from gateway.iam.asking import Ask, Key, Pending
+from gateway.iam.batching import Ask, Key, Pending, Waiting
 from gateway.iam.call import Call, Means
-from gateway.iam.failure import CallFailure, fault
-from gateway.iam.fitting import BatchLimit
+from gateway.iam.discovery import BatchLimit
+from gateway.iam.failure import CallFailure, CallRecord, fault
 from gateway.iam.proof import Proof
-from gateway.iam.record import CallRecord
 from gateway.iam.servers import Servers
 from gateway.iam.suspects import HELD_S, Suspects
-from gateway.iam.waiting import Waiting
-from gateway.model.question import Decision, Question, unknown
+from gateway.model.permit import Decision, Question, unknown
 from gateway.model.settings import IamSettings
+from gateway.resilience.admission import ConcurrencyLimit
 from gateway.resilience.breaker import CLOSED, Breaker
-from gateway.resilience.budget import RetryBudget
-from gateway.resilience.deadline import Deadline
-from gateway.resilience.limit import ConcurrencyLimit
+from gateway.resilience.deadline import Deadline, ticks_of
 from gateway.resilience.probe import probe_loop
-from gateway.resilience.ticks import ticks_of
+from gateway.resilience.retry import RetryBudget
 from gateway.telemetry.observer import Observer, Span
+
+# What may be asked for decisions: IAM over the network, or the embedded policies.
+
+
+class DecisionPoint(Protocol):
+    """Answers questions. It never raises for its own failures: such an answer is UNKNOWN, with its fault."""
+
+    async def decide(
+        self, questions: Sequence[Question], *, deadline: Deadline, request_id: str, span: Span
+    ) -> list[Decision]:
+        """One decision for each question, in the same order, within the deadline."""
+
+    async def aclose(self) -> None:
+        """Let go of what it holds. Who still waits is told that nothing is known."""
+
 
 _LAST_INSTANT_S: Final = 0.005  # whoever enforces the deadline may cancel a hair before it ends
 _KEPT_FREE: Final = 4  # one subject's calls leave a quarter of the places, or one, to the others

@@ -1,17 +1,19 @@
-"""What can go wrong with one call to IAM, as one table: its code, whether it is tried again, and how.
-
-Rules: a status is IAM's failure (5xx, 408, 429), its refusal of us (401, 403), its refusal of the question (400, 409,
-413, 422: neither a denial nor an outage, never counted), or not what was asked for (everything else that is not 200).
-A 4xx is never retried. `apart` says whether the questions of a failed batch are asked again apart: only where one of
-them may be the cause, never where IAM is plainly not there or refuses load.
-"""
+"""What can go wrong with one call to IAM, as one table, and how much of it went wrong lately."""
 
 from __future__ import annotations
 
 import enum
-from typing import Final
+import json
+import time
+from collections.abc import Callable
+from typing import Any, Final, NoReturn
 
 from gateway.errors import GatewayError
+
+# Rules: a status is IAM's failure (5xx, 408, 429), its refusal of us (401, 403), its refusal of the question (400,
+# 409, 413, 422: neither a denial nor an outage, never counted), or not what was asked for (everything else that is
+# not 200). A 4xx is never retried. `apart` says whether the questions of a failed batch are asked again apart: only
+# where one of them may be the cause, never where IAM is plainly not there or refuses load.
 
 _REJECTED: Final = frozenset({400, 409, 413, 422})
 UNAUTHORIZED: Final = 401
@@ -100,3 +102,61 @@ def of_status(status: int, retry_after_s: float | None, retried: frozenset[int])
 def invalid(reason: str) -> CallFailure:
     """A 200 whose body is not what was asked for: one odd question may be the cause."""
     return CallFailure("iam_invalid_response", reason, apart=Apart.SINGLY, status=OK)
+
+
+# How many calls to IAM there were, and what went wrong last: for the status page, never for a decision.
+#
+# Deliberately absent: durations and batch sizes, which every call tells the observer.
+
+
+class CallRecord:
+    """All exchanges since the start. `wall` is Unix time."""
+
+    __slots__ = ("_answered_at_s", "_calls", "_last_error", "_wall")
+
+    def __init__(self, wall: Callable[[], float] = time.time) -> None:
+        self._calls = 0
+        self._answered_at_s: float | None = None
+        self._last_error: dict[str, Any] | None = None
+        self._wall = wall
+
+    def add(self, code: str, reason: str) -> None:
+        """One exchange ended; `code` is empty for success."""
+        self._calls += 1
+        if reason:
+            self._last_error = {"code": code, "reason": reason, "at_s": self._wall()}
+        if not code:
+            self.answered()
+
+    def answered(self) -> None:
+        """IAM answered, a call or a look at it."""
+        self._answered_at_s = self._wall()
+
+    def snapshot(self) -> dict[str, Any]:
+        """`at_s` in Unix time; None where nothing went wrong, or nothing was answered."""
+        return {"calls": self._calls, "answered_at_s": self._answered_at_s, "last_error": self._last_error}
+
+
+# JSON that no two parsers read differently: UTF-8 without BOM, one document, no duplicate keys, no NaN (RFC 8259).
+
+
+def parsed(body: bytes) -> Any:
+    """The document. Raises CallFailure for anything else, also for nesting that is too deep."""
+    try:
+        return _DECODER.decode(body.decode())
+    except (ValueError, RecursionError) as error:
+        raise invalid(f"the reply is not strict JSON ({type(error).__name__})") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise ValueError("a key occurs twice")
+    return made
+
+
+def _constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_constant)

@@ -1,21 +1,55 @@
-"""One call to IAM on its way from url to url: in order, or with a second one beside it when the first is slow.
-
-Rules: the first reply with a decision wins. A reply in which every item has an error of its own decided nothing: the
-next url may know better, and if none does that reply stands. What a url rejects ends the search, as soon as nothing
-else is under way. A hedge costs IAM a call, so it has a budget: one in EVERY calls, of which SAVED can be saved up.
-"""
+"""One url of IAM, and one call on its way from url to url: in order, or with a second one beside a slow first."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
 
 from gateway.iam.failure import Apart, CallFailure
-from gateway.iam.server import Server
-from gateway.iam.wire import Note
-from gateway.model.question import Decision, Question
+from gateway.iam.http import Note
+from gateway.iam.protocols import Api
+from gateway.model.permit import Decision, Question
+from gateway.telemetry.observer import Server as Peer
+from gateway.upstream.origins import Standing
+
+# One url of IAM: how it is asked, how it is, and what went wrong there last.
+
+
+class Server:
+    """`standing` outlives this object on a reload. `peer`: as spans and metrics call it."""
+
+    __slots__ = ("_last_error", "api", "peer", "standing", "url")
+
+    def __init__(self, url: str, api: Api, standing: Standing) -> None:
+        self.url = url
+        self.api = api
+        self.standing = standing
+        self.peer = _peer(url)
+        self._last_error: dict[str, Any] | None = None
+
+    def failed(self, failure: CallFailure) -> None:
+        """For whoever looks at the status."""
+        self._last_error = {"code": failure.code, "reason": failure.reason, "at_s": time.time()}
+
+    def snapshot(self) -> dict[str, Any]:
+        """For the status page. `at_s` in Unix time."""
+        return {"url": self.url, "set_aside": self.standing.ill, "last_error": self._last_error}
+
+
+def _peer(url: str) -> Peer:
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return Peer(parts.hostname or "", str(port), f"{parts.scheme}://{parts.hostname}:{port}")
+
+
+# Rules: the first reply with a decision wins. A reply in which every item has an error of its own decided nothing:
+# the next url may know better, and if none does that reply stands. What a url rejects ends the search, as soon as
+# nothing else is under way. A hedge costs IAM a call, so it has a budget: one in EVERY calls, of which SAVED can be
+# saved up.
 
 EVERY: Final = 20
 SAVED: Final = 3

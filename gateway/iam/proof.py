@@ -16,7 +16,7 @@ from typing import Final
 
 from gateway.resilience.breaker import OPEN, Breaker
 from gateway.resilience.evidence import Blame
-from gateway.resilience.ticket import Ticket
+from gateway.resilience.trial import Ticket
 
 WORD_S: Final = 1.0
 _NEVER: Final = -1

@@ -18,11 +18,10 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from gateway.iam.failure import CallFailure
-from gateway.iam.inquiry import HedgeBudget, Inquiry
-from gateway.iam.server import Server
-from gateway.iam.wire import Note
-from gateway.model.question import Check, Decision, Question
-from gateway.model.subject import Subject
+from gateway.iam.http import Note
+from gateway.iam.inquiry import HedgeBudget, Inquiry, Server
+from gateway.model.permit import Check, Decision, Question
+from gateway.model.request import Subject
 from gateway.resilience.breaker import OPEN, Breaker
 from gateway.telemetry.observer import Observer
 from gateway.telemetry.observer import Server as Peer

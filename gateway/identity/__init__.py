@@ -8,8 +8,8 @@ Deliberately absent: sessions, login, token exchange. `public` routes never come
 
 from __future__ import annotations
 
+from gateway.identity.credentials import PlacedTokens
 from gateway.identity.identifier import Helpers, Identifier, build_identifier, build_tokens, build_verifier
-from gateway.identity.places import PlacedTokens
 from gateway.identity.verifier import Verifier
 
 __all__ = [

@@ -10,19 +10,15 @@ from typing import Protocol
 import httpx
 
 from gateway.errors import GatewayError
-from gateway.identity.bearer import Challenge, HeaderTokens, Tokens
-from gateway.identity.discovery import Clients, DiscoverySource
-from gateway.identity.header import HeaderIdentifier
+from gateway.identity.credentials import Challenge, HeaderTokens, PlacedTokens, Tokens, elsewhere
 from gateway.identity.introspection import IntrospectionIdentifier
-from gateway.identity.jwks import FileSource, KeySource, UrlSource
 from gateway.identity.jwt import JwtIdentifier
-from gateway.identity.key_ring import KeyRing
-from gateway.identity.opaque import OpaqueIdentifier
-from gateway.identity.places import PlacedTokens, elsewhere
+from gateway.identity.key_ring import Clients, DiscoverySource, KeyRing
+from gateway.identity.keys import FileSource, KeySource, UrlSource
+from gateway.identity.subjects import HeaderIdentifier, OpaqueIdentifier
 from gateway.identity.verifier import Verifier
-from gateway.model.request import Request
+from gateway.model.request import Request, Subject
 from gateway.model.settings import HeaderIdentity, Identity, IntrospectionIdentity, JwtIdentity, JwtIssuer
-from gateway.model.subject import Subject
 from gateway.upstream.auth import Credentials
 
 

@@ -24,14 +24,12 @@ import httpx
 
 from gateway.errors import GatewayError
 from gateway.identity import strict_json
-from gateway.identity.bearer import Challenge, Tokens, well_formed
-from gateway.identity.claims import OTHER_KIND, TokenRefused, date_of, is_other_kind
-from gateway.identity.jwks import shown
-from gateway.identity.reading import ClaimReader
-from gateway.identity.remembered import Remembered
-from gateway.model.request import Request
+from gateway.identity.claims import OTHER_KIND, ClaimReader, TokenRefused, date_of, is_other_kind
+from gateway.identity.credentials import Challenge, Tokens, well_formed
+from gateway.identity.keys import shown
+from gateway.identity.verifier import Remembered
+from gateway.model.request import Request, Subject
 from gateway.model.settings import IntrospectionIdentity
-from gateway.model.subject import Subject
 from gateway.resilience.deadline import Deadline
 from gateway.resilience.evidence import WIDESPREAD, Answers, Blame
 from gateway.upstream.auth import Credentials

@@ -14,16 +14,12 @@ from hashlib import sha256
 from typing import Final
 
 from gateway.errors import GatewayError
-from gateway.identity.bearer import Challenge, Tokens, well_formed
-from gateway.identity.claims import Expected, TokenRefused, check_claims, check_header
+from gateway.identity.claims import ClaimReader, Expected, TokenRefused, check_claims, check_header
+from gateway.identity.credentials import Challenge, Tokens, well_formed
 from gateway.identity.keys import VerificationKeys, algorithms_of
-from gateway.identity.reading import ClaimReader
-from gateway.identity.remembered import Remembered
-from gateway.identity.signature import Pinned, SignedToken
-from gateway.identity.verifier import Verifier
-from gateway.model.request import Request
+from gateway.identity.verifier import Pinned, Remembered, SignedToken, Verifier
+from gateway.model.request import Request, Subject
 from gateway.model.settings import JwtIssuer
-from gateway.model.subject import Subject
 
 MAX_REMEMBERED_BYTES: Final = 64 * 1024 * 1024
 

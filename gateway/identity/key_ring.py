@@ -1,19 +1,4 @@
-"""Keeps the keys that verify tokens: fetched once for everybody, kept fresh, and kept while the issuer is down.
-
-Rules:
-
-1. One fetch at a time; whoever needs its outcome waits for the same one, and leaving never cancels it.
-2. A request waits only when there are no keys yet, or when no known key made its token's signature. After a fetch that
-   failed nobody waits until the next one is due (1 s, doubling to 60 s).
-3. A signature that no known key made is looked up: at most two fetches, the second only where the first was begun
-   before or brought other keys (an issuer's nodes may differ). If that does not verify the token, nothing is fetched
-   for such a reason for 10 s, so that forged tokens cannot hammer the issuer. At most 500 requests wait for a look-up,
-   so that forged tokens and an issuer that hangs cannot use up the places of everybody else.
-4. Keys are replaced as a whole by the regular fetch, or by a look-up that verified a token; never by a document
-   without a usable key. A look-up that verified nothing only adds keys: a forged token cannot take a known key away.
-
-Times are monotonic. Deliberately absent: caching headers of the issuer; `jwks_refresh` alone says how old keys may be.
-"""
+"""Keeps the keys that verify tokens: found, kept fresh, and kept while the issuer is down."""
 
 from __future__ import annotations
 
@@ -22,14 +7,32 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
+from urllib.parse import urlsplit
 
+import httpx
 from joserfc.jwk import Key
 
 from gateway.errors import GatewayError
-from gateway.identity.jwks import KeySource
-from gateway.identity.keys import KeysUnusable, VerificationKeys
+from gateway.identity import strict_json
+from gateway.identity.keys import KeySource, KeysUnusable, VerificationKeys, algorithms_of, fetch, parse, shown
+
+# Rules:
+#
+# 1. One fetch at a time; whoever needs its outcome waits for the same one, and leaving never cancels it.
+# 2. A request waits only when there are no keys yet, or when no known key made its token's signature. After a fetch
+#    that failed nobody waits until the next one is due (1 s, doubling to 60 s).
+# 3. A signature that no known key made is looked up: at most two fetches, the second only where the first was begun
+#    before or brought other keys (an issuer's nodes may differ). If that does not verify the token, nothing is
+#    fetched for such a reason for 10 s, so that forged tokens cannot hammer the issuer. At most 500 requests wait for
+#    a look-up, so that forged tokens and an issuer that hangs cannot use up the places of everybody else.
+# 4. Keys are replaced as a whole by the regular fetch, or by a look-up that verified a token; never by a document
+#    without a usable key. A look-up that verified nothing only adds keys: a forged token cannot take a known key
+#    away.
+#
+# Times are monotonic. Deliberately absent: caching headers of the issuer; `jwks_refresh` alone says how old keys may
+# be.
 
 _log = logging.getLogger("gateway.identity")
 
@@ -200,3 +203,77 @@ class KeyRing:
                 await self._sleep(wait_s)
             else:
                 await asyncio.shield(self._fetching())
+
+
+# Finds an issuer's keys by OpenID Connect Discovery 1.0 (or RFC 8414 metadata at the same place).
+#
+# Rules: `{issuer}/.well-known/openid-configuration` must name exactly the configured issuer (section 4.3), or whoever
+# answers there could stand in for another; `jwks_uri` is https where the issuer is. The address of the keys is asked
+# for again with every regular fetch and after a failure, not when a token's key is looked up: that costs one fetch,
+# as with `jwks_url`. So it is good for a little less than the least time between two regular fetches.
+
+WELL_KNOWN: Final = "/.well-known/openid-configuration"
+_GOOD_FOR: Final = 0.85
+"""Of `jwks_refresh`; the key ring waits for 0.9 of it at least."""
+
+Clients = Callable[[str], httpx.AsyncClient]
+"""The client for the origin of a URL."""
+
+
+class DiscoverySource:
+    """The JWK Set that an issuer's metadata points to. `clock` is monotonic."""
+
+    initial: VerificationKeys | None = None
+
+    def __init__(
+        self,
+        issuer: str,
+        algorithms: Sequence[str],
+        clients: Clients,
+        *,
+        refresh_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._issuer = issuer
+        self._metadata_url = issuer.removesuffix("/") + WELL_KNOWN
+        self.name = shown(self._metadata_url)
+        self._algorithms = algorithms_of(algorithms)
+        self._clients = clients
+        self._good_for_s = refresh_s * _GOOD_FOR
+        self._clock = clock
+        self._keys_url: str | None = None
+        self._found_s = 0.0
+
+    async def load(self) -> VerificationKeys:
+        """See KeySource."""
+        if self._keys_url is None or self._clock() - self._found_s >= self._good_for_s:
+            self._keys_url = await self._discovered()
+            self._found_s = self._clock()
+        url = self._keys_url
+        try:
+            return parse(await fetch(self._clients(url), url), self._algorithms)
+        except KeysUnusable as error:
+            self._keys_url = None
+            raise KeysUnusable(f"{shown(url)}: {error}") from None
+
+    async def _discovered(self) -> str:
+        document = await fetch(self._clients(self._metadata_url), self._metadata_url)
+        try:
+            metadata: Any = strict_json.loads(document)
+        except ValueError as error:
+            raise KeysUnusable(f"not a JSON document: {error}") from None
+        if not isinstance(metadata, dict) or metadata.get("issuer") != self._issuer:
+            raise KeysUnusable("the metadata names another issuer than identity.jwt.issuer")
+        return self._address(metadata.get("jwks_uri"))
+
+    def _address(self, url: Any) -> str:
+        """`jwks_uri`, checked: it comes from a document, not from the configuration."""
+        try:
+            parts = urlsplit(url if isinstance(url, str) else "")
+            sound = bool(parts.hostname) and "@" not in parts.netloc and (parts.port or 1) > 0
+        except ValueError:
+            sound = False
+        schemes = ("https",) if self._issuer.startswith("https:") else ("https", "http")
+        if not sound or parts.scheme not in schemes:
+            raise KeysUnusable("the metadata has no usable jwks_uri")
+        return str(url)

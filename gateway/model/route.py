@@ -11,8 +11,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from gateway.model.error_page import ErrorPage
 from gateway.template import Template
+
+# A route's page for people in browsers, taken apart at load.
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorPage:
+    """`parts` are text and the name of a placeholder by turns, beginning and ending with text.
+
+    `policy`: the value of Content-Security-Policy that fits this page.
+    """
+
+    parts: tuple[str, ...]
+    policy: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

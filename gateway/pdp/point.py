@@ -25,13 +25,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway.errors import GatewayError
-from gateway.model.question import Decision, Outcome, Question
+from gateway.model.permit import Decision, Outcome, Question
 from gateway.pdp.cedar import cedarpy, check_installed
-from gateway.pdp.entities import EntityStore
 from gateway.pdp.entity_file import load_entities
 from gateway.pdp.policies import Policies, load_policies
 from gateway.pdp.problem import PolicyError, Problem
-from gateway.pdp.question import OPAQUE_TYPE, Asked, Malformed, read_question
+from gateway.pdp.question import OPAQUE_TYPE, Asked, EntityStore, Malformed, read_question
 from gateway.resilience.deadline import Deadline
 from gateway.telemetry.observer import Span
 

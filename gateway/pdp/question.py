@@ -1,29 +1,30 @@
-"""An AuthZEN evaluation in Cedar's terms (Authorization API 1.0, sections 5 and 6).
-
-| AuthZEN | Cedar |
-|---|---|
-| `subject`, `resource` `{type: t, id: i}` | entity `T::"i"` |
-| `action.name` | `Action::"name"` |
-| `subject.properties`, `resource.properties` | attributes of that entity, over those of entities.json |
-| `context`, then `action.properties` over it | Cedar's context |
-
-Types are capitalised: `system` → `System`; `_`, `-` and `.` part words: `audit_log`, `audit-log` → `AuditLog`; `::`
-parts namespaces: `hr::user` → `Hr::User`. Any other character makes a question that cannot be asked.
-Values: a `null` member is left out, whole numbers must fit 64 bits, other numbers become Cedar decimals (at most four
-decimals). `__entity`, `__extn` and `__expr` are Cedar's escapes inside JSON and refused: a caller's data is data.
-
-Nothing of a question ever becomes policy text; ids reach Cedar as JSON strings. Unknown members are ignored.
-"""
+"""An AuthZEN evaluation in Cedar's terms (Authorization API 1.0, sections 5 and 6), with the entities it brings."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
+
+from gateway.pdp.cedar import cedarpy
+
+# | AuthZEN | Cedar |
+# |---|---|
+# | `subject`, `resource` `{type: t, id: i}` | entity `T::"i"` |
+# | `action.name` | `Action::"name"` |
+# | `subject.properties`, `resource.properties` | attributes of that entity, over those of entities.json |
+# | `context`, then `action.properties` over it | Cedar's context |
+#
+# Types are capitalised: `system` → `System`; `_`, `-` and `.` part words: `audit_log`, `audit-log` → `AuditLog`; `::`
+# parts namespaces: `hr::user` → `Hr::User`. Any other character makes a question that cannot be asked. Values: a
+# `null` member is left out, whole numbers must fit 64 bits, other numbers become Cedar decimals (at most four
+# decimals). `__entity`, `__extn` and `__expr` are Cedar's escapes inside JSON and refused: a caller's data is data.
+#
+# Nothing of a question ever becomes policy text; ids reach Cedar as JSON strings. Unknown members are ignored.
 
 MAX_DEPTH: Final = 32
 OPAQUE_TYPE: Final = "Token"
@@ -204,3 +205,72 @@ def _decimal(value: float, where: str) -> Any:
     if not _DECIMAL.fullmatch(text):
         raise Malformed(f"{where} holds a number that is no Cedar decimal (at most four decimals)")
     return {"__extn": {"fn": "decimal", "arg": text}}
+
+
+# The entities of a policy folder, and what a question's own properties add to them.
+#
+# Parsed once. A question without properties uses the whole set as it is. A question with properties needs a set in
+# which its principal and resource have more attributes, and Cedar's sets cannot change an entity, only gain one. So
+# the *core*, entities that others point to (parents, values of attributes, names in policies), is kept apart from the
+# *leaves*, which nothing points to: core plus the leaves that are asked about is built in microseconds however many
+# other leaves there are. Only properties of a core entity make a set anew, at a cost that grows with entities.json.
+
+
+class EntityStore:
+    """A folder's entities. `entities` are entities in Cedar's JSON, already checked."""
+
+    __slots__ = ("_core", "_core_uids", "_known", "whole")
+
+    def __init__(self, entities: Mapping[Uid, Mapping[str, Any]], references: Iterable[tuple[str, str]]) -> None:
+        """`references`: entities that policies name. Raises ValueError where Cedar refuses the set (a cycle)."""
+        self._known = dict(entities)
+        pointed_at = {Uid(*reference) for reference in references}
+        for entity in entities.values():
+            pointed_at.update(_references(entity))
+        self._core_uids = pointed_at
+        self.whole = _parsed(self._known.values())
+        self._core = _parsed(entity for uid, entity in self._known.items() if uid in pointed_at)
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    @property
+    def uids(self) -> Iterable[Uid]:
+        """All entities of the folder."""
+        return self._known.keys()
+
+    def with_attributes(self, attributes: Mapping[Uid, Mapping[str, Any]], asked: Iterable[Uid]) -> cedarpy.Entities:
+        """The entities for questions that bring `attributes`; `asked` are their principals and resources."""
+        if not self._core_uids.isdisjoint(attributes):
+            merged = {**self._known, **{uid: self._merged(uid, own) for uid, own in attributes.items()}}
+            return _parsed(merged.values())
+        leaves = [self._merged(uid, attributes.get(uid, {})) for uid in asked if uid not in self._core_uids]
+        return self._core.with_added_json_str(json.dumps(leaves))
+
+    def _merged(self, uid: Uid, own: Mapping[str, Any]) -> dict[str, Any]:
+        known = self._known.get(uid)
+        if known is None:
+            return {"uid": {"type": uid.type, "id": uid.id}, "attrs": own, "parents": []}
+        return {**known, "attrs": {**known["attrs"], **own}}
+
+
+def _parsed(entities: Iterable[Mapping[str, Any]]) -> cedarpy.Entities:
+    return cedarpy.Entities.from_json_str(json.dumps(list(entities)))
+
+
+def _references(entity: Mapping[str, Any]) -> Iterator[Uid]:
+    for parent in entity["parents"]:
+        yield Uid(parent["type"], parent["id"])
+    yield from _values(entity["attrs"])
+    yield from _values(entity.get("tags", {}))
+
+
+def _values(node: Any) -> Iterator[Uid]:
+    if isinstance(node, Mapping):
+        if isinstance(node.get("type"), str) and isinstance(node.get("id"), str):
+            yield Uid(node["type"], node["id"])
+        for value in node.values():
+            yield from _values(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _values(value)

@@ -28,11 +28,10 @@ from typing import Any, Final
 import pybreaker
 
 from gateway.model.route import BreakerPolicy
+from gateway.resilience.admission import HeldBack
+from gateway.resilience.counters import Tally
 from gateway.resilience.evidence import Blame, Evidence
-from gateway.resilience.held import HeldBack
-from gateway.resilience.tally import Tally
-from gateway.resilience.ticket import CircuitOpen, Ticket
-from gateway.resilience.trial import Trial
+from gateway.resilience.trial import CircuitOpen, Ticket, Trial
 from gateway.telemetry.observer import Observer
 
 __all__ = ["CLOSED", "HALF_OPEN", "OPEN", "Breaker", "CircuitOpen", "Ticket"]

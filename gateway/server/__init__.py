@@ -12,8 +12,7 @@ serving.py     uvicorn's server on one socket
 factory.py     the uvicorn.Config of all this
 """
 
-from gateway.server.factory import inner_config, uvicorn_config
+from gateway.server.factory import EdgeServer, inner_config, uvicorn_config
 from gateway.server.listener import Listener
-from gateway.server.serving import EdgeServer
 
 __all__ = ["EdgeServer", "Listener", "inner_config", "uvicorn_config"]

@@ -33,10 +33,9 @@ from gateway.forwarded import new_request_id, plain_address
 from gateway.model.request import Headers
 from gateway.server.alarm import Alarm
 from gateway.server.cycle import App, Cycle
-from gateway.server.head import Head
+from gateway.server.head import Head, http_scope, socket_scope
 from gateway.server.messages import COMPLETE, HEAD, MessageReader
 from gateway.server.response import refusal
-from gateway.server.scope import http_scope, socket_scope
 from gateway.server.websocket import EdgeWebSocket
 
 if TYPE_CHECKING:

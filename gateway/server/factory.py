@@ -1,27 +1,48 @@
-"""The uvicorn configuration of the public listener: uvicorn's server, loop and lifespan, our protocol and limits.
-
-Rules: nothing of uvicorn's decides who a client is (`proxy_headers`), logs a query (`access_log`) or counts idle
-connections as load (`limit_concurrency`); the environment changes nothing. Handling of signals, drain and workers is
-not here.
-"""
+"""uvicorn's server, loop and lifespan with our protocol, our way of accepting, our TLS context and limits."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
 import math
+import socket
 import ssl
+import sys
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
-from gateway.model.settings import ServerSettings
+from gateway.model.settings import ServerSettings, ServerTls
+from gateway.server.accepting import Acceptor
 from gateway.server.connection import EdgeProtocol
-from gateway.server.listener import Listener, OnRefusal
-from gateway.server.tls import server_context
+from gateway.server.listener import Admission, Listener, OnRefusal
 
 if TYPE_CHECKING:
     from gateway.server.cycle import App
+
+
+# The TLS context of the listener.
+#
+# TLS 1.2 and up, as Python's OpenSSL has it; HTTP/1.1 only by ALPN (RFC 7301). With `client_ca_file` a handshake
+# without a certificate of theirs fails: what the certificate says of the client is not an identity, it only opens the
+# door.
+
+
+def server_context(tls: ServerTls) -> ssl.SSLContext:
+    """The context for these files as they are now. OSError or ssl.SSLError if one cannot be used."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    context.load_cert_chain(tls.cert_file, tls.key_file)
+    if tls.client_ca_file is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(tls.client_ca_file)
+    return context
+
+
+# Rules: nothing of uvicorn's decides who a client is (`proxy_headers`), logs a query (`access_log`) or counts idle
+# connections as load (`limit_concurrency`); the environment changes nothing. Handling of signals, drain and workers
+# is not here.
 
 
 class ListenerConfig(uvicorn.Config):
@@ -84,3 +105,35 @@ def inner_config(app: App, settings: ServerSettings, name: str, connections: int
     config = uvicorn_config(app, few, **options)
     config.listener = Listener(few, makes_room=True, name=name)
     return config
+
+
+# uvicorn's server on one socket, with our own way of accepting.
+
+
+class EdgeServer(uvicorn.Server):
+    """Serves `config.listener` on `listening`, which need not listen yet."""
+
+    config: ListenerConfig
+    acceptor: Acceptor
+
+    def __init__(self, config: ListenerConfig, listening: socket.socket) -> None:
+        super().__init__(config)
+        self.listening = listening
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # uvicorn's signature
+        """As uvicorn does, but for who accepts."""
+        await self.lifespan.startup()
+        if self.lifespan.should_exit:
+            sys.exit(3)
+        self.acceptor = Acceptor(self.listening, self.config.listener, self._connection, self.config.context)
+        self.acceptor.start(self.config.backlog)
+        servers: list[Any] = [self.acceptor]  # of uvicorn's servers it needs `close` and `wait_closed`
+        self.servers = servers
+        self.started = True
+
+    def _connection(self, admission: Admission) -> EdgeProtocol:
+        make: Any = self.config.http_protocol_class
+        protocol: EdgeProtocol = make(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state, admission=admission
+        )
+        return protocol

@@ -7,14 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gateway.starter.caddy import read_caddyfile
+from gateway.starter.block_files import read_caddyfile, read_nginx
 from gateway.starter.draft import Draft, NotUnderstoodError
-from gateway.starter.nginx import read_nginx
-from gateway.starter.openapi import read_openapi
-from gateway.starter.policies import EMBEDDED, policy_files
-from gateway.starter.text import starter
-from gateway.starter.traefik import read_traefik
-from gateway.starter.trees import read_tree
+from gateway.starter.text import EMBEDDED, policy_files, starter
+from gateway.starter.tree_files import read_openapi, read_traefik, read_tree
 
 __all__ = ["EMBEDDED", "Draft", "NotUnderstoodError", "policy_files", "read_foreign", "starter"]
 

@@ -10,8 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from gateway.model.record import AccessRecord
-from gateway.model.request import Request
+from gateway.model.request import AccessRecord, Request
 from gateway.telemetry.observer import NO_SERVER, NO_SPAN, Observer, Server, Span
 
 _log: Final = logging.getLogger("gateway.telemetry")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from gateway.model.record import AccessRecord
+from gateway.model.request import AccessRecord
 from gateway.telemetry import instruments
 from gateway.telemetry.observer import NO_SERVER, Observer, Server, Span
 from gateway.telemetry.store import Store

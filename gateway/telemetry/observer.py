@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from gateway.model.record import AccessRecord
-    from gateway.model.request import Request
+    from gateway.model.request import AccessRecord, Request
 
 
 class Server(NamedTuple):

@@ -17,9 +17,8 @@ from functools import partial
 from typing import IO, Any, Final
 
 from gateway.errors import GatewayError
-from gateway.model.record import AccessRecord
+from gateway.model.request import AccessRecord
 from gateway.model.settings import ServerSettings
-from gateway.telemetry import process
 from gateway.telemetry.access_log import AccessLog, json_line, json_summary, text_line, text_summary
 from gateway.telemetry.diagnostics import TEXT, Diagnostics, formatter, install
 from gateway.telemetry.fanout import Fanout
@@ -27,11 +26,9 @@ from gateway.telemetry.instruments import DROPPED
 from gateway.telemetry.metrics import MetricsObserver
 from gateway.telemetry.observer import NO_SPAN, Observer
 from gateway.telemetry.otlp.choice import NOT_INSTALLED, Choice, choose
-from gateway.telemetry.propagation import PropagatingObserver, path_of
-from gateway.telemetry.sampling import sampler_of
 from gateway.telemetry.spans import SpansObserver
-from gateway.telemetry.store import Readings, Snapshot, Store, merge
-from gateway.telemetry.trace_context import new_span, new_trace
+from gateway.telemetry.store import Readings, Snapshot, Store, merge, process_readings
+from gateway.telemetry.tracing import PropagatingObserver, new_span, new_trace, path_of, sampler_of
 from gateway.telemetry.writer import LineWriter
 
 _log = logging.getLogger("gateway.telemetry")
@@ -124,7 +121,7 @@ def build_observer(
     observers = [spans, Diagnostics(), requests, *also]
     if choice.collect:
         observers.append(MetricsObserver(store))
-        store.read(process.readings)
+        store.read(process_readings)
 
     def close_lines() -> None:
         requests.close()
@@ -189,7 +186,7 @@ def _exporting(
     if choice.traces is None and choice.metrics is None:
         return PropagatingObserver(), []
     try:
-        from gateway.telemetry.otlp import exporters, metrics, traces  # costs 0.2 s, only where it is used
+        from gateway.telemetry.otlp import exporters  # costs 0.2 s, only where it is used
     except ModuleNotFoundError:
         _log.error("[telemetry] %s", NOT_INSTALLED)
         return PropagatingObserver(), []
@@ -199,12 +196,12 @@ def _exporting(
     resource = exporters.resource()
     try:
         if choice.traces is not None:
-            pipe = traces.TracePipe(exporters.span_exporter(choice.traces), resource, dropped("traces"))
+            pipe = exporters.TracePipe(exporters.span_exporter(choice.traces), resource, dropped("traces"))
             spans = SpansObserver(pipe.take, sampler_of(environ))
             closing.append(pipe.shutdown)
         if choice.metrics is not None:
-            exporter, interval_s = exporters.metric_exporter(choice.metrics), metrics.interval_s(environ)
-            closing.append(metrics.MetricPump(exporter, store, resource, interval_s, dropped("metrics")).shutdown)
+            exporter, interval_s = exporters.metric_exporter(choice.metrics), exporters.interval_s(environ)
+            closing.append(exporters.MetricPump(exporter, store, resource, interval_s, dropped("metrics")).shutdown)
     except exporters.ExporterMissing as error:
         _log.error("[telemetry] %s", error)
     return spans, closing

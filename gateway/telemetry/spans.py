@@ -16,13 +16,10 @@ from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any, Final
 
-from gateway.model.record import AccessRecord
-from gateway.model.request import Request
+from gateway.model.request import AccessRecord, Request
 from gateway.telemetry.metrics import KNOWN_METHODS, error_type, status_of
 from gateway.telemetry.observer import NO_SERVER, NO_SPAN, Observer, Server, Span
-from gateway.telemetry.propagation import introduce, unrecorded
-from gateway.telemetry.sampling import Sampler
-from gateway.telemetry.trace_context import Parent, new_span, new_trace, parent_of
+from gateway.telemetry.tracing import Parent, Sampler, introduce, new_span, new_trace, parent_of, unrecorded
 
 _CLIENT_ERRORS_FROM: Final = 400
 _MAX_EVENTS: Final = 128

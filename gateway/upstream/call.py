@@ -6,17 +6,63 @@ used up by sending slowly or by not reading, says nothing about it. The first ve
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from gateway.errors import GatewayError, Source
-from gateway.model.record import AccessRecord
+from gateway.model.request import AccessRecord
 from gateway.resilience.deadline import Deadline
-from gateway.resilience.ticket import Ticket
+from gateway.resilience.trial import Ticket
 from gateway.telemetry.observer import Span
 from gateway.upstream.failures import ConnectFailed, QueuedTooLong
-from gateway.upstream.journey import Journey
 from gateway.upstream.outgoing import Outgoing
+
+if TYPE_CHECKING:
+    from gateway.upstream.origins import Member
+
+
+# One request on its way to an upstream, over all its attempts: at which origin it is, and what that origin is told.
+#
+# Rules: an upstream says where the request went; whoever judges the outcome says what became of it, and what is the
+# origin's own then counts for that origin. Without an upstream of origins nothing happens here.
+
+_LOG: Final = logging.getLogger("gateway")
+_NOTHING_NEW: Final = -1
+
+
+class Journey:
+    """One request. `subject`: on whose behalf. `failed`: the origin at which the last attempt failed."""
+
+    __slots__ = ("_answers", "_setbacks", "failed", "member", "subject")
+
+    def __init__(self, subject: str = "") -> None:
+        self.subject = subject
+        self.member: Member | None = None
+        self.failed: Member | None = None
+
+    def goes_to(self, member: Member) -> None:
+        """An attempt begins there."""
+        self.member = member
+        self._answers = member.evidence.answers
+        self._setbacks = member.setbacks
+
+    def has_no_choice(self) -> None:
+        """It goes there although the origin is set aside, as all are: a failure there is no news."""
+        self._setbacks = _NOTHING_NEW
+
+    def went_well(self, now_s: float) -> None:
+        """The origin answered."""
+        member = self.member
+        if member is not None and member.answered(now_s):
+            _LOG.info("[upstream] %s answers again", member.origin)
+
+    def went_wrong(self, code: str, now_s: float) -> None:
+        """The attempt failed there, in a way that may be the origin's own."""
+        member = self.failed = self.member
+        if member is not None and member.failed(self._answers, self._setbacks, now_s):
+            _LOG.warning("[upstream] %s is set aside for %g s (%s)", member.origin, member.aside_s, code)
+
 
 _OURS: Final = frozenset({"upstream_overloaded", "upstream_circuit_open"})
 _SLOW_S: Final = 0.1

@@ -1,26 +1,123 @@
-"""How connections are made: every address of a name in turn, racing (RFC 8305), TLS included.
-
-Rules: the next address is tried after NEXT_AFTER_S, or at once when one fails; the first that is connected wins, the
-others are dropped. Every dial has the whole time limit, TLS included, so that nobody's number of addresses makes it
-shorter; all together take at most NEXT_AFTER_S longer for each further address. The first look-up of a name is part of
-the limit; a later one is not, as the last known addresses serve after a moment (see `names`). Errors of sockets, DNS
-and TLS leave here as GatewayErrors that say which address it was and what was wrong with it.
-"""
+"""How connections are made: every address of a name in turn, racing (RFC 8305), TLS included."""
 
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import socket
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeVar, cast
+from typing import Any, Final, Protocol, TypeVar, cast
 from urllib.parse import urlsplit
 
 from gateway.errors import GatewayError
 from gateway.model.settings import Address, ClientTls
 from gateway.upstream import failures
 from gateway.upstream.names import AddressInfo, Names
-from gateway.upstream.tls import ClientContext, client_context, date_of_fault
+
+# TLS towards upstreams: its settings, how far a dial has come, and what is wrong with a certificate.
+#
+# Rules: a failed verification stays a failure. Only to say when a certificate expired it is fetched once more without
+# verification: nothing is sent on that connection, and nothing of it is used but the dates.
+
+_EXPIRED: Final = 10
+_NOT_YET_VALID: Final = 9
+"""X509_V_ERR_CERT_HAS_EXPIRED and X509_V_ERR_CERT_NOT_YET_VALID of OpenSSL."""
+
+
+class ClientContext(ssl.SSLContext):
+    """Knows which handshakes have begun: an event loop says nothing between the start of TCP and the end of TLS.
+
+    A dial is known by its server name, a string object of its own (uvloop takes no subclass of str).
+    """
+
+    shaking: set[int]
+
+    def wrap_bio(self, *arguments: Any, **more: Any) -> ssl.SSLObject:
+        """See ssl.SSLContext; called when TCP is connected."""
+        self.shaking.add(id(more.get("server_hostname")))
+        return super().wrap_bio(*arguments, **more)
+
+    def has_begun(self, name: str) -> bool:
+        """Whether the handshake of the dial with this very string has begun; forgets it."""
+        begun = id(name) in self.shaking
+        self.shaking.discard(id(name))
+        return begun
+
+
+def client_context(tls: ClientTls) -> ClientContext:
+    """The TLS settings of an upstream, read once. OSError, ssl.SSLError or ValueError if a file cannot be used."""
+    context = ClientContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.shaking = set()
+    if tls.ca_file is not None:
+        context.load_verify_locations(tls.ca_file)
+    else:
+        context.load_default_certs()
+    context.set_alpn_protocols(["http/1.1"])
+    if not tls.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if tls.cert_file is not None:
+        context.load_cert_chain(tls.cert_file, tls.key_file)
+    return context
+
+
+async def date_of_fault(error: Exception, host: str, port: int, name: str, within_s: float) -> str:
+    """The day on which a certificate expired, or becomes valid, as ` 2026-03-01`; empty if that is not what is wrong.
+
+    `error` is the failed verification. `host` is a literal address. Takes at most `within_s` seconds.
+    """
+    code = error.verify_code if isinstance(error, ssl.SSLCertVerificationError) else 0
+    if code not in (_EXPIRED, _NOT_YET_VALID):
+        return ""
+    try:
+        async with asyncio.timeout(within_s):
+            begins, ends = await _validity(host, port, name)
+    except (OSError, ValueError):  # TimeoutError and ssl.SSLError are OSErrors
+        return ""
+    at = ends if code == _EXPIRED else begins
+    past = at < dt.datetime.now(dt.UTC)
+    return f" {at:%Y-%m-%d}" if past == (code == _EXPIRED) else ""  # else it is another one of the chain
+
+
+async def _validity(host: str, port: int, name: str) -> tuple[dt.datetime, dt.datetime]:
+    from cryptography import x509  # only after a failure
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_connection(asyncio.Protocol, host, port, ssl=context, server_hostname=name)
+    try:
+        shown = cast("ssl.SSLObject", transport.get_extra_info("ssl_object")).getpeercert(binary_form=True)
+    finally:
+        transport.abort()
+    certificate = x509.load_der_x509_certificate(shown or b"")
+    return certificate.not_valid_before_utc, certificate.not_valid_after_utc
+
+
+def ended_in_order(transport: asyncio.BaseTransport) -> bool:
+    """Whether an end that was read is one that the peer meant.
+
+    Over TLS only `close_notify` tells the end from a cut (RFC 9112 section 9.8); asyncio reports both alike.
+    """
+    tls = transport.get_extra_info("ssl_object")
+    if tls is None:
+        return True
+    try:
+        return not tls.read(1)
+    except ssl.SSLZeroReturnError:
+        return True
+    except ssl.SSLError:
+        return False
+
+
+# Rules: the next address is tried after NEXT_AFTER_S, or at once when one fails; the first that is connected wins,
+# the others are dropped. Every dial has the whole time limit, TLS included, so that nobody's number of addresses
+# makes it shorter; all together take at most NEXT_AFTER_S longer for each further address. The first look-up of a
+# name is part of the limit; a later one is not, as the last known addresses serve after a moment (see `names`).
+# Errors of sockets, DNS and TLS leave here as GatewayErrors that say which address it was and what was wrong with it.
 
 NEXT_AFTER_S: Final = 0.25
 """RFC 8305 section 5: the Connection Attempt Delay."""

@@ -31,20 +31,17 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from gateway.errors import GatewayError
-from gateway.model.record import AccessRecord
-from gateway.model.request import Headers
+from gateway.model.request import AccessRecord, Headers
 from gateway.model.route import Resilience, Timeouts
 from gateway.resilience.breaker import CLOSED, HALF_OPEN, Breaker
-from gateway.resilience.budget import RetryBudget
 from gateway.resilience.deadline import Deadline
-from gateway.resilience.retry import backoff_s, retry_after_s
-from gateway.resilience.ticket import CircuitOpen, Ticket
+from gateway.resilience.retry import RetryBudget, backoff_s, retry_after_s
+from gateway.resilience.trial import CircuitOpen, Ticket
 from gateway.telemetry.observer import NO_SERVER, Observer, Span
 from gateway.upstream.answer import STREAMS, Answer, Judged, StreamTypes
 from gateway.upstream.auth import Credentials
-from gateway.upstream.call import Call, prepare_trial
+from gateway.upstream.call import Call, Journey, prepare_trial
 from gateway.upstream.failures import held_back
-from gateway.upstream.journey import Journey
 from gateway.upstream.outgoing import Outgoing
 
 _TOO_MANY: Final = 429

@@ -1,13 +1,9 @@
-"""A request as it goes out: what the caller says, and the bytes of its head.
-
-Rules: framing is decided here alone (RFC 9112 section 6), from `body` and `content_length`; fields that belong to the
-connection or to framing are never taken from the caller's list; what would end a line early is refused, whoever let it
-through, so that one request can never become two.
-"""
+"""A request as it goes out: what the caller says, the bytes of its head, and a body that is still arriving."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final
@@ -16,7 +12,12 @@ from gateway.errors import GatewayError
 from gateway.model.request import Headers
 
 if TYPE_CHECKING:
-    from gateway.upstream.journey import Journey
+    from gateway.upstream.call import Journey
+
+
+# Rules: framing is decided here alone (RFC 9112 section 6), from `body` and `content_length`; fields that belong to
+# the connection or to framing are never taken from the caller's list; what would end a line early is refused, whoever
+# let it through, so that one request can never become two.
 
 IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS"})
 """RFC 9110 section 9.2.2. TRACE is never sent."""
@@ -129,3 +130,32 @@ def _framing(outgoing: Outgoing) -> bytes:
     else:
         framing = b"content-length: %d\r\n" % length
     return framing if outgoing.method != b"HEAD" else framing + b"connection: close\r\n"
+
+
+# Sends a request body that is still arriving, chunk by chunk, as fast as the upstream takes it.
+
+Ready = Callable[[], Awaitable[None]]
+"""Waits until the upstream takes more."""
+
+
+async def send_chunked(transport: asyncio.Transport, body: AsyncIterator[bytes], ready: Ready) -> None:
+    """Send it in chunks (RFC 9112 section 7.1), ended by an empty one. Raises what the body raises."""
+    async for chunk in body:
+        if chunk:
+            await ready()
+            transport.writelines((b"%x\r\n" % len(chunk), chunk, b"\r\n"))
+    await ready()
+    transport.write(b"0\r\n\r\n")
+
+
+async def send_sized(transport: asyncio.Transport, body: AsyncIterator[bytes], length: int, ready: Ready) -> None:
+    """Send its `length` bytes; `bad_request` if it has more or fewer. Raises what the body raises."""
+    left = length
+    async for chunk in body:
+        left -= len(chunk)
+        if left < 0:
+            break
+        await ready()
+        transport.write(chunk)
+    if left:
+        raise GatewayError("bad_request", "The request body is not as long as announced.")

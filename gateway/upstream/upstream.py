@@ -23,9 +23,9 @@ from gateway.errors import GatewayError, Source
 from gateway.model.route import Resilience, Timeouts
 from gateway.model.settings import UpstreamSettings
 from gateway.resilience.deadline import Deadline
+from gateway.upstream.call import Journey
 from gateway.upstream.connect import Connector, Dialer, Origin, P
 from gateway.upstream.failures import ConnectFailed, ConnectionLost, SentAway
-from gateway.upstream.journey import Journey
 from gateway.upstream.origins import Member
 from gateway.upstream.outgoing import Outgoing
 from gateway.upstream.reply import Reply

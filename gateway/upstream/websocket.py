@@ -27,8 +27,8 @@ from gateway.model.request import Headers
 from gateway.model.route import Timeouts
 from gateway.resilience.deadline import Deadline
 from gateway.upstream import failures
+from gateway.upstream.call import Journey
 from gateway.upstream.connect import Origin, peer_of
-from gateway.upstream.journey import Journey
 from gateway.upstream.outgoing import Outgoing, head_of
 from gateway.upstream.upstream import Upstream
 from gateway.websocket import Peer

@@ -30,14 +30,10 @@ from gateway.errors import GatewayError
 from gateway.model.route import Timeouts
 from gateway.resilience.deadline import Deadline
 from gateway.upstream import failures
-from gateway.upstream.connect import peer_of
-from gateway.upstream.outgoing import Outgoing, asks_to_bind
-from gateway.upstream.owner import Owner
-from gateway.upstream.parse import ResponseParser, Violation
-from gateway.upstream.reply import Reply
-from gateway.upstream.sending import send_chunked, send_sized
-from gateway.upstream.stride import FIRST_STRIDE, TURN_BYTES, TURN_PARTS, fitted
-from gateway.upstream.tls import ended_in_order
+from gateway.upstream.connect import ended_in_order, peer_of
+from gateway.upstream.outgoing import Outgoing, asks_to_bind, send_chunked, send_sized
+from gateway.upstream.parse import FIRST_STRIDE, TURN_BYTES, TURN_PARTS, ResponseParser, Violation, fitted
+from gateway.upstream.reply import Owner, Reply
 from gateway.upstream.watch import Watch
 
 JOINED: Final = 16 * 1024

@@ -6,7 +6,7 @@ import gzip
 
 import pytest
 
-from gateway.admin.compression import compressed, takes_gzip
+from gateway.admin.app import compressed, takes_gzip
 
 
 @pytest.mark.parametrize(

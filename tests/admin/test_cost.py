@@ -6,7 +6,7 @@ import pytest
 
 from gateway.admin.cost import Agreements, LastOutage, merge_last_outage, merge_shadow
 from gateway.admin.recent import Recent
-from gateway.model.record import AccessRecord
+from gateway.model.request import AccessRecord
 from gateway.telemetry.observer import NO_SPAN
 
 

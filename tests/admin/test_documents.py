@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from gateway.admin.documents import encoded, shown
-from gateway.app.slices import SLICE, at_once, each, in_slices, one_by_one
+from gateway.admin.feed import encoded, shown
+from gateway.app.pauses import SLICE, at_once, each, in_slices, one_by_one
 
 
 @pytest.mark.parametrize(

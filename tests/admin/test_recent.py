@@ -9,7 +9,7 @@ import pytest
 
 from gateway.admin.figures import EDGES_S, bucket_of, percentiles_ms
 from gateway.admin.recent import KEPT_S, MOST_REFUSALS, Recent
-from gateway.model.record import AccessRecord
+from gateway.model.request import AccessRecord
 from gateway.telemetry.fanout import Fanout
 from gateway.telemetry.observer import NO_SPAN
 

@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
-from gateway.admin.changes import changes
 from gateway.admin.cost import Agreements
-from gateway.admin.figures import bucket_of
+from gateway.admin.feed import changes
+from gateway.admin.figures import Outages, Seen, bucket_of, merge_outages
 from gateway.admin.merge import merge_status
-from gateway.admin.outages import Outages, Seen, merge_outages
 from tests.admin.test_merge import breaker, figures, worker
 
 GOOD = Seen(10, 0, {}, {})

@@ -12,12 +12,10 @@ import pytest
 
 from gateway.authorize import Authorizer, DecisionCache
 from gateway.errors import GatewayError
-from gateway.model.question import ALLOW, DENY, Decision, Question, unknown
-from gateway.model.record import AccessRecord
-from gateway.model.request import Request, Target
+from gateway.model.permit import ALLOW, DENY, Decision, Question, unknown
+from gateway.model.request import AccessRecord, Request, Subject, Target
 from gateway.model.route import Access, AccessKind, CheckTemplate, IamFailureRule, ProxyAction, Route
 from gateway.model.settings import CacheSettings
-from gateway.model.subject import Subject
 from gateway.resilience.deadline import Deadline
 from gateway.telemetry.observer import NO_SPAN, Observer
 from gateway.template import parse

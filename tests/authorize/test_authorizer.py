@@ -8,8 +8,7 @@ import json
 import pytest
 
 from gateway.errors import GatewayError
-from gateway.model.permit import Fallback
-from gateway.model.question import Decision, Outcome
+from gateway.model.permit import Decision, Fallback, Outcome
 from gateway.model.route import FallbackResponse, IamFailureMode, IamFailureRule
 from gateway.model.settings import CacheSettings
 from gateway.resilience.deadline import Deadline

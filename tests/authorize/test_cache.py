@@ -13,9 +13,9 @@ from gateway.authorize.cache import digest_of
 from gateway.authorize.shelf import ENTRY_BYTES
 from gateway.checks import make_check
 from gateway.errors import GatewayError
-from gateway.model.question import ALLOW, DENY, Decision, Outcome, Question, unknown
+from gateway.model.permit import ALLOW, DENY, Decision, Outcome, Question, unknown
+from gateway.model.request import name_of
 from gateway.model.settings import CacheSettings
-from gateway.model.subject import name_of
 
 UNKNOWN = unknown(GatewayError("iam_timeout"))
 

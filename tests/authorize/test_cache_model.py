@@ -8,9 +8,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from gateway.authorize import DecisionCache
 from gateway.checks import make_check
 from gateway.errors import GatewayError
-from gateway.model.question import ALLOW, DENY, Decision, Outcome, Question, unknown
+from gateway.model.permit import ALLOW, DENY, Decision, Outcome, Question, unknown
+from gateway.model.request import Subject
 from gateway.model.settings import CacheSettings
-from gateway.model.subject import Subject
 from tests.support.properties import examples
 
 TTL_S, NEGATIVE_TTL_S, MAX_ENTRIES = 10.0, 3.0, 40

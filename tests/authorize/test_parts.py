@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import GatewayError
-from gateway.model.permit import Permit
-from gateway.model.question import Decision, Outcome
+from gateway.model.permit import Decision, Outcome, Permit
 from gateway.model.route import AggregateAction, IamFailureMode, IamFailureRule, Part
 from gateway.resilience.deadline import Deadline
 from gateway.telemetry.observer import NO_SPAN

@@ -11,9 +11,9 @@ import pytest
 from gateway.authorize import DecisionCache
 from gateway.authorize.snapshot import Snapshot
 from gateway.checks import make_check
-from gateway.model.question import ALLOW, DENY, Decision, Outcome, Question
+from gateway.model.permit import ALLOW, DENY, Decision, Outcome, Question
+from gateway.model.request import name_of
 from gateway.model.settings import CacheSettings, SnapshotSettings
-from gateway.model.subject import name_of
 
 URLS = frozenset({"http://iam"})
 

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import KINDS, GatewayError
-from gateway.model.permit import Fallback, Permit
-from gateway.model.question import Decision, Outcome
+from gateway.model.permit import Decision, Fallback, Outcome, Permit
 from gateway.model.route import FallbackResponse, IamFailureMode, IamFailureRule
 from gateway.resilience.deadline import Deadline
 from gateway.telemetry.observer import NO_SPAN

@@ -3,7 +3,7 @@
 import pytest
 
 from gateway.errors import GatewayError
-from gateway.model.question import DENY, Decision, Outcome
+from gateway.model.permit import DENY, Decision, Outcome
 
 STEP_UP = Decision(Outcome.DENY, step_up='acr_values="mfa"')
 REASONS = (("en-403", "No."), ("de", "Nein."), ("fr-ch", "Non."))

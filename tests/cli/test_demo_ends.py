@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.demo.ports import moved
+from gateway.demo.state import moved
 from tests.partial.demo import START_S, Demo, copy_shipped
 
 pytestmark = [

@@ -5,14 +5,14 @@ from dataclasses import dataclass, field
 import pytest
 
 from gateway.config import load
-from gateway.decide.pipeline import DecisionPipeline
+from gateway.decide import DecisionPipeline
 from gateway.errors import GatewayError
 from gateway.forwarded import RequestBuilder
 from gateway.model.permit import Fallback, Permit
+from gateway.model.request import Subject
 from gateway.model.route import FallbackResponse
-from gateway.model.subject import Subject
 from gateway.pipeline import Pipeline, Service, Site
-from gateway.resilience.limit import ConcurrencyLimit
+from gateway.resilience.admission import ConcurrencyLimit
 from gateway.routing import Router
 from gateway.telemetry.observer import Observer
 

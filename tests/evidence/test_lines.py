@@ -11,13 +11,12 @@ import pytest
 
 from gateway.authorize import Authorizer
 from gateway.errors import GatewayError
-from gateway.evidence.hashing import holds_hash
-from gateway.evidence.lines import Lines
-from gateway.identity.opaque import token_subject
-from gateway.model.question import DENY, Decision, Outcome
+from gateway.evidence.lines import Lines, holds_hash
+from gateway.identity.subjects import token_subject
+from gateway.model.permit import DENY, Decision, Outcome
+from gateway.model.request import Subject
 from gateway.model.route import IamFailureMode, IamFailureRule
 from gateway.model.settings import DecisionLogSettings
-from gateway.model.subject import Subject
 from gateway.resilience.deadline import Deadline
 from gateway.telemetry.observer import NO_SPAN
 from gateway.witness import Decided

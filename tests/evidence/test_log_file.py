@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from gateway.evidence.file import LogFile
-from gateway.evidence.log import DecisionLog
+from gateway.evidence.log import DecisionLog, LogFile
 from gateway.model.settings import DecisionLogSettings
 from gateway.telemetry.observer import Observer
 from tests.authorize.conftest import request, route, subject

@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from gateway.evidence.questions import LoggedQuestions
-from gateway.evidence.replay import replay
-from gateway.model.question import DENY
+from gateway.evidence.replay import LoggedQuestions, replay
+from gateway.model.permit import DENY
 from tests.authorize.conftest import FakeIam, fault
 from tests.cli.conftest import Run, folder, run
 

@@ -14,13 +14,12 @@ import pytest
 
 from gateway.exchange import Exchange
 from gateway.forward.copies import Copies
+from gateway.forward.heads import Redirects
 from gateway.forward.proxy import ProxyEndpoint
-from gateway.forward.redirects import Redirects
 from gateway.forward.streams import Streams
 from gateway.headers import HeaderRules
 from gateway.model.permit import Permit
-from gateway.model.record import AccessRecord
-from gateway.model.request import Headers, Request
+from gateway.model.request import AccessRecord, Headers, Request, Subject
 from gateway.model.route import (
     Access,
     AccessKind,
@@ -31,10 +30,9 @@ from gateway.model.route import (
     UpstreamFailureRule,
 )
 from gateway.model.settings import ServerSettings, UpstreamSettings
-from gateway.model.subject import Subject
 from gateway.resilience.breaker import Breaker
-from gateway.resilience.budget import RetryBudget
 from gateway.resilience.deadline import Deadline, DeadlineExceeded
+from gateway.resilience.retry import RetryBudget
 from gateway.routing import parse_target
 from gateway.telemetry.observer import NO_SPAN, Observer
 from gateway.upstream import Upstream

@@ -9,16 +9,15 @@ from typing import Any
 import pytest
 
 from gateway.errors import GatewayError
-from gateway.model.record import AccessRecord
-from gateway.model.request import Headers
+from gateway.model.request import AccessRecord, Headers
 from gateway.model.route import BreakerPolicy, Resilience, RetryPolicy
 from gateway.resilience.breaker import Breaker
-from gateway.resilience.budget import RetryBudget
 from gateway.resilience.deadline import Deadline
+from gateway.resilience.retry import RetryBudget
 from gateway.telemetry.observer import NO_SPAN, Span
+from gateway.upstream.call import Journey
 from gateway.upstream.failures import HeldBack, QueuedTooLong
 from gateway.upstream.guarded import GuardedUpstream
-from gateway.upstream.journey import Journey
 from gateway.upstream.outgoing import Outgoing
 from tests.forward.conftest import Spy
 

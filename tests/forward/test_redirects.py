@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.forward.redirects import Redirects
+from gateway.forward.heads import Redirects
 from gateway.model.route import ProxyAction
 from tests.forward.conftest import Conversation, a_request, upstream_of
 

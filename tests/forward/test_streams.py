@@ -12,8 +12,8 @@ import pytest
 from gateway.errors import GatewayError
 from gateway.forward.streams import Streams
 from gateway.model.permit import Permit
+from gateway.model.request import name_of
 from gateway.model.route import STREAM_CONTENT_TYPES, Resilience, Timeouts
-from gateway.model.subject import name_of
 from tests.forward.conftest import ALICE, BOB, Client, Conversation, a_request, a_route, upstream_of
 
 pytestmark = pytest.mark.hazard

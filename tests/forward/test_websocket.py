@@ -24,13 +24,12 @@ from gateway.forward.streams import Streams
 from gateway.forward.websocket import WebSocketEndpoint, max_message
 from gateway.headers import HeaderRules
 from gateway.model.permit import Permit
-from gateway.model.record import AccessRecord
-from gateway.model.request import Headers
+from gateway.model.request import AccessRecord, Headers
 from gateway.model.route import BreakerPolicy, ProxyAction, Resilience, Timeouts
 from gateway.model.settings import ServerSettings, UpstreamSettings
 from gateway.resilience.breaker import Breaker
-from gateway.resilience.budget import RetryBudget
 from gateway.resilience.deadline import Deadline
+from gateway.resilience.retry import RetryBudget
 from gateway.telemetry.observer import NO_SPAN
 from gateway.upstream import Upstream
 from gateway.upstream.guarded import GuardedUpstream

@@ -23,11 +23,9 @@ from gateway.exchange import Exchange
 from gateway.forward.copies import Copies
 from gateway.forward.streams import Streams
 from gateway.headers import HeaderRules
-from gateway.model.question import ALLOW, DENY, Decision, Question, unknown
-from gateway.model.record import AccessRecord
-from gateway.model.request import Headers, Request
+from gateway.model.permit import ALLOW, DENY, Decision, Question, unknown
+from gateway.model.request import AccessRecord, Headers, Request, Subject
 from gateway.model.settings import CacheSettings
-from gateway.model.subject import Subject
 from gateway.resilience.breaker import Breaker
 from gateway.resilience.deadline import Deadline
 from gateway.routing import Router, parse_target

@@ -8,8 +8,8 @@ from itertools import combinations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.forward.comparison import Comparer, same
-from gateway.forward.pointer import ABSENT, look_up, parse
+from gateway.forward.aggregate import Comparer, same
+from gateway.forward.json_text import ABSENT, look_up, parse
 from gateway.model.route import Comparison
 
 JSON = st.recursive(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.forward.comparison import same
+from gateway.forward.aggregate import same
 from gateway.forward.json_text import MAX_DEPTH, read_callers, read_systems, write
 
 

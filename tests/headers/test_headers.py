@@ -17,9 +17,8 @@ from gateway.headers import (
     upstream_request_headers,
     visible,
 )
-from gateway.model.request import Header, Headers, Request, Target
+from gateway.model.request import Header, Headers, Request, Subject, Target
 from gateway.model.settings import ServerSettings
-from gateway.model.subject import Subject
 
 RULES = HeaderRules(ServerSettings())
 

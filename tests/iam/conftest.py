@@ -8,10 +8,10 @@ import pytest
 
 from gateway.checks import make_check
 from gateway.iam.build import build_iam
-from gateway.model.question import Outcome, Question
+from gateway.model.permit import Outcome, Question
+from gateway.model.request import Subject
 from gateway.model.route import BreakerPolicy, RetryPolicy
 from gateway.model.settings import IamSettings
-from gateway.model.subject import Subject
 from gateway.resilience.breaker import Breaker
 from gateway.resilience.deadline import Deadline
 from gateway.telemetry.observer import NO_SPAN, Observer

@@ -14,7 +14,7 @@ import hypothesis.strategies as st
 from hypothesis import example, given
 
 from gateway.iam.build import build_iam
-from gateway.model.question import Outcome
+from gateway.model.permit import Outcome
 from gateway.model.route import BreakerPolicy
 from gateway.model.settings import IamSettings
 from gateway.resilience.breaker import Breaker

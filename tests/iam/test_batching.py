@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gateway.model.question import ALLOW, DENY, Outcome
+from gateway.model.permit import ALLOW, DENY, Outcome
 from gateway.model.settings import IamTimeouts
 from tests.iam.conftest import allowed, answer, codes, decided, question, turns
 

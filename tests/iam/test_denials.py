@@ -2,8 +2,8 @@
 
 import pytest
 
-from gateway.iam.denial import denial
-from gateway.model.question import DENY
+from gateway.iam.protocols import denial
+from gateway.model.permit import DENY
 from tests.iam.conftest import allowed, answer, question
 
 

@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from gateway.iam.fitting import LOOK_AGAIN_S
+from gateway.iam.discovery import LOOK_AGAIN_S
 from tests.iam.conftest import allowed, answer, codes, decided, question
 
 

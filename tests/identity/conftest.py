@@ -13,7 +13,7 @@ from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 
 from gateway.identity import Helpers, build_identifier, build_verifier
-from gateway.identity.bearer import Challenge, HeaderTokens
+from gateway.identity.credentials import Challenge, HeaderTokens
 from gateway.identity.jwt import JwtIdentifier
 from gateway.identity.key_ring import KeyRing
 from gateway.identity.keys import VerificationKeys, algorithms_of, parse

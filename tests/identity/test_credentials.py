@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 
 from gateway.errors import GatewayError
 from gateway.identity import Helpers, build_identifier, build_verifier
-from gateway.identity.bearer import Challenge, HeaderTokens
-from gateway.identity.header import HeaderIdentifier
-from gateway.identity.opaque import OpaqueIdentifier
+from gateway.identity.credentials import Challenge, HeaderTokens
+from gateway.identity.subjects import HeaderIdentifier, OpaqueIdentifier
 from gateway.model.settings import HeaderIdentity, OpaqueIdentity
 from tests.identity.conftest import RSA, built, claims, close, issuer_of, jwks, request, sign
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from gateway.identity.discovery import DiscoverySource
+from gateway.identity.key_ring import DiscoverySource
 from gateway.identity.keys import KeysUnusable
 from tests.identity.conftest import RSA, jwks
 

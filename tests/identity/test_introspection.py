@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from gateway.errors import GatewayError
-from gateway.identity.bearer import Challenge, HeaderTokens
+from gateway.identity.credentials import Challenge, HeaderTokens
 from gateway.identity.introspection import IntrospectionIdentifier
 from gateway.model.settings import BasicAuth, ClaimRules, IntrospectionIdentity
 from gateway.upstream.auth import build_credentials

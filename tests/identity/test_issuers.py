@@ -6,7 +6,7 @@ import pytest
 from joserfc.jwk import RSAKey
 
 from gateway.errors import GatewayError
-from gateway.identity.bearer import Challenge, HeaderTokens
+from gateway.identity.credentials import Challenge, HeaderTokens
 from gateway.identity.jwt import JwtIdentifier
 from gateway.identity.key_ring import KeyRing
 from gateway.identity.verifier import Verifier
@@ -182,7 +182,7 @@ async def test_another_configuration_judges_anew_without_verifying_anew(clock, m
     token = sign(claims(scope="orders", exp=int(clock.now_s) - 10))
     first = identifier()
     assert (await first.identify(bearer(token))).id == "alice"
-    monkeypatch.setattr("gateway.identity.signature.SignedToken.verified_by", None)
+    monkeypatch.setattr("gateway.identity.verifier.SignedToken.verified_by", None)
     for changes in ({"audience": ("x",)}, {"leeway_s": 5.0}, {"rules": ClaimRules(required=(("scope", ("pay",)),))}):
         changed = identifier(**changes)
         await refused(changed, token)

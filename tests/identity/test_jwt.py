@@ -16,7 +16,7 @@ from gateway.errors import GatewayError
 from gateway.identity import strict_json
 from gateway.identity.claims import TokenRefused
 from gateway.identity.keys import KeysUnusable, algorithms_of, parse
-from gateway.identity.signature import Pinned, SignedToken
+from gateway.identity.verifier import Pinned, SignedToken
 from tests.identity.conftest import (
     EC,
     ISSUER,

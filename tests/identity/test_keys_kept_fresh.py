@@ -9,9 +9,8 @@ import pytest
 from joserfc.jwk import RSAKey
 
 from gateway.errors import GatewayError
-from gateway.identity.jwks import FileSource, UrlSource
 from gateway.identity.key_ring import KeyRing
-from gateway.identity.keys import KeysUnusable, algorithms_of, parse
+from gateway.identity.keys import FileSource, KeysUnusable, UrlSource, algorithms_of, parse
 from tests.identity.conftest import EC, OTHER_RSA, RSA, FixedKeys, bearer, claims, close, jwks, sign
 
 URL = "https://idp.example/jwks"
@@ -407,5 +406,5 @@ async def test_a_key_file_that_became_unusable_changes_nothing(make, key_file):
 async def test_a_key_file_that_is_the_same_is_not_read_again(key_file, monkeypatch):
     loaded = FileSource(key_file, ("RS256",))
     before = await loaded.load()
-    monkeypatch.setattr("gateway.identity.jwks.parse", None)
+    monkeypatch.setattr("gateway.identity.keys.parse", None)
     assert await loaded.load() is before

@@ -8,9 +8,9 @@ from hashlib import sha256
 import pytest
 
 from gateway.errors import GatewayError
-from gateway.identity import signature
-from gateway.identity.remembered import Remembered
+from gateway.identity import verifier
 from gateway.identity.subjects import identity
+from gateway.identity.verifier import Remembered
 from tests.identity.conftest import EC, NOW_S, OTHER_RSA, RSA, Clock, bearer, claims, close, sign
 
 
@@ -18,13 +18,13 @@ from tests.identity.conftest import EC, NOW_S, OTHER_RSA, RSA, Clock, bearer, cl
 def verifications(monkeypatch) -> list[int]:
     """Grows with every token whose signature was looked at."""
     seen: list[int] = []
-    verified_by = signature.SignedToken.verified_by
+    verified_by = verifier.SignedToken.verified_by
 
     def counted(self, keys):
         seen.append(1)
         return verified_by(self, keys)
 
-    monkeypatch.setattr(signature.SignedToken, "verified_by", counted)
+    monkeypatch.setattr(verifier.SignedToken, "verified_by", counted)
     return seen
 
 

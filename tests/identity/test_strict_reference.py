@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 from gateway.errors import GatewayError
-from gateway.identity.bearer import Challenge, HeaderTokens
+from gateway.identity.credentials import Challenge, HeaderTokens
 from gateway.identity.jwt import JwtIdentifier
 from gateway.identity.key_ring import KeyRing
 from gateway.identity.verifier import Verifier

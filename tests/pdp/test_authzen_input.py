@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.pdp.authzen import EVALUATION, EVALUATIONS, MAX_BODY, describe
-from gateway.pdp.evaluations import MAX_EVALUATIONS
+from gateway.pdp.authzen import EVALUATION, EVALUATIONS, MAX_BODY, MAX_EVALUATIONS, describe
 from tests.support.properties import examples
 
 JSON = {"content-type": "application/json"}

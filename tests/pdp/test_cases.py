@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.pdp.case_file import load_cases
-from gateway.pdp.case_run import run_cases
+from gateway.pdp.cases import load_cases, run_cases
 from gateway.pdp.problem import PolicyError, Problem
 
 MakeFolder = Callable[..., Path]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.cli.policy import _show_tree
-from gateway.pdp.case_run import run_cases
+from gateway.pdp.cases import run_cases
 
 
 def test_the_tree_shows_cases_checks_and_the_deciding_policy(

@@ -9,8 +9,7 @@ import httpx
 import pytest
 
 from gateway.pdp.authzen import authzen_app
-from gateway.pdp.case_file import load_cases
-from gateway.pdp.case_run import run_cases
+from gateway.pdp.cases import load_cases, run_cases
 from gateway.pdp.point import EmbeddedDecisionPoint
 
 SHIPPED = Path(__file__).parents[2] / "policies" / "access"

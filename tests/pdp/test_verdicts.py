@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from gateway.checks import make_check
-from gateway.model.question import Outcome, Question
-from gateway.model.subject import Subject
+from gateway.model.permit import Outcome, Question
+from gateway.model.request import Subject
 from gateway.pdp import point as point_module
 from gateway.pdp.point import EmbeddedDecisionPoint
 from gateway.resilience.deadline import Deadline

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.app.composition import Composition, compose
-from gateway.app.kept import Places, decider_of, same_decider
-from gateway.app.shared import Parts
+from gateway.app.shared import Parts, Places, decider_of, same_decider
 from gateway.config import load
 from gateway.model.settings import BearerAuth, Configuration, IamApi
 from gateway.telemetry.observer import Observer

@@ -1,6 +1,6 @@
 """Retries are a share of the requests, and a trickle is always there."""
 
-from gateway.resilience.budget import RetryBudget
+from gateway.resilience.retry import RetryBudget
 
 
 def spend(budget, wanted=10_000):

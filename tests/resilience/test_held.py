@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from gateway.model.route import BreakerPolicy
+from gateway.resilience.admission import MAX_SUBJECTS, HeldBack
 from gateway.resilience.breaker import Breaker, CircuitOpen
-from gateway.resilience.held import MAX_SUBJECTS, HeldBack
 
 
 @pytest.fixture

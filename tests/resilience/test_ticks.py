@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from gateway.resilience.ticks import Ticks
+from gateway.resilience.deadline import Ticks
 
 
 class Bell:

@@ -3,8 +3,8 @@
 import hypothesis.strategies as st
 from hypothesis import given
 
-from gateway.resilience.limit import ConcurrencyLimit
-from gateway.resilience.window import SlidingWindow
+from gateway.resilience.admission import ConcurrencyLimit
+from gateway.resilience.counters import SlidingWindow
 
 
 @given(st.lists(st.tuples(st.floats(0, 30), st.booleans()), max_size=60))

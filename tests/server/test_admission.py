@@ -18,8 +18,7 @@ from gateway.errors import GatewayError
 from gateway.model.settings import ServerSettings
 from gateway.server import EdgeServer, inner_config
 from gateway.server.accepting import PAUSE_S, Acceptor
-from gateway.server.listener import Admission, Listener, client_of, files_for, files_for_connections
-from gateway.server.refusals import ConnectionRefusals
+from gateway.server.listener import Admission, ConnectionRefusals, Listener, client_of, files_for, files_for_connections
 
 pytestmark = pytest.mark.hazard
 GET = b"GET /open/a HTTP/1.1\r\nHost: gateway.test\r\nConnection: close\r\n\r\n"

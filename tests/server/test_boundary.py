@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import GatewayError
 from gateway.model.settings import ServerSettings
-from gateway.server.boundary import MAX_CHUNKS, Boundary, ChunkBoundary
-from gateway.server.messages import CHUNKED, COMPLETE, MessageReader
+from gateway.server.messages import CHUNKED, COMPLETE, MAX_CHUNKS, Boundary, ChunkBoundary, MessageReader
 
 CONTENT = st.one_of(st.binary(max_size=20), st.lists(st.sampled_from([b"\r\n", b"0\r\n\r\n", b"a"])).map(b"".join))
 EXTENSION = st.sampled_from([b"", b";a=b", b' ; x="0"'])

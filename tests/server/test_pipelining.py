@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from listener_harness import MiniGateway, bare, served
 
 from gateway.model.settings import ServerSettings
-from gateway.server.boundary import Boundary
+from gateway.server.messages import Boundary
 from tests.support.properties import examples
 
 GET = b"GET /open/%d HTTP/1.1\r\nHost: gateway.test\r\n\r\n"

@@ -15,7 +15,7 @@ from gateway.cli import app
 from gateway.config import load
 from gateway.model.route import AccessKind, ProxyAction
 from gateway.starter import NotUnderstoodError, read_foreign, starter
-from gateway.starter.blocks import read_blocks
+from gateway.starter.block_files import read_blocks
 from gateway.starter.draft import Draft
 from tests.support.properties import examples
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.telemetry.access_log import AccessLog, json_line, text_line
 from gateway.telemetry.observer import NO_SPAN
-from gateway.telemetry.propagation import PropagatingObserver
+from gateway.telemetry.tracing import PropagatingObserver
 from tests.telemetry.conftest import TOKEN, TRACE, record, request
 
 FIELDS = [

@@ -15,11 +15,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway import __version__
-from gateway.telemetry import process, prometheus
+from gateway.telemetry import prometheus
 from gateway.telemetry.instruments import ACTIVE_REQUESTS, INSTRUMENTS, STARTED, InstrumentKind
 from gateway.telemetry.metrics import MetricsObserver
 from gateway.telemetry.observer import NO_SPAN, Server
-from gateway.telemetry.store import Store, merge
+from gateway.telemetry.store import Store, merge, process_readings
 from tests.telemetry.conftest import record
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
@@ -218,7 +218,7 @@ def test_of_several_workers_one_that_was_refused_is_enough(store, observer):
 
 
 def test_the_process_is_described_as_prometheus_clients_do(store):
-    store.read(process.readings)
+    store.read(process_readings)
     assert value(store, "gateway_build_info", version=__version__, python=platform.python_version()) == 1
     assert value(store, "process_cpu_seconds_total") > 0
     assert value(store, "process_resident_memory_bytes") > 1_000_000
@@ -227,7 +227,7 @@ def test_the_process_is_described_as_prometheus_clients_do(store):
 
 def test_the_start_of_a_process_is_in_unix_time():
     before_s = time.time()
-    code = "from gateway.telemetry import process; print({i.name: v for i, _, v in process.readings()})"
+    code = "from gateway.telemetry.store import process_readings; print({i.name: v for i, _, v in process_readings()})"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)  # noqa: S603
     assert before_s - 1 <= literal_eval(told.stdout)[STARTED.name] <= time.time() + 1
 

@@ -7,9 +7,18 @@ import json
 import pytest
 
 from gateway.errors import KINDS
-from gateway.telemetry.access_log import AccessLog, json_line, json_summary, text_line, text_summary
+from gateway.telemetry.access_log import (
+    CIRCUITS,
+    REPEATING,
+    TELLING,
+    WINDOW_S,
+    AccessLog,
+    json_line,
+    json_summary,
+    text_line,
+    text_summary,
+)
 from gateway.telemetry.observer import NO_SPAN
-from gateway.telemetry.refusals import CIRCUITS, REPEATING, TELLING, WINDOW_S
 from tests.telemetry.conftest import record
 
 OPEN = {"status": 503, "code": "iam_circuit_open", "authz_outcome": "unknown", "authz_reason": "circuit open"}

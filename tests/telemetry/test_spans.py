@@ -10,9 +10,9 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanKind, StatusCode
 
 from gateway.telemetry.observer import NO_SPAN, Server
-from gateway.telemetry.otlp.traces import readable
-from gateway.telemetry.sampling import sampler_of
+from gateway.telemetry.otlp.exporters import readable
 from gateway.telemetry.spans import RecordedSpan, SpansObserver
+from gateway.telemetry.tracing import sampler_of
 from tests.telemetry.conftest import PARENT, SPAN, TOKEN, TRACE, UNSAMPLED_PARENT, record, request
 
 

@@ -10,9 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.telemetry.observer import NO_SPAN
 from gateway.telemetry.otlp.choice import Choice, Transport, choose
-from gateway.telemetry.propagation import PropagatingObserver
-from gateway.telemetry.sampling import sampler_of
-from gateway.telemetry.trace_context import Parent, parent_of, parse
+from gateway.telemetry.tracing import Parent, PropagatingObserver, parent_of, parse, sampler_of
 from tests.telemetry.conftest import PARENT, SPAN, TRACE, UNSAMPLED_PARENT, record, request
 
 FRESH = re.compile(rb"00-[0-9a-f]{32}-[0-9a-f]{16}-00")

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from gateway.errors import GatewayError
-from gateway.model.record import AccessRecord
+from gateway.model.request import AccessRecord
 from gateway.model.route import BreakerPolicy, Resilience
 from gateway.model.settings import UpstreamSettings
 from gateway.resilience.breaker import Breaker
-from gateway.resilience.budget import RetryBudget
 from gateway.resilience.deadline import Deadline
+from gateway.resilience.retry import RetryBudget
 from gateway.telemetry.observer import NO_SPAN, Observer
 from gateway.upstream import Outgoing, Upstream
 from gateway.upstream.guarded import GuardedUpstream

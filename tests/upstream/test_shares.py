@@ -12,12 +12,10 @@ from hypothesis import strategies as st
 
 from gateway.errors import GatewayError
 from gateway.model.route import Timeouts
-from gateway.resilience.admission import Place
+from gateway.resilience.admission import ConcurrencyLimit, Place
 from gateway.resilience.deadline import Deadline
-from gateway.resilience.limit import ConcurrencyLimit
 from gateway.upstream import Outgoing, Reply
-from gateway.upstream.shares import Shares
-from gateway.upstream.turns import Turns
+from gateway.upstream.sharing import Shares, Turns
 
 pytestmark = pytest.mark.hazard
 
@@ -244,7 +242,7 @@ class Held:
 
 def test_who_leaves_answers_unread_gets_no_new_ones_for_those_that_are_broken_off(monkeypatch):
     now = 0.0
-    monkeypatch.setattr("gateway.upstream.shares.time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr("gateway.upstream.sharing.time", SimpleNamespace(monotonic=lambda: now))
     shares = Shares(8)
     held = [Held(number) for number in range(6)]
     for connection in held:
@@ -264,7 +262,7 @@ def test_who_leaves_answers_unread_gets_no_new_ones_for_those_that_are_broken_of
 @pytest.mark.parametrize(("limit", "stay"), [(8, 6), (4, 3), (1, 0)])
 def test_of_what_many_callers_leave_unread_the_oldest_beyond_three_quarters_goes(monkeypatch, limit, stay):
     now = 0.0
-    monkeypatch.setattr("gateway.upstream.shares.time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr("gateway.upstream.sharing.time", SimpleNamespace(monotonic=lambda: now))
     shares = Shares(limit)
     held = [Held(number, f"user {number}") for number in range(limit)]
     for connection in held:
@@ -278,7 +276,7 @@ def test_of_what_many_callers_leave_unread_the_oldest_beyond_three_quarters_goes
 
 def test_whose_answer_was_broken_off_leaves_a_quarter_to_the_others(monkeypatch):
     now = 0.0
-    monkeypatch.setattr("gateway.upstream.shares.time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr("gateway.upstream.sharing.time", SimpleNamespace(monotonic=lambda: now))
     shares = Shares(8)
     slow = [Held(number, f"user {number % 8}") for number in range(32)]
     for connection in slow:

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from gateway.errors import GatewayError
+from gateway.upstream.parse import TURN_PARTS
 from gateway.upstream.reply import MAX_WAITING
-from gateway.upstream.stride import TURN_PARTS
 
 pytestmark = pytest.mark.hazard
 

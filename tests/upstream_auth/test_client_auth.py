@@ -14,7 +14,7 @@ from joserfc import jwk, jwt
 from gateway.model.settings import ClientAuthentication, OAuth2ClientCredentials
 from gateway.resilience.deadline import Deadline
 from gateway.upstream.auth import build_credentials
-from gateway.upstream.client_auth import algorithm_of
+from gateway.upstream.oauth2 import algorithm_of
 
 TOKEN_URL = "https://idp.example/token"
 KEYS = {
