@@ -194,7 +194,7 @@ async def run(case: Case, requests: int) -> None:
         file.write_text(ROUTES)
         configuration = load(file, os.environ)
     recent = Recent()
-    with open(os.devnull, "wb", buffering=0) as nowhere:  # noqa: ASYNC230, PTH123
+    with open(os.devnull, "wb", buffering=0) as nowhere:  # noqa: ASYNC230
         telemetry = build_observer(configuration.server, os.environ, also=[recent], stdout=nowhere, stderr=nowhere)
         running = Gateway(configuration, telemetry, lambda same: same, recent)
         config = uvicorn_config(running.pipeline, configuration.server, on_refusal=telemetry.refused, lifespan="off")

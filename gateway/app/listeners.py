@@ -239,7 +239,7 @@ def bind_unix(path: str) -> socket.socket:
     """A listening Unix socket that only this user can reach."""
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
-    os.chmod(path, 0o600)  # noqa: PTH101 - a socket's path, as given
+    os.chmod(path, 0o600)  # a socket's path, as given
     listener.listen(BACKLOG)
     listener.setblocking(False)
     return listener

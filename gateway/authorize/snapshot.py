@@ -155,7 +155,7 @@ class Snapshot:
 
     def _bytes(self) -> bytes:
         file = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(file, "rb") as opened:  # noqa: PTH123 - of a descriptor
+        with open(file, "rb") as opened:  # of a descriptor
             status = os.fstat(file)
             if not stat.S_ISREG(status.st_mode):
                 raise Refused("this is no regular file")
@@ -193,7 +193,7 @@ class Snapshot:
         beside = self._path.with_name(f".{self._path.name}.new")
         beside.unlink(missing_ok=True)
         try:
-            with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:  # noqa: PTH123
+            with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())

@@ -38,7 +38,7 @@ class Files:
 
     def resolve(self, name: str) -> Path:
         """The absolute path of a file that the configuration names."""
-        return Path(os.path.abspath(self.folder / name))  # noqa: PTH100 - resolve() would lose a ConfigMap's symlinks
+        return Path(os.path.abspath(self.folder / name))  # resolve() would lose a ConfigMap's symlinks
 
     def read(self, mark: Mark, name: str) -> bytes | None:
         """The content, or None with a mistake noted at `mark`."""
@@ -64,7 +64,7 @@ class Files:
         """What is in a folder. Raises OSError."""
         if self._given is None:
             return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-        whole = Path(os.path.abspath(folder))  # noqa: PTH100 - as `resolve`
+        whole = Path(os.path.abspath(folder))  # as `resolve`
         return [folder / path.name for path in sorted(self._given) if path.parent == whole]
 
     def is_file(self, path: Path) -> bool:

@@ -160,13 +160,13 @@ async def test_a_worker_that_starts_while_the_file_is_broken_serves_the_last_goo
     write(gateway, BROKEN)
     assert (await post(gateway, "/-/reload")).status_code == 422
     children = f"/proc/{pid(gateway)}/task/{pid(gateway)}/children"
-    with open(children) as file:  # noqa: ASYNC230, PTH123 - proc(5)
+    with open(children) as file:  # noqa: ASYNC230 - proc(5)
         before = [int(child) for child in file.read().split()]
     for worker in before:
         os.kill(worker, signal.SIGKILL)
 
     async def replaced() -> bool:
-        with open(children) as file:  # noqa: ASYNC230, PTH123 - proc(5)
+        with open(children) as file:  # noqa: ASYNC230 - proc(5)
             now = file.read().split()
         return not set(map(int, now)) & set(before) and (await status(gateway)).get("workers") == 2
 
