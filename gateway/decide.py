@@ -16,7 +16,7 @@ from gateway.model.permit import Fallback, Permit
 from gateway.model.request import AccessRecord, Headers, Request
 from gateway.model.route import Route
 from gateway.model.settings import ServerSettings
-from gateway.pipeline import Pipeline, Service, Site, match
+from gateway.pipeline import ActiveConfig, Pipeline, Service, match
 from gateway.problem import FAILURES_FIELD, MOVED, moved_failure, wants_page
 from gateway.resilience.deadline import Deadline
 from gateway.routing import method_not_allowed
@@ -184,7 +184,7 @@ class DecisionExchange(Exchange):
 class DecisionPipeline(Pipeline[NamedRequest]):
     """The ASGI application of the decision listener. `site` is the one that the public listener serves."""
 
-    def __init__(self, site: Site, observer: Observer) -> None:
+    def __init__(self, site: ActiveConfig, observer: Observer) -> None:
         super().__init__(site, observer, NamedRequestBuilder())
 
     def _exchange(
@@ -198,7 +198,7 @@ class DecisionPipeline(Pipeline[NamedRequest]):
     ) -> Exchange:
         return DecisionExchange(scope, request, record, span, receive, send)
 
-    def _service(self, exchange: Exchange, site: Site) -> Service:
+    def _service(self, exchange: Exchange, site: ActiveConfig) -> Service:
         request = exchange.request
         if not isinstance(request, NamedRequest):
             raise GatewayError("internal_error", reason="the decision listener has a request that nobody named")

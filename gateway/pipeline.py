@@ -80,7 +80,7 @@ class Service:
 
 
 @dataclass(slots=True)
-class Site:
+class ActiveConfig:
     """One configuration, constructed. What a request began on it ends on."""
 
     settings: ServerSettings
@@ -108,7 +108,7 @@ class Pipeline(Generic[R]):
 
     def __init__(
         self,
-        site: Site,
+        site: ActiveConfig,
         observer: Observer,
         build_request: Callable[[MutableMapping[str, Any], ServerSettings], R],
     ) -> None:
@@ -152,14 +152,14 @@ class Pipeline(Generic[R]):
     ) -> Exchange:
         return Exchange(request, record, span, scope["extensions"]["gateway.edge"], receive, send)
 
-    def _service(self, exchange: Exchange, site: Site) -> Service:
+    def _service(self, exchange: Exchange, site: ActiveConfig) -> Service:
         """Step 1. What only the decision listener serves is not found here, whatever other routes would match."""
         service = match(exchange, site)
         if service.endpoint is None:
             raise GatewayError("route_not_found")
         return service
 
-    async def _handle(self, exchange: Exchange, site: Site) -> None:
+    async def _handle(self, exchange: Exchange, site: ActiveConfig) -> None:
         """The error boundary: whatever is raised inside is answered here."""
         try:
             service = self._service(exchange, site)
@@ -190,7 +190,7 @@ class Pipeline(Generic[R]):
             raise method_not_allowed(route)
         return False
 
-    async def _decide_and_forward(self, exchange: Exchange, site: Site, service: Service) -> None:
+    async def _decide_and_forward(self, exchange: Exchange, site: ActiveConfig, service: Service) -> None:
         route, request = service.route, exchange.request
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
@@ -229,7 +229,7 @@ class Pipeline(Generic[R]):
         exchange.extra.append((DEGRADED, iam_fallback_mark()))
         await respond_with(exchange, fallback.response)
 
-    async def _refuse(self, exchange: Exchange, site: Site, error: GatewayError) -> None:
+    async def _refuse(self, exchange: Exchange, site: ActiveConfig, error: GatewayError) -> None:
         """Answer with the error, or break off a response that has begun."""
         record = exchange.record
         record.code = error.code
@@ -241,7 +241,9 @@ class Pipeline(Generic[R]):
             return
         await exchange.respond(*self._answer(error, exchange.request, site, record.route))
 
-    def _answer(self, error: GatewayError, request: Request, site: Site, route_id: str) -> tuple[int, Headers, bytes]:
+    def _answer(
+        self, error: GatewayError, request: Request, site: ActiveConfig, route_id: str
+    ) -> tuple[int, Headers, bytes]:
         """A refusal as a response: the route's page for a person, else problem+json."""
         page = site.services[route_id].route.error_page if route_id else None
         if page is not None and self._wants_page(request):
@@ -252,7 +254,7 @@ class Pipeline(Generic[R]):
         return wants_page(request)
 
 
-def match(exchange: Exchange, site: Site) -> Service:
+def match(exchange: Exchange, site: ActiveConfig) -> Service:
     """Step 1: what is asked for. Raises `bad_request`, `route_not_found`, `method_not_allowed`."""
     request, record = exchange.request, exchange.record
     if site.tokens is not None:

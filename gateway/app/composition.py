@@ -1,4 +1,4 @@
-"""From a Configuration to a Site: every object of the request path is made here, once, and knows its neighbours.
+"""From a Configuration to an ActiveConfig: every object of the request path is made here, once.
 
 Rules: all or nothing (a mistake raises before anything serves); nothing at request time is parsed or looked up by a
 name that could have been resolved here; what has not changed is taken over from the composition before (`shared`).
@@ -55,7 +55,7 @@ from gateway.model.settings import (
     UpstreamAuth,
     UpstreamSettings,
 )
-from gateway.pipeline import Service, Site
+from gateway.pipeline import ActiveConfig, Service
 from gateway.resilience.admission import ConcurrencyLimit
 from gateway.resilience.breaker import OPEN, Breaker
 from gateway.resilience.deadline import Deadline
@@ -76,7 +76,7 @@ class Composition:
 
     configuration: Configuration
     parts: Parts
-    site: Site
+    site: ActiveConfig
     upstreams: dict[str, Upstream]
     breakers: dict[str, Breaker]
     iam: DecisionPoint
@@ -148,7 +148,7 @@ class _Composer:
 
         services = yield from each(configuration.routes, service)
         router = yield partial(Router, configuration.routes)
-        site = Site(
+        site = ActiveConfig(
             settings=server,
             router=router,
             services={service.route.id: service for service in services},

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Final
 
 from gateway.checks import runs_together
-from gateway.config.compile_context import World
+from gateway.config.compile_context import CompileContext
 from gateway.config.paths import check_method
 from gateway.config.problems import Mark, near, quoted
 from gateway.config.route_keys import CheckKeys, RouteKeys
@@ -57,7 +57,7 @@ class Scope:
         return replace(self, item=True)
 
 
-def compile_check(check: str | CheckKeys, mark: Mark, scope: Scope, world: World) -> CheckTemplate | None:
+def compile_check(check: str | CheckKeys, mark: Mark, scope: Scope, world: CompileContext) -> CheckTemplate | None:
     """One check, or None with what is wrong noted at `mark`."""
     template = _compiled(check, mark, scope, world)
     if template is not None and runs_together(template):
@@ -66,7 +66,7 @@ def compile_check(check: str | CheckKeys, mark: Mark, scope: Scope, world: World
     return template
 
 
-def _compiled(check: str | CheckKeys, mark: Mark, scope: Scope, world: World) -> CheckTemplate | None:
+def _compiled(check: str | CheckKeys, mark: Mark, scope: Scope, world: CompileContext) -> CheckTemplate | None:
     if isinstance(check, str):
         return _from_text(str(check), mark, scope, world)
     fill = filling(mark, scope, world)
@@ -83,7 +83,7 @@ def _without_none(**members: Any) -> dict[str, Any]:
     return {name: value for name, value in members.items() if value is not None}
 
 
-def _from_text(text: str, mark: Mark, scope: Scope, world: World) -> CheckTemplate | None:
+def _from_text(text: str, mark: Mark, scope: Scope, world: CompileContext) -> CheckTemplate | None:
     found = _CHECK.match(_LONE_ITEM.sub(_HALVES, text.strip()) if scope.item else text.strip())
     if not found:
         message = f'{quoted(text)} is not "<action> <type>:<id>", like "read system:inventory"'
@@ -96,7 +96,9 @@ def _from_text(text: str, mark: Mark, scope: Scope, world: World) -> CheckTempla
     return CheckTemplate({"name": action}, {"type": type_, "id": id_}, None, text.strip())
 
 
-def filling(mark: Mark, scope: Scope, world: World, read: Callable[[str], Template] = parse) -> Callable[[Any], Any]:
+def filling(
+    mark: Mark, scope: Scope, world: CompileContext, read: Callable[[str], Template] = parse
+) -> Callable[[Any], Any]:
     """A function that turns every text in a JSON tree into a Template; what is wrong is noted at `mark`."""
     return partial(_filled, lambda text: compile_template(text, mark, scope, world, read))
 
@@ -111,7 +113,7 @@ def _filled(template: Callable[[str], Template], value: Any) -> Any:
 
 
 def compile_template(
-    text: str, mark: Mark, scope: Scope, world: World, read: Callable[[str], Template] = parse
+    text: str, mark: Mark, scope: Scope, world: CompileContext, read: Callable[[str], Template] = parse
 ) -> Template:
     """A text with placeholders; what is wrong is noted at `mark`, and the text then stands for itself."""
     try:
@@ -180,7 +182,7 @@ class Authorization:
         return next((self.by_key[key] for key in keys if key in self.by_key), None)
 
 
-def compile_authorization(section: Section[RouteKeys], scope: Scope, world: World) -> Authorization:
+def compile_authorization(section: Section[RouteKeys], scope: Scope, world: CompileContext) -> Authorization:
     """What the keys of `authorize` ask for; what is wrong is noted."""
     value: Any = section.keys.authorize
     if not isinstance(value, dict):
@@ -194,7 +196,7 @@ def compile_authorization(section: Section[RouteKeys], scope: Scope, world: Worl
 
 
 def access_by_method(
-    section: Section[RouteKeys], authorization: Authorization, methods: Iterable[str], world: World
+    section: Section[RouteKeys], authorization: Authorization, methods: Iterable[str], world: CompileContext
 ) -> dict[str, Access]:
     """What each method asks for; methods without a key, and keys without a method, are noted."""
     bulk = {"POST"} if section.has("aggregate", "bulk") else set()
@@ -211,7 +213,7 @@ def access_by_method(
 
 
 def _access(
-    section: Section[RouteKeys], path: Path, value: str | list[str | CheckKeys], scope: Scope, world: World
+    section: Section[RouteKeys], path: Path, value: str | list[str | CheckKeys], scope: Scope, world: CompileContext
 ) -> Access:
     if not isinstance(value, str):
         return Access(AccessKind.CHECKS, compile_checks(section, path, value, scope, world))
@@ -222,7 +224,7 @@ def _access(
 
 
 def compile_checks(
-    section: Section[RouteKeys], path: Path, checks: Iterable[str | CheckKeys], scope: Scope, world: World
+    section: Section[RouteKeys], path: Path, checks: Iterable[str | CheckKeys], scope: Scope, world: CompileContext
 ) -> tuple[CheckTemplate, ...]:
     """A list of checks, each once."""
     found: dict[str, CheckTemplate] = {}

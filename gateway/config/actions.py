@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 
 from gateway.config.access import Scope, compile_check
 from gateway.config.aggregate import check_upstream, compile_aggregate
-from gateway.config.compile_context import World
+from gateway.config.compile_context import CompileContext
 from gateway.config.paths import DEFAULT, READING, params, parse_pointer, parse_prefix
 from gateway.config.problems import nearest
 from gateway.config.resilience import CallKeys
@@ -46,7 +46,7 @@ _ONLY_ANSWERING: Final = ("server_timing",)
 _ONLY_WITH_UPSTREAM: Final = ("timeout", "retry", "circuit_breaker", "failure_statuses", "on_upstream_failure")
 
 
-def kind_of(section: Section[RouteKeys], world: World) -> str | None:
+def kind_of(section: Section[RouteKeys], world: CompileContext) -> str | None:
     """Which of KINDS the route is, or DECIDE, or None with what is wrong noted."""
     given = [kind for kind in KINDS if section.has(kind)]
     if len(given) == 1:
@@ -71,7 +71,7 @@ def _misspelt(section: Section[RouteKeys]) -> bool:
     return any(nearest(name, KINDS) for name in unknown)
 
 
-def _check_misplaced(section: Section[RouteKeys], kind: str, world: World) -> None:
+def _check_misplaced(section: Section[RouteKeys], kind: str, world: CompileContext) -> None:
     wrong = list(_ONLY_FORWARDING) if kind != "upstream" else []
     if kind in ("permissions", "health", DECIDE):
         wrong += _ONLY_WITH_UPSTREAM
@@ -89,7 +89,7 @@ def default_methods(kind: str | None) -> frozenset[str]:
     return _ANSWERED.get(kind or "", DEFAULT)
 
 
-def check_methods_of_kind(section: Section[RouteKeys], kind: str | None, world: World) -> None:
+def check_methods_of_kind(section: Section[RouteKeys], kind: str | None, world: CompileContext) -> None:
     """Notes methods that a route of this kind has no answer for."""
     answered = _ANSWERED.get(kind or "")
     for index, method in enumerate(section.keys.methods or ()):
@@ -99,7 +99,11 @@ def check_methods_of_kind(section: Section[RouteKeys], kind: str | None, world: 
 
 
 def compile_action(
-    section: Section[RouteKeys], kind: str, calls: Section[M], segments: tuple[Segment, ...] | None, world: World
+    section: Section[RouteKeys],
+    kind: str,
+    calls: Section[M],
+    segments: tuple[Segment, ...] | None,
+    world: CompileContext,
 ) -> Action | None:
     """The action, or None where it can't be had; what is wrong is noted."""
     keys = section.keys
@@ -116,7 +120,9 @@ def compile_action(
     return HealthAction() if kind == "health" else None
 
 
-def _proxy(section: Section[RouteKeys], segments: tuple[Segment, ...] | None, world: World) -> ProxyAction | None:
+def _proxy(
+    section: Section[RouteKeys], segments: tuple[Segment, ...] | None, world: CompileContext
+) -> ProxyAction | None:
     keys = section.keys
     if keys.upstream is None:
         return None
@@ -134,7 +140,7 @@ def _proxy(section: Section[RouteKeys], segments: tuple[Segment, ...] | None, wo
 
 
 def _navigation(
-    section: Section[RouteKeys], keys: NavigationKeys, segments: tuple[Segment, ...] | None, world: World
+    section: Section[RouteKeys], keys: NavigationKeys, segments: tuple[Segment, ...] | None, world: CompileContext
 ) -> NavigationAction | None:
     check_upstream(section, ("navigation", "upstream"), keys.upstream, world)
     mark = section.at("navigation", "items")

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Final, TypeVar
 
 from gateway.config.access import Scope, compile_checks, compile_template, filling
-from gateway.config.compile_context import World
+from gateway.config.compile_context import CompileContext
 from gateway.config.failure_rules import check_rules, upstream_rules
 from gateway.config.paths import params, parse_path, parse_pointer
 from gateway.config.policies import overlay
@@ -62,7 +62,7 @@ def compile_aggregate(
     keys: AggregateKeys,
     calls: Section[M],
     segments: tuple[Segment, ...] | None,
-    world: World,
+    world: CompileContext,
 ) -> AggregateAction:
     """The action of an aggregate route; what is wrong is noted. `calls`: the route's own keys over its policy's."""
     names = tuple(section.node.get(_TOP, "systems").members()) if section.has(_TOP, "systems") else ()  # type: ignore[union-attr] # it has
@@ -84,7 +84,9 @@ def compile_aggregate(
     )
 
 
-def _require(section: Section[RouteKeys], keys: AggregateKeys, names: Iterable[str], world: World) -> frozenset[str]:
+def _require(
+    section: Section[RouteKeys], keys: AggregateKeys, names: Iterable[str], world: CompileContext
+) -> frozenset[str]:
     if not isinstance(keys.require, list):
         return frozenset()
     for index, name in enumerate(keys.require):
@@ -92,7 +94,7 @@ def _require(section: Section[RouteKeys], keys: AggregateKeys, names: Iterable[s
     return frozenset(map(str, keys.require))
 
 
-def _least(section: Section[RouteKeys], keys: AggregateKeys, names: tuple[str, ...], world: World) -> int:
+def _least(section: Section[RouteKeys], keys: AggregateKeys, names: tuple[str, ...], world: CompileContext) -> int:
     least = keys.require if isinstance(keys.require, int) else 1
     if least > len(names) and section.sound(_TOP, "systems"):
         message = f"{least} answers can't come from {len(names)} systems"
@@ -100,7 +102,9 @@ def _least(section: Section[RouteKeys], keys: AggregateKeys, names: tuple[str, .
     return least
 
 
-def _check_known(section: Section[RouteKeys], path: Path, name: str, names: Iterable[str], world: World) -> None:
+def _check_known(
+    section: Section[RouteKeys], path: Path, name: str, names: Iterable[str], world: CompileContext
+) -> None:
     if name not in names:
         message = f"there is no system {quoted(name)} in this aggregate{near(name, names)}"
         world.problems.error(section.at(*path), "unknown-system", message)
@@ -113,7 +117,7 @@ def _part(
     calls: Section[M],
     scope: Scope,
     required: bool,  # it becomes a field
-    world: World,
+    world: CompileContext,
 ) -> Part:
     path = (_TOP, "systems", name)
     if not _NAME.match(name):
@@ -142,7 +146,7 @@ def _part(
 
 
 def _call(
-    section: Section[RouteKeys], path: Path, calls: Section[M], world: World
+    section: Section[RouteKeys], path: Path, calls: Section[M], world: CompileContext
 ) -> tuple[Resilience, UpstreamFailureRule]:
     node = section.node.get(*path)
     merged = overlay(calls.node, node, CallKeys, section.at("policy")) if node else None
@@ -158,7 +162,9 @@ def _call(
     return compile_resilience(merged, world), rule
 
 
-def _part_access(section: Section[RouteKeys], path: Path, keys: PartKeys, scope: Scope, world: World) -> Access | None:
+def _part_access(
+    section: Section[RouteKeys], path: Path, keys: PartKeys, scope: Scope, world: CompileContext
+) -> Access | None:
     if keys.authorize is None:
         return None
     if section.keys.authorize == "public" and section.sound("authorize"):
@@ -168,7 +174,7 @@ def _part_access(section: Section[RouteKeys], path: Path, keys: PartKeys, scope:
     return Access(AccessKind.CHECKS, compile_checks(section, path, keys.authorize, scope, world))
 
 
-def check_upstream(section: Section[RouteKeys], path: Path, name: str, world: World) -> None:
+def check_upstream(section: Section[RouteKeys], path: Path, name: str, world: CompileContext) -> None:
     """Notes an upstream that does not exist."""
     if name not in world.upstreams and section.sound(*path):
         hint = near(name, world.upstreams) or (
@@ -177,7 +183,7 @@ def check_upstream(section: Section[RouteKeys], path: Path, name: str, world: Wo
         world.problems.error(section.at(*path), "unknown-upstream", f"there is no upstream {quoted(name)}{hint}")
 
 
-def _target(section: Section[RouteKeys], path: Path, text: str, scope: Scope, world: World) -> Template:
+def _target(section: Section[RouteKeys], path: Path, text: str, scope: Scope, world: CompileContext) -> Template:
     mark = section.at(*path)
     template = compile_template(text, mark, scope, world)
     literal = "".join(part if isinstance(part, str) else "x" for part in template.parts)
@@ -188,7 +194,9 @@ def _target(section: Section[RouteKeys], path: Path, text: str, scope: Scope, wo
     return template
 
 
-def _check_found_fields(section: Section[RouteKeys], keys: AggregateKeys, echo: tuple[str, ...], world: World) -> None:
+def _check_found_fields(
+    section: Section[RouteKeys], keys: AggregateKeys, echo: tuple[str, ...], world: CompileContext
+) -> None:
     taken = dict.fromkeys((*_MEMBERS, *echo), "the answer has a member of this name already")
     for name, part in keys.systems.items():
         if part.found_field is not None and part.found_field in taken:
@@ -199,7 +207,7 @@ def _check_found_fields(section: Section[RouteKeys], keys: AggregateKeys, echo: 
 
 
 def _comparison(
-    section: Section[RouteKeys], index: int, keys: CompareKeys, names: Iterable[str], world: World
+    section: Section[RouteKeys], index: int, keys: CompareKeys, names: Iterable[str], world: CompileContext
 ) -> Comparison:
     for name, pointer in keys.values.items():
         path = (_TOP, "compare", index, "values", name)
@@ -211,7 +219,7 @@ def _comparison(
 
 
 def _bulk(
-    section: Section[RouteKeys], keys: BulkKeys, segments: tuple[Segment, ...] | None, world: World
+    section: Section[RouteKeys], keys: BulkKeys, segments: tuple[Segment, ...] | None, world: CompileContext
 ) -> Bulk | None:
     world.attempt(section.at(_TOP, "bulk", "items"), "bad-pointer", parse_pointer, keys.items)
     own = world.attempt(section.at(_TOP, "bulk", "path"), "bad-path", parse_path, keys.path)
@@ -231,7 +239,9 @@ def _bulk(
     )
 
 
-def _check_bulk_param(section: Section[RouteKeys], param: str, segments: tuple[Segment, ...], world: World) -> None:
+def _check_bulk_param(
+    section: Section[RouteKeys], param: str, segments: tuple[Segment, ...], world: CompileContext
+) -> None:
     names = params(segments)
     if param not in names:
         message = f"the path has no parameter {{{param}}}{near(param, names)}"
@@ -239,7 +249,11 @@ def _check_bulk_param(section: Section[RouteKeys], param: str, segments: tuple[S
 
 
 def _check_bulk_path(
-    section: Section[RouteKeys], keys: BulkKeys, segments: tuple[Segment, ...], own: tuple[Segment, ...], world: World
+    section: Section[RouteKeys],
+    keys: BulkKeys,
+    segments: tuple[Segment, ...],
+    own: tuple[Segment, ...],
+    world: CompileContext,
 ) -> None:
     mark = section.at(_TOP, "bulk", "path")
     missing = set(params(segments)) - {keys.param} - set(params(own))

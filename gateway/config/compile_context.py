@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class World:
+class CompileContext:
     """What compiling a section may need of the rest of the file, known before any section is compiled.
 
     `identity`: jwt | opaque | header, "" where that is unknown. `policies` are trees by name. `access_policies`: the

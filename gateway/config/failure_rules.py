@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from gateway.config.compile_context import World
+from gateway.config.compile_context import CompileContext
 from gateway.config.paths import KNOWN, READING, check_method
 from gateway.config.resilience import CallKeys, IamRuleKeys, PolicyKeys, ResponseKeys, UpstreamRuleKeys
 from gateway.config.tree import Path
@@ -60,7 +60,7 @@ def _placed(section: Section[C], name: str) -> list[_Placed]:
     return [_Placed((name,), value)]
 
 
-def check_rules(section: Section[C], world: World) -> None:
+def check_rules(section: Section[C], world: CompileContext) -> None:
     """Notes what is wrong with the rules of a route, a policy or a part, whatever the route."""
     for name in (IAM, UPSTREAM):
         seen: set[str] = set()
@@ -70,13 +70,13 @@ def check_rules(section: Section[C], world: World) -> None:
             seen |= KNOWN if placed.methods is None else placed.methods
 
 
-def _check_reached(section: Section[C], placed: _Placed, seen: set[str], world: World) -> None:
+def _check_reached(section: Section[C], placed: _Placed, seen: set[str], world: CompileContext) -> None:
     if seen and seen >= (KNOWN if placed.methods is None else placed.methods) and placed.methods != frozenset():
         message = "this rule is never reached: earlier ones match all its methods"
         world.problems.warning(section.at(*placed.path), "unreachable-rule", message)
 
 
-def _check_rule(section: Section[C], placed: _Placed, world: World) -> None:
+def _check_rule(section: Section[C], placed: _Placed, world: CompileContext) -> None:
     rule = placed.rule
     if isinstance(rule, str):
         if rule == "stale":
@@ -90,7 +90,9 @@ def _check_rule(section: Section[C], placed: _Placed, world: World) -> None:
         world.problems.error(mark, id_, message)
 
 
-def _mistakes(placed: _Placed, rule: IamRuleKeys | UpstreamRuleKeys, world: World) -> Iterator[tuple[str, str, str]]:
+def _mistakes(
+    placed: _Placed, rule: IamRuleKeys | UpstreamRuleKeys, world: CompileContext
+) -> Iterator[tuple[str, str, str]]:
     """(id, message, key) of everything wrong with a rule by itself."""
     mode, methods = placed.mode, placed.methods or frozenset()
     if rule.degrade is None:
@@ -112,7 +114,7 @@ def _mistakes(placed: _Placed, rule: IamRuleKeys | UpstreamRuleKeys, world: Worl
 
 
 def _iam_mistakes(
-    rule: IamRuleKeys, mode: str, methods: frozenset[str], world: World
+    rule: IamRuleKeys, mode: str, methods: frozenset[str], world: CompileContext
 ) -> Iterator[tuple[str, str, str]]:
     if mode == "allow" and not rule.acknowledge_fail_open:
         yield "fail-open", "degrade: allow fails open: say acknowledge_fail_open: true beside it", "degrade"
@@ -143,19 +145,21 @@ def _response_mistakes(response: ResponseKeys) -> Iterator[tuple[str, str, str]]
         yield "bad-header-name", f"{name} belongs to the connection and can't be set", "response"
 
 
-def _check_kept(section: Section[C], placed: _Placed, world: World) -> None:
+def _check_kept(section: Section[C], placed: _Placed, world: CompileContext) -> None:
     if world.max_stale_s == 0:
         message = "iam.cache.max_stale is 0s: say how old an answer may be, {degrade: stale, max_stale: 5m}"
         world.problems.error(section.at(*placed.path), "max-stale", message)
 
 
-def iam_rules(section: Section[PolicyKeys], methods: Iterable[str], world: World) -> dict[str, IamFailureRule]:
+def iam_rules(section: Section[PolicyKeys], methods: Iterable[str], world: CompileContext) -> dict[str, IamFailureRule]:
     """The rule for each method when IAM cannot answer."""
     placed = _placed(section, "on_iam_failure")
     return {method: _iam_rule(_first(placed, method), world) for method in methods}
 
 
-def upstream_rules(section: Section[C], methods: Iterable[str], world: World) -> dict[str, UpstreamFailureRule]:
+def upstream_rules(
+    section: Section[C], methods: Iterable[str], world: CompileContext
+) -> dict[str, UpstreamFailureRule]:
     """The rule for each method when the upstream fails."""
     placed = _placed(section, "on_upstream_failure")
     return {method: _upstream_rule(_first(placed, method), world) for method in methods}
@@ -165,7 +169,7 @@ def _first(placed: list[_Placed], method: str) -> Rule | None:
     return next((each.rule for each in placed if each.methods is None or method in each.methods), None)
 
 
-def _iam_rule(rule: Rule | None, world: World) -> IamFailureRule:
+def _iam_rule(rule: Rule | None, world: CompileContext) -> IamFailureRule:
     if not isinstance(rule, IamRuleKeys) or rule.degrade is None:
         return IamFailureRule()
     mode = IamFailureMode(str(rule.degrade))
@@ -177,7 +181,7 @@ def _iam_rule(rule: Rule | None, world: World) -> IamFailureRule:
     )
 
 
-def _upstream_rule(rule: Rule | None, world: World) -> UpstreamFailureRule:
+def _upstream_rule(rule: Rule | None, world: CompileContext) -> UpstreamFailureRule:
     if rule == "stale":
         return UpstreamFailureRule(mode=UpstreamFailureMode.STALE, max_stale_s=world.max_stale_s or 0.0)
     if not isinstance(rule, UpstreamRuleKeys) or rule.degrade is None:

@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from gateway.config.compile_context import World
+from gateway.config.compile_context import CompileContext
 from gateway.config.keys import (
     Count,
     Duration,
@@ -187,7 +187,7 @@ _NOT_YOURS: Final = frozenset(
 _SAME_NAME: Final = ("max_concurrency", "max_queue", "discovery")
 
 
-def compile_iam(section: Section[IamKeys], world: World) -> IamSettings:
+def compile_iam(section: Section[IamKeys], world: CompileContext) -> IamSettings:
     """How IAM is asked; what is wrong is noted."""
     keys = section.keys
     api = IamApi(keys.api)
@@ -221,7 +221,7 @@ def compile_iam(section: Section[IamKeys], world: World) -> IamSettings:
     )
 
 
-def compile_shadow(section: Section[IamShadowKeys], world: World) -> ShadowSettings:
+def compile_shadow(section: Section[IamShadowKeys], world: CompileContext) -> ShadowSettings:
     """The second IAM; what is wrong is noted."""
     for name in ("cache", "deny_reasons"):
         if section.has(name):
@@ -231,7 +231,7 @@ def compile_shadow(section: Section[IamShadowKeys], world: World) -> ShadowSetti
     return ShadowSettings(compile_iam(as_iam, world), section.keys.sample)
 
 
-def _headers(section: Section[IamKeys], world: World) -> tuple[tuple[str, str], ...]:
+def _headers(section: Section[IamKeys], world: CompileContext) -> tuple[tuple[str, str], ...]:
     headers = section.keys.headers
     if section.sound("headers"):
         for name, value in headers.items():
@@ -242,7 +242,7 @@ def _headers(section: Section[IamKeys], world: World) -> tuple[tuple[str, str], 
     return tuple(sorted(headers.items()))
 
 
-def _snapshot(keys: SnapshotKeys | None, world: World) -> SnapshotSettings | None:
+def _snapshot(keys: SnapshotKeys | None, world: CompileContext) -> SnapshotSettings | None:
     if keys is None:
         return None
     return SnapshotSettings(path=world.files.resolve(keys.path), every_s=keys.every, key=keys.key)
@@ -265,7 +265,7 @@ def _breaker(keys: IamCircuitBreakerKeys) -> BreakerPolicy:
     )
 
 
-def _urls(section: Section[IamKeys], world: World, api: IamApi) -> list[Url]:
+def _urls(section: Section[IamKeys], world: CompileContext, api: IamApi) -> list[Url]:
     missing = None
     if section.sound("api") and api is IamApi.EMBEDDED:
         _check_embedded(section, world)
@@ -277,14 +277,14 @@ def _urls(section: Section[IamKeys], world: World, api: IamApi) -> list[Url]:
     return urls
 
 
-def _hedge_s(section: Section[IamKeys], world: World) -> float | None:
+def _hedge_s(section: Section[IamKeys], world: CompileContext) -> float | None:
     hedge_s = section.keys.hedge or None
     if hedge_s is not None and section.sound("urls") and len(section.keys.urls or ()) < 2:  # two
         world.problems.error(section.at("hedge"), "hedge-alone", "hedge asks another url, and there is only one")
     return hedge_s
 
 
-def _auth(section: Section[IamKeys], world: World, urls: list[Url]) -> UpstreamAuth | None:
+def _auth(section: Section[IamKeys], world: CompileContext, urls: list[Url]) -> UpstreamAuth | None:
     """`token` is short for `auth: {bearer: …}`; an empty one is none."""
     token = section.keys.token
     if section.has("token") and section.has("auth"):
@@ -295,7 +295,7 @@ def _auth(section: Section[IamKeys], world: World, urls: list[Url]) -> UpstreamA
     return compile_auth(section, section.keys.auth, world, urls) if section.sound("auth") else None
 
 
-def _check_embedded(section: Section[IamKeys], world: World) -> None:
+def _check_embedded(section: Section[IamKeys], world: CompileContext) -> None:
     if not world.access_policies:
         message = "api: embedded needs policies/access/*.cedar, and there are none"
         world.problems.error(section.at("api"), "no-access-policies", message)
@@ -305,7 +305,7 @@ def _check_embedded(section: Section[IamKeys], world: World) -> None:
             world.problems.warning(section.key(name), "unused-key", message)
 
 
-def _check_paths(section: Section[IamKeys], world: World) -> None:
+def _check_paths(section: Section[IamKeys], world: CompileContext) -> None:
     api = section.keys.api
     if not section.sound("api"):
         return
@@ -320,7 +320,7 @@ def _check_paths(section: Section[IamKeys], world: World) -> None:
         _check_path(section, world, name)
 
 
-def _check_path(section: Section[IamKeys], world: World, name: str) -> None:
+def _check_path(section: Section[IamKeys], world: CompileContext, name: str) -> None:
     value = getattr(section.keys, name)
     if value is not None and not (
         value.startswith("/") and value.isascii() and value.isprintable() and " " not in value
@@ -328,7 +328,7 @@ def _check_path(section: Section[IamKeys], world: World, name: str) -> None:
         world.problems.error(section.at(name), "bad-path", "a path starts with / and is printable ASCII")
 
 
-def _check_limits(section: Section[IamKeys], world: World) -> None:
+def _check_limits(section: Section[IamKeys], world: CompileContext) -> None:
     timeout, breaker = section.keys.timeout, section.keys.circuit_breaker
     if section.has("timeout", "total") and section.sound("timeout") and timeout.total < timeout.connect:
         _warn(section, world, "total ends before connect can", "timeout", "total")
@@ -340,5 +340,5 @@ def _check_limits(section: Section[IamKeys], world: World) -> None:
         _warn(section, world, "decisions are used longer than max_stale remembers them", "cache")
 
 
-def _warn(section: Section[IamKeys], world: World, message: str, *path: Step) -> None:
+def _warn(section: Section[IamKeys], world: CompileContext, message: str, *path: Step) -> None:
     world.problems.warning(section.at(*path), "contradiction", message)

@@ -9,7 +9,7 @@ from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import Field, Tag
 
-from gateway.config.compile_context import World
+from gateway.config.compile_context import CompileContext
 from gateway.config.files import check_authorities
 from gateway.config.keys import (
     Duration,
@@ -156,7 +156,7 @@ class IdentityKeys(Keys):
 _NAME: Final = re.compile(r"[!#$&'*.^_`|~0-9A-Za-z-]+\Z")
 
 
-def compile_places(section: Section[IdentityKeys], world: World) -> tuple[TokenPlace, ...]:
+def compile_places(section: Section[IdentityKeys], world: CompileContext) -> tuple[TokenPlace, ...]:
     """The places in order; what is wrong is noted."""
     if not section.sound("token"):
         return HEADER_ONLY
@@ -173,7 +173,9 @@ def compile_places(section: Section[IdentityKeys], world: World) -> tuple[TokenP
     return tuple(places)
 
 
-def _place(section: Section[IdentityKeys], world: World, index: int, each: str | TokenPlaceKeys) -> TokenPlace | None:
+def _place(
+    section: Section[IdentityKeys], world: CompileContext, index: int, each: str | TokenPlaceKeys
+) -> TokenPlace | None:
     if isinstance(each, str):
         return TokenPlace(TokenIn(str(each)))
     given = {kind: name for kind in TokenIn if (name := getattr(each, kind.value, None)) is not None}
@@ -198,7 +200,7 @@ _SHOWABLE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+\Z")
 """What can stand in a quoted scope (RFC 6749 section 3.3)."""
 
 
-def compile_claims(section: Section[K], world: World) -> ClaimRules:
+def compile_claims(section: Section[K], world: CompileContext) -> ClaimRules:
     """What is made of claims; what is wrong is noted."""
     keys = section.keys
     return ClaimRules(
@@ -210,7 +212,7 @@ def compile_claims(section: Section[K], world: World) -> ClaimRules:
     )
 
 
-def _template(section: Section[K], world: World, name: str, text: str) -> Template:
+def _template(section: Section[K], world: CompileContext, name: str, text: str) -> Template:
     mark = section.at("subject", name)
     try:
         template = parse(str(text))
@@ -227,7 +229,7 @@ def _template(section: Section[K], world: World, name: str, text: str) -> Templa
     return template
 
 
-def _headers(section: Section[K], world: World) -> tuple[tuple[bytes, str], ...]:
+def _headers(section: Section[K], world: CompileContext) -> tuple[tuple[bytes, str], ...]:
     found: dict[str, str] = {}
     for name, claim in section.keys.headers.items():
         written = next((key for key in section.node.get("headers").members() if key.lower() == name), name)  # type: ignore[union-attr]  # the keys are of it
@@ -241,7 +243,7 @@ def _headers(section: Section[K], world: World) -> tuple[tuple[bytes, str], ...]
     return tuple((name.encode("ascii"), claim) for name, claim in found.items())
 
 
-def _required(section: Section[K], world: World) -> tuple[tuple[str, tuple[str, ...]], ...]:
+def _required(section: Section[K], world: CompileContext) -> tuple[tuple[str, tuple[str, ...]], ...]:
     for name, values in section.keys.required.items():
         for mark, text in ((section.key("required", name), name), (section.at("required", name), " ".join(values))):
             if not all(_SHOWABLE.match(word) for word in text.split(" ")):
@@ -262,7 +264,9 @@ _NEVER_A_NAME: Final = frozenset(
 )
 
 
-def compile_identity(section: Section[IdentityKeys], world: World, *, trusted_proxies: bool | None) -> Identity | None:
+def compile_identity(
+    section: Section[IdentityKeys], world: CompileContext, *, trusted_proxies: bool | None
+) -> Identity | None:
     """How callers are known. `trusted_proxies`: there are some; None where that is unknown."""
     given = [kind for kind in KINDS if section.has(kind)]
     if len(given) != 1:
@@ -281,7 +285,7 @@ def compile_identity(section: Section[IdentityKeys], world: World, *, trusted_pr
     return OpaqueIdentity(places)
 
 
-def _exactly_one(section: Section[IdentityKeys], world: World, given: list[str]) -> None:
+def _exactly_one(section: Section[IdentityKeys], world: CompileContext, given: list[str]) -> None:
     found = f"; here are {' and '.join(given)}" if given else ""
     message = f"exactly one of jwt, introspection, opaque and header is needed{found}"
     mark = section.key(given[1]) if given else section.at()
@@ -289,7 +293,7 @@ def _exactly_one(section: Section[IdentityKeys], world: World, given: list[str])
         world.problems.error(mark, "one-identity", message)
 
 
-def _jwt(section: Section[IdentityKeys], world: World, places: tuple[TokenPlace, ...]) -> JwtIdentity | None:
+def _jwt(section: Section[IdentityKeys], world: CompileContext, places: tuple[TokenPlace, ...]) -> JwtIdentity | None:
     keys = section.keys.jwt
     several: list[tuple[JwtKeys, tuple[Step, ...]]] = (
         [(each, ("jwt", index)) for index, each in enumerate(keys)] if isinstance(keys, list) else []
@@ -307,7 +311,7 @@ def _jwt(section: Section[IdentityKeys], world: World, places: tuple[TokenPlace,
     return JwtIdentity(issuers=sound, places=places) if len(sound) == len(issuers) else None
 
 
-def _issuer(section: Section[JwtKeys], world: World) -> JwtIssuer | None:
+def _issuer(section: Section[JwtKeys], world: CompileContext) -> JwtIssuer | None:
     keys = section.keys
     for index, algorithm in enumerate(keys.algorithms):
         _check_algorithm(section, world, index, algorithm)
@@ -327,7 +331,7 @@ def _issuer(section: Section[JwtKeys], world: World) -> JwtIssuer | None:
     )
 
 
-def _key_source(section: Section[JwtKeys], world: World) -> tuple[Url | None, bool]:
+def _key_source(section: Section[JwtKeys], world: CompileContext) -> tuple[Url | None, bool]:
     """Where the keys are fetched, None for a file and for discovery; and whether that can be."""
     keys = section.keys
     if keys.jwks_url is not None and keys.jwks_file is not None:
@@ -342,7 +346,7 @@ def _key_source(section: Section[JwtKeys], world: World) -> tuple[Url | None, bo
     return None, keys.jwks_file is not None or _discoverable(section, world)
 
 
-def _discoverable(section: Section[JwtKeys], world: World) -> bool:
+def _discoverable(section: Section[JwtKeys], world: CompileContext) -> bool:
     """Whether the issuer is a URL at which its metadata can be asked for."""
     try:
         url = parse_resource(section.keys.issuer)
@@ -358,7 +362,7 @@ def _discoverable(section: Section[JwtKeys], world: World) -> bool:
 
 
 def _introspection(
-    section: Section[IntrospectionKeys], world: World, places: tuple[TokenPlace, ...]
+    section: Section[IntrospectionKeys], world: CompileContext, places: tuple[TokenPlace, ...]
 ) -> IntrospectionIdentity | None:
     url = compile_url(section, world, parse_resource, "url")
     if url is None:
@@ -374,13 +378,13 @@ def _introspection(
     )
 
 
-def _tls(section: Section[K], world: World) -> ClientTls:
+def _tls(section: Section[K], world: CompileContext) -> ClientTls:
     file = world.file(section.node.get("tls", "ca_file"))
     check_authorities(section.at("tls", "ca_file"), file, world.problems)
     return ClientTls(ca_file=file)
 
 
-def _jwks_file(section: Section[JwtKeys], world: World) -> Path | None:
+def _jwks_file(section: Section[JwtKeys], world: CompileContext) -> Path | None:
     mark = section.at("jwks_file")
     path = world.file(section.node.get("jwks_file"))
     text = None if path is None else world.files.read_text(mark, str(path))
@@ -397,7 +401,7 @@ def _is_key_set(text: str) -> bool:
     return isinstance(document, dict) and isinstance(document.get("keys"), list)
 
 
-def _check_algorithm(section: Section[JwtKeys], world: World, index: int, algorithm: str) -> None:
+def _check_algorithm(section: Section[JwtKeys], world: CompileContext, index: int, algorithm: str) -> None:
     mark = section.at("algorithms", index)
     if algorithm in _SYMMETRIC:
         message = f"{quoted(algorithm)} is refused: only asymmetric algorithms keep the key with the issuer"
@@ -408,7 +412,7 @@ def _check_algorithm(section: Section[JwtKeys], world: World, index: int, algori
 
 
 def _header(
-    section: Section[IdentityKeys], keys: HeaderKeys, world: World, *, trusted_proxies: bool | None
+    section: Section[IdentityKeys], keys: HeaderKeys, world: CompileContext, *, trusted_proxies: bool | None
 ) -> HeaderIdentity:
     if trusted_proxies is False:
         message = "header is only believed from server.trusted_proxies, which is empty"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from gateway.config.compile_context import World
+from gateway.config.compile_context import CompileContext
 from gateway.config.failure_rules import check_rules
 from gateway.config.files import Files
 from gateway.config.iam import IamKeys, IamShadowKeys, compile_iam, compile_shadow
@@ -174,11 +174,11 @@ class _Reading:
             message = f"{quoted(name)}: a name is letters, digits, '.', '_' and '-', at most 100 of them"
             self._problems.error(mark, "bad-name", message)
 
-    def _world(self, sections: _Sections) -> World:
+    def _world(self, sections: _Sections) -> CompileContext:
         server, iam, identity = sections.server, sections.iam, sections.identity
         kinds = [kind for kind in KINDS if identity is not None and identity.has(kind)]
         holder = self._root.get("upstreams")
-        return World(
+        return CompileContext(
             problems=self._problems,
             files=self._files,
             identity=kinds[0] if len(kinds) == 1 else "",
@@ -192,14 +192,14 @@ class _Reading:
             max_concurrency=server.keys.max_concurrency,
         )
 
-    def _identity(self, sections: _Sections, world: World) -> Identity | None:
+    def _identity(self, sections: _Sections, world: CompileContext) -> Identity | None:
         if sections.identity is None:
             return None
         server = sections.server
         trusted = bool(server.keys.trusted_proxies) if server.sound("trusted_proxies") else None
         return compile_identity(sections.identity, world, trusted_proxies=trusted)
 
-    def _routes(self, sections: _Sections, world: World) -> list[Placed]:
+    def _routes(self, sections: _Sections, world: CompileContext) -> list[Placed]:
         placed = []
         for section in sections.routes:
             for index, route in enumerate(compile_route(section, world)):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from gateway.config.compile_context import World
+from gateway.config.compile_context import CompileContext
 from gateway.config.problems import Mark, near, quoted
 from gateway.model.route import Segment
 
@@ -103,7 +103,7 @@ SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS", "PROPFIND", "REPORT", "SEARCH
 _NEVER: Final = frozenset({"TRACE", "CONNECT"})
 
 
-def check_method(mark: Mark, method: str, world: World) -> bool:
+def check_method(mark: Mark, method: str, world: CompileContext) -> bool:
     """Whether this is a method that can be allowed; what is wrong is noted."""
     if method in KNOWN:
         return True

@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import Field, Tag
 
-from gateway.config.compile_context import World
+from gateway.config.compile_context import CompileContext
 from gateway.config.keys import (
     Count,
     Duration,
@@ -173,7 +173,7 @@ _CLIENT_ERRORS: Final = range(400, 500)
 _DEFAULTS: Final = Resilience()
 
 
-def compile_resilience(section: Section[C], world: World) -> Resilience:
+def compile_resilience(section: Section[C], world: CompileContext) -> Resilience:
     """How one (route, upstream) pair is called; what is wrong is noted."""
     keys = section.keys
     timeout = keys.timeout or TimeoutKeys()
@@ -194,7 +194,7 @@ def _expanded(statuses: Iterable[int | Literal["5xx"]]) -> frozenset[int]:
     return frozenset(found)
 
 
-def _check_statuses(section: Section[C], world: World) -> None:
+def _check_statuses(section: Section[C], world: CompileContext) -> None:
     for index, status in enumerate(section.keys.failure_statuses or ()):
         if status != "5xx" and status not in _SERVER_ERRORS and status not in _CLIENT_ERRORS:
             message = f"{status} is not the status of a failure: 400 to 599, or 5xx"
@@ -205,7 +205,7 @@ def _check_statuses(section: Section[C], world: World) -> None:
             world.problems.error(section.at("retry", "on", index), "out-of-range", f"{status} can't be retried: {hint}")
 
 
-def _retry(section: Section[C], keys: RetryKeys, world: World) -> RetryPolicy:
+def _retry(section: Section[C], keys: RetryKeys, world: CompileContext) -> RetryPolicy:
     written = section.has("retry", "backoff_max")
     if written and section.sound("retry") and keys.backoff_max < keys.backoff:
         message = f"backoff_max is less than backoff ({format_duration(keys.backoff)})"
@@ -219,7 +219,7 @@ def _retry(section: Section[C], keys: RetryKeys, world: World) -> RetryPolicy:
     )
 
 
-def _breaker(section: Section[C], keys: CircuitBreakerKeys, world: World) -> BreakerPolicy:
+def _breaker(section: Section[C], keys: CircuitBreakerKeys, world: CompileContext) -> BreakerPolicy:
     longest = keys.open_for if keys.open_for_max is None else keys.open_for_max
     if longest < keys.open_for and section.sound("circuit_breaker"):
         message = f"open_for_max is less than open_for ({format_duration(keys.open_for)})"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from gateway.config.compile_context import World
+from gateway.config.compile_context import CompileContext
 from gateway.config.paths import SAFE, shape
 from gateway.config.problems import Mark, Problems, quoted
 from gateway.config.resilience import PolicyKeys
@@ -29,7 +29,7 @@ from gateway.model.route import (
 # What does not go together on one route, and what serves but should be known.
 
 
-def check_access(section: Section[RouteKeys], access: Mapping[str, Access], world: World) -> None:
+def check_access(section: Section[RouteKeys], access: Mapping[str, Access], world: CompileContext) -> None:
     """Notes what needs a subject, or a check, where there is none."""
     kind = next((kind for kind in ("navigation", "permissions") if section.has(kind)), None)
     if kind is not None and _public(access):
@@ -42,7 +42,10 @@ def check_access(section: Section[RouteKeys], access: Mapping[str, Access], worl
 
 
 def check_copies(
-    section: Section[RouteKeys], access: Mapping[str, Access], rules: Mapping[str, UpstreamFailureRule], world: World
+    section: Section[RouteKeys],
+    access: Mapping[str, Access],
+    rules: Mapping[str, UpstreamFailureRule],
+    world: CompileContext,
 ) -> None:
     """Notes copies of answers to callers that nobody identified."""
     public = [method for method in _public(access) if rules[method].mode is UpstreamFailureMode.STALE]
@@ -52,7 +55,7 @@ def check_copies(
         world.problems.error(section.at(path), "public-route", message)
 
 
-def check_decided_elsewhere(section: Section[RouteKeys], route: Route, world: World) -> None:
+def check_decided_elsewhere(section: Section[RouteKeys], route: Route, world: CompileContext) -> None:
     """Notes an answer of the gateway's own on a route whose answers another proxy gives."""
     rules = route.on_iam_failure.values()
     if isinstance(route.action, DecideAction) and any(rule.mode is IamFailureMode.FALLBACK for rule in rules):
@@ -62,7 +65,10 @@ def check_decided_elsewhere(section: Section[RouteKeys], route: Route, world: Wo
 
 
 def warn_access(
-    section: Section[RouteKeys], access: Mapping[str, Access], rules: Mapping[str, IamFailureRule], world: World
+    section: Section[RouteKeys],
+    access: Mapping[str, Access],
+    rules: Mapping[str, IamFailureRule],
+    world: CompileContext,
 ) -> None:
     """Warns of writing without credentials, and of failing open."""
     unsafe = [method for method in _public(access) if method not in SAFE]
@@ -80,7 +86,7 @@ def warn_access(
         world.problems.warning(section.at(path), "fails-open", message)
 
 
-def warn_deadline(policy: Section[PolicyKeys], deadline_s: float, world: World) -> None:
+def warn_deadline(policy: Section[PolicyKeys], deadline_s: float, world: CompileContext) -> None:
     """Warns of a timeout that was written down but can't be reached before the deadline, which `write` doesn't see."""
     timeout = policy.keys.timeout
     if timeout is None or not policy.sound("timeout") or not policy.sound("deadline"):

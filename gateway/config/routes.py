@@ -12,7 +12,7 @@ from typing import Final
 
 from gateway.config.access import Authorization, Scope, access_by_method, compile_authorization
 from gateway.config.actions import DECIDE, check_methods_of_kind, compile_action, default_methods, kind_of
-from gateway.config.compile_context import World
+from gateway.config.compile_context import CompileContext
 from gateway.config.failure_rules import check_rules, iam_rules, upstream_rules
 from gateway.config.paths import allowed, check_method, params, parse_path
 from gateway.config.policies import overlay, policy_of
@@ -54,7 +54,7 @@ _KNOWN: Final = frozenset(name.lower() for name in ALWAYS_EXPOSED)
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://(?:\[[0-9a-f:]+\]|[a-z0-9_.-]+)(?::[0-9]{1,5})?\Z")
 
 
-def compile_cors(section: Section[RouteKeys], keys: CorsKeys, world: World) -> Cors:
+def compile_cors(section: Section[RouteKeys], keys: CorsKeys, world: CompileContext) -> Cors:
     """What cross-origin callers may do; what is wrong is noted."""
     origins = frozenset(origin.lower() for origin in keys.origins)
     for index, origin in enumerate(keys.origins):
@@ -87,7 +87,9 @@ _ACTIVE: Final = re.compile(r"<(script|link|iframe|object|embed|base|form)\b", r
 _RULES: Final = "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 
-def compile_error_page(section: Section[RouteKeys], keys: ErrorPageKeys | None, world: World) -> ErrorPage | None:
+def compile_error_page(
+    section: Section[RouteKeys], keys: ErrorPageKeys | None, world: CompileContext
+) -> ErrorPage | None:
     """The page; None where the route has none. What is wrong is noted."""
     if keys is None:
         return None
@@ -155,7 +157,7 @@ class _Drawn:
     policy: Section[PolicyKeys]
 
 
-def compile_route(section: Section[RouteKeys], world: World) -> list[Route]:
+def compile_route(section: Section[RouteKeys], world: CompileContext) -> list[Route]:
     """The routes of one entry; empty where something was wrong, which was then noted."""
     kind = kind_of(section, world)
     drawn = _draw(section, kind, world)
@@ -174,7 +176,7 @@ def compile_route(section: Section[RouteKeys], world: World) -> list[Route]:
 _NOTHING: Final = AggregateAction(parts=())
 
 
-def _draw(section: Section[RouteKeys], kind: str | None, world: World) -> _Drawn | None:
+def _draw(section: Section[RouteKeys], kind: str | None, world: CompileContext) -> _Drawn | None:
     keys = section.keys
     segments = world.attempt(section.at("path"), "bad-path", parse_path, keys.path) if section.sound("path") else None
     scope = Scope(None if segments is None else params(segments), world.identity)
@@ -188,7 +190,7 @@ def _draw(section: Section[RouteKeys], kind: str | None, world: World) -> _Drawn
     return None if policy is None else _Drawn(segments, authorization, access, host, policy)
 
 
-def _route(section: Section[RouteKeys], drawn: _Drawn, action: Action, world: World) -> Route:
+def _route(section: Section[RouteKeys], drawn: _Drawn, action: Action, world: CompileContext) -> Route:
     keys, policy = section.keys, drawn.policy.keys
     return Route(
         id=keys.id,
@@ -215,7 +217,7 @@ def _route(section: Section[RouteKeys], drawn: _Drawn, action: Action, world: Wo
     )
 
 
-def _check(section: Section[RouteKeys], drawn: _Drawn, route: Route, world: World) -> None:
+def _check(section: Section[RouteKeys], drawn: _Drawn, route: Route, world: CompileContext) -> None:
     check_rules(drawn.policy, world)
     check_decided_elsewhere(section, route, world)
     check_access(section, route.access, world)
@@ -224,7 +226,7 @@ def _check(section: Section[RouteKeys], drawn: _Drawn, route: Route, world: Worl
     warn_deadline(drawn.policy, route.deadline_s, world)
 
 
-def _methods(section: Section[RouteKeys], kind: str | None, world: World) -> frozenset[str] | None:
+def _methods(section: Section[RouteKeys], kind: str | None, world: CompileContext) -> frozenset[str] | None:
     named = section.keys.methods
     if not section.sound("methods"):
         return None
@@ -236,14 +238,19 @@ def _methods(section: Section[RouteKeys], kind: str | None, world: World) -> fro
 
 
 def _access(
-    section: Section[RouteKeys], methods: frozenset[str] | None, authorization: Authorization | None, world: World
+    section: Section[RouteKeys],
+    methods: frozenset[str] | None,
+    authorization: Authorization | None,
+    world: CompileContext,
 ) -> Mapping[str, Access]:
     if methods is None or authorization is None:
         return {}
     return access_by_method(section, authorization, methods, world)
 
 
-def _bulk(route: Route, authorization: Authorization, policy: Section[PolicyKeys], world: World) -> list[Route]:
+def _bulk(
+    route: Route, authorization: Authorization, policy: Section[PolicyKeys], world: CompileContext
+) -> list[Route]:
     """The POST route of an aggregate's bulk path: the same action, asked for what POST, `*` or GET asks."""
     action = route.action
     access = authorization.of("POST", "GET")

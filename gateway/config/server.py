@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from gateway.config.compile_context import World
+from gateway.config.compile_context import CompileContext
 from gateway.config.files import check_authorities, check_pair
 from gateway.config.keys import (
     Count,
@@ -145,7 +145,7 @@ _SAME_NAME: Final = (
 )
 
 
-def compile_server(section: Section[ServerKeys], world: World) -> ServerSettings:
+def compile_server(section: Section[ServerKeys], world: CompileContext) -> ServerSettings:
     """The listeners and limits; what is wrong is noted."""
     keys = section.keys
     listen, admin = _address(section, world, "listen"), _address(section, world, "admin")
@@ -169,14 +169,14 @@ def compile_server(section: Section[ServerKeys], world: World) -> ServerSettings
     )
 
 
-def _address(section: Section[ServerKeys], world: World, name: str) -> Address | None:
+def _address(section: Section[ServerKeys], world: CompileContext, name: str) -> Address | None:
     if not section.sound(name):
         return None
     text: str = getattr(section.keys, name)
     return world.attempt(section.at(name), "bad-address", parse_address, text)
 
 
-def _decisions(section: Section[ServerKeys], world: World, others: Iterable[Address | None]) -> Address | None:
+def _decisions(section: Section[ServerKeys], world: CompileContext, others: Iterable[Address | None]) -> Address | None:
     keys = section.keys.decisions
     if keys is None or not section.sound("decisions"):
         return None
@@ -190,7 +190,7 @@ def _decisions(section: Section[ServerKeys], world: World, others: Iterable[Addr
     return address
 
 
-def _decision_log(section: Section[ServerKeys], world: World) -> DecisionLogSettings | None:
+def _decision_log(section: Section[ServerKeys], world: CompileContext) -> DecisionLogSettings | None:
     keys = section.keys.decision_log
     if keys is None or not section.sound("decision_log"):
         return None
@@ -218,7 +218,9 @@ def _decision_log(section: Section[ServerKeys], world: World) -> DecisionLogSett
     )
 
 
-def _check_admin(section: Section[ServerKeys], world: World, listen: Address | None, admin: Address | None) -> None:
+def _check_admin(
+    section: Section[ServerKeys], world: CompileContext, listen: Address | None, admin: Address | None
+) -> None:
     if admin is None:
         return
     if not is_loopback(admin.host) and not section.keys.admin_token and section.sound("admin_token"):
@@ -228,7 +230,7 @@ def _check_admin(section: Section[ServerKeys], world: World, listen: Address | N
         world.problems.error(section.at("admin"), "same-address", f"both listeners can't be on {admin}")
 
 
-def _networks(section: Section[ServerKeys], world: World) -> tuple[Network, ...]:
+def _networks(section: Section[ServerKeys], world: CompileContext) -> tuple[Network, ...]:
     networks = []
     for index, text in enumerate(section.keys.trusted_proxies):
         mark = section.at("trusted_proxies", index)
@@ -240,7 +242,7 @@ def _networks(section: Section[ServerKeys], world: World) -> tuple[Network, ...]
     return tuple(networks)
 
 
-def _tls(section: Section[ServerKeys], world: World) -> ServerTls | None:
+def _tls(section: Section[ServerKeys], world: CompileContext) -> ServerTls | None:
     if section.keys.tls is None:
         return None
     files = {name: world.file(section.node.get("tls", name)) for name in ("cert_file", "key_file", "client_ca_file")}
@@ -254,7 +256,7 @@ def _tls(section: Section[ServerKeys], world: World) -> ServerTls | None:
     )
 
 
-def _admin_hosts(section: Section[ServerKeys], world: World) -> frozenset[str]:
+def _admin_hosts(section: Section[ServerKeys], world: CompileContext) -> frozenset[str]:
     hosts = set()
     for index, text in enumerate(section.keys.admin_hosts):
         host, colon, port = text.rpartition(":") if text.rpartition(":")[2].isdigit() else (text, "", "")

@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import Field, Tag
 
-from gateway.config.compile_context import World
+from gateway.config.compile_context import CompileContext
 from gateway.config.files import check_authorities, check_pair
 from gateway.config.keys import (
     Count,
@@ -137,7 +137,7 @@ class UpstreamKeys(Keys):
 M = TypeVar("M", bound=Keys)
 
 
-def compile_url(section: Section[M], world: World, parse: Callable[[str], Url], *path: Step) -> Url | None:
+def compile_url(section: Section[M], world: CompileContext, parse: Callable[[str], Url], *path: Step) -> Url | None:
     """The URL at `path`, or None where it is missing or wrong."""
     node = section.node.get(*path)
     if node is None or not section.sound(*path):
@@ -147,7 +147,7 @@ def compile_url(section: Section[M], world: World, parse: Callable[[str], Url], 
 
 def compile_urls(
     section: Section[M],
-    world: World,
+    world: CompileContext,
     parse: Callable[[str], Url],
     several: Sequence[str] | None,
     missing: tuple[str, str] | None,
@@ -171,13 +171,13 @@ def compile_urls(
     return urls
 
 
-def warn_plain_http(section: Section[M], world: World, url: Url, what: str, *path: Step) -> None:
+def warn_plain_http(section: Section[M], world: CompileContext, url: Url, what: str, *path: Step) -> None:
     """Secrets in clear text are fine on loopback only."""
     if url.scheme == "http" and not is_loopback(url.host):
         world.problems.warning(section.at(*path), "plain-http", f"{what} in clear text to {url.host}; use https://")
 
 
-def compile_tls(section: Section[M], keys: ClientTlsKeys, world: World, *, https: bool) -> ClientTls:
+def compile_tls(section: Section[M], keys: ClientTlsKeys, world: CompileContext, *, https: bool) -> ClientTls:
     """TLS towards the section's URL. `https`: at least one URL uses it."""
     files = {name: world.file(section.node.get("tls", name)) for name in ("ca_file", "cert_file", "key_file")}
     if (keys.cert_file is None) != (keys.key_file is None) and section.sound("tls"):
@@ -208,7 +208,9 @@ def _tls(keys: ClientTlsKeys, files: dict[str, Path | None]) -> ClientTls:
 _KINDS: Final = ("bearer", "basic", "oauth2_client_credentials")
 
 
-def compile_auth(section: Section[M], keys: AuthKeys | None, world: World, urls: list[Url]) -> UpstreamAuth | None:
+def compile_auth(
+    section: Section[M], keys: AuthKeys | None, world: CompileContext, urls: list[Url]
+) -> UpstreamAuth | None:
     """The section's `auth`. `urls`: where the credentials go."""
     if keys is None:
         return None
@@ -226,14 +228,14 @@ def compile_auth(section: Section[M], keys: AuthKeys | None, world: World, urls:
     return _oauth2(section, world, keys.oauth2_client_credentials)
 
 
-def _basic(section: Section[M], world: World, username: str, password: str) -> BasicAuth:
+def _basic(section: Section[M], world: CompileContext, username: str, password: str) -> BasicAuth:
     if ":" in username:
         message = f"{quoted(username)}: a user name can't hold a colon (RFC 7617)"
         world.problems.error(section.at("auth", "basic", "username"), "bad-value", message)
     return BasicAuth(username, password)
 
 
-def _oauth2(section: Section[M], world: World, keys: OAuth2Keys | None) -> OAuth2ClientCredentials | None:
+def _oauth2(section: Section[M], world: CompileContext, keys: OAuth2Keys | None) -> OAuth2ClientCredentials | None:
     path = ("auth", "oauth2_client_credentials")
     url = compile_url(section, world, parse_resource, *path, "token_url")
     if keys is None or not section.sound(*path):
@@ -253,7 +255,7 @@ def _oauth2(section: Section[M], world: World, keys: OAuth2Keys | None) -> OAuth
     )
 
 
-def _check_client_auth(section: Section[M], world: World, keys: OAuth2Keys, key_file: Path | None) -> None:
+def _check_client_auth(section: Section[M], world: CompileContext, keys: OAuth2Keys, key_file: Path | None) -> None:
     """Either a secret or a key, as `client_auth` says."""
     path: tuple[Step, ...] = ("auth", "oauth2_client_credentials")
     signs = keys.client_auth == "private_key_jwt"
@@ -269,7 +271,7 @@ def _check_client_auth(section: Section[M], world: World, keys: OAuth2Keys, key_
         _check_key(section, world, key_file, *path, "key_file")
 
 
-def _check_key(section: Section[M], world: World, file: Path, *path: Step) -> None:
+def _check_key(section: Section[M], world: CompileContext, file: Path, *path: Step) -> None:
     from gateway.upstream.oauth2 import algorithm_of  # heavy, and few configurations have a key
 
     try:
@@ -281,7 +283,7 @@ def _check_key(section: Section[M], world: World, file: Path, *path: Step) -> No
 # `upstreams` → UpstreamSettings by name.
 
 
-def compile_upstream(name: str, section: Section[UpstreamKeys], world: World) -> UpstreamSettings:
+def compile_upstream(name: str, section: Section[UpstreamKeys], world: CompileContext) -> UpstreamSettings:
     """One upstream; what is wrong is noted."""
     keys = section.keys
     urls = compile_urls(section, world, parse_origin, keys.urls, ("one-url", "exactly one of url and urls is needed"))
@@ -299,7 +301,7 @@ def compile_upstream(name: str, section: Section[UpstreamKeys], world: World) ->
     )
 
 
-def _health(section: Section[UpstreamKeys], world: World) -> HealthCheck:
+def _health(section: Section[UpstreamKeys], world: CompileContext) -> HealthCheck:
     keys = section.keys.health
     path = keys.path
     if path is not None and not (path.startswith("/") and path.isascii() and path.isprintable() and " " not in path):

@@ -57,7 +57,7 @@ def routes(iam: Any, upstream: Any) -> str:
 
 
 @dataclass
-class Site:
+class ActiveConfig:
     """A running gateway and who it talks to. `workers` is how many processes serve."""
 
     process: GatewayProcess
@@ -68,7 +68,7 @@ class Site:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=[1, 2], ids=["one process", "two workers"])
-async def site(request: Any, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
+async def site(request: Any, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ActiveConfig]:
     """A gateway for all tests of a module, as one process and as two workers."""
     async with running(tmp_path_factory.mktemp("site"), request.param) as made:
         yield made
@@ -77,7 +77,7 @@ async def site(request: Any, tmp_path_factory: pytest.TempPathFactory) -> AsyncI
 @asynccontextmanager
 async def running(
     folder: Path, workers: int, write: Callable[[Any, Any], str] = routes, **environ: str
-) -> AsyncIterator[Site]:
+) -> AsyncIterator[ActiveConfig]:
     """A gateway, its IAM where the subject `allow` may do everything, and an upstream that tells what it saw.
 
     `write` makes the routes.yaml of the two.
@@ -91,7 +91,7 @@ async def running(
     try:
         await process.start()
         async with httpx.AsyncClient(base_url=process.admin, trust_env=False, timeout=20) as operator:
-            yield Site(process, operator, iam, upstream, workers)
+            yield ActiveConfig(process, operator, iam, upstream, workers)
     finally:
         assert await process.stop() == 0
         await iam.stop()

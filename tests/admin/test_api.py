@@ -17,7 +17,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.admin.conftest import OPERATOR, Site, routes, running
+from tests.admin.conftest import OPERATOR, ActiveConfig, routes, running
 
 pytestmark = [pytest.mark.hazard, pytest.mark.asyncio(loop_scope="module")]
 
@@ -67,7 +67,7 @@ async def events(operator: httpx.AsyncClient, count: int) -> list[dict[str, Any]
     return found
 
 
-async def test_everything_can_be_seen_and_nothing_is_stored(site: Site) -> None:
+async def test_everything_can_be_seen_and_nothing_is_stored(site: ActiveConfig) -> None:
     operator = site.operator
     for path in GET:
         head = await operator.head(path)
@@ -79,7 +79,7 @@ async def test_everything_can_be_seen_and_nothing_is_stored(site: Site) -> None:
     assert (await operator.get("/readyz")).json() == {"status": "ready"}
 
 
-async def test_every_error_is_a_problem_that_is_not_stored(site: Site) -> None:
+async def test_every_error_is_a_problem_that_is_not_stored(site: ActiveConfig) -> None:
     admin = site.operator
     cases = [
         (404, await admin.get("/nowhere")),
@@ -101,7 +101,7 @@ async def test_every_error_is_a_problem_that_is_not_stored(site: Site) -> None:
             assert set(reply.headers["allow"].split(", ")) == wanted
 
 
-async def test_the_status_shows_requests_denials_and_unknowns(site: Site) -> None:
+async def test_the_status_shows_requests_denials_and_unknowns(site: ActiveConfig) -> None:
     process, operator, workers = site.process, site.operator, site.workers
     async with caller(process) as client:
         for number in range(12):
@@ -139,7 +139,7 @@ async def test_the_status_shows_requests_denials_and_unknowns(site: Site) -> Non
     assert "secret" not in json.dumps(status)
 
 
-async def test_ready_stays_ready_while_iam_is_down(site: Site) -> None:
+async def test_ready_stays_ready_while_iam_is_down(site: ActiveConfig) -> None:
     process, operator, workers = site.process, site.operator, site.workers
     await site.iam.stop()
     async with caller(process) as client:
@@ -161,7 +161,7 @@ async def test_ready_stays_ready_while_iam_is_down(site: Site) -> None:
     await operator.post("/breakers/iam/auto", headers=OPERATOR)
 
 
-async def test_an_operator_opens_closes_and_frees_a_circuit(site: Site) -> None:
+async def test_an_operator_opens_closes_and_frees_a_circuit(site: ActiveConfig) -> None:
     process, operator, workers = site.process, site.operator, site.workers
     async with caller(process) as client:
         for name, path, code in (
@@ -183,7 +183,7 @@ async def test_an_operator_opens_closes_and_frees_a_circuit(site: Site) -> None:
             await until(healed)
 
 
-async def test_a_part_of_an_aggregate_is_named_with_a_dot(site: Site) -> None:
+async def test_a_part_of_an_aggregate_is_named_with_a_dot(site: ActiveConfig) -> None:
     process, operator = site.process, site.operator
     name = "user-audit.Workday"
     assert (await operator.post(f"/breakers/{name}/open", headers=OPERATOR)).status_code == 200
@@ -197,7 +197,7 @@ async def test_a_part_of_an_aggregate_is_named_with_a_dot(site: Site) -> None:
     assert (await operator.post(f"/breakers/{name}/auto", headers=OPERATOR)).status_code == 200
 
 
-async def test_a_purge_forgets_the_decisions_of_every_worker(site: Site) -> None:
+async def test_a_purge_forgets_the_decisions_of_every_worker(site: ActiveConfig) -> None:
     process, operator = site.process, site.operator
     async with caller(process) as client:
         await asyncio.gather(*(client.get("/monitoring/7") for _ in range(16)))
@@ -207,7 +207,7 @@ async def test_a_purge_forgets_the_decisions_of_every_worker(site: Site) -> None
     assert (await operator.get("/status")).json()["cache"]["entries"] == 0
 
 
-async def test_a_purge_of_one_subject_is_of_nobody_else(site: Site) -> None:
+async def test_a_purge_of_one_subject_is_of_nobody_else(site: ActiveConfig) -> None:
     process, operator = site.process, site.operator
     async with caller(process) as client:
         await client.get("/monitoring/7")
@@ -222,7 +222,7 @@ async def test_a_purge_of_one_subject_is_of_nobody_else(site: Site) -> None:
     assert (await operator.get("/status")).json()["cache"]["entries"] == 0
 
 
-async def test_a_reload_says_whether_it_serves_and_what_is_wrong(site: Site) -> None:
+async def test_a_reload_says_whether_it_serves_and_what_is_wrong(site: ActiveConfig) -> None:
     process, operator = site.process, site.operator
     before = process.file.read_text()
     process.file.write_text(before.replace("id: open", "id: opened"))
@@ -243,7 +243,7 @@ async def test_a_reload_says_whether_it_serves_and_what_is_wrong(site: Site) -> 
     assert (await operator.post("/-/reload", headers=OPERATOR)).json()["reloaded"] is True
 
 
-async def test_the_stream_follows_what_happens(site: Site) -> None:
+async def test_the_stream_follows_what_happens(site: ActiveConfig) -> None:
     operator = site.operator
     first, second = await events(operator, 2)
     assert (first["workers"], first["iam"]["state"]) == (site.workers, "closed")
@@ -274,7 +274,7 @@ async def test_draining_ends_readiness_first_then_the_streams_and_the_process(tm
         assert await asyncio.wait_for(site.process.process.wait(), PATIENCE_S) == 0
 
 
-async def test_metrics_are_of_all_workers(site: Site) -> None:
+async def test_metrics_are_of_all_workers(site: ActiveConfig) -> None:
     process, operator, workers = site.process, site.operator, site.workers
     async with caller(process) as client:
         await asyncio.gather(*(client.get("/open/7") for _ in range(20)))
@@ -295,7 +295,7 @@ async def test_metrics_are_of_all_workers(site: Site) -> None:
     assert (circuits["iam", "closed"], circuits["iam", "open"]) == (workers, 0)
 
 
-async def test_open_metrics_are_given_to_who_asks_for_them(site: Site) -> None:
+async def test_open_metrics_are_given_to_who_asks_for_them(site: ActiveConfig) -> None:
     operator = site.operator
     reply = await operator.get("/metrics", headers={"accept": "application/openmetrics-text; version=1.0.0"})
     assert reply.headers["content-type"] == "application/openmetrics-text; version=1.0.0; charset=utf-8"

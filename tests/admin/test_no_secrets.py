@@ -17,7 +17,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from tests.admin.conftest import OPERATOR, Site, running
+from tests.admin.conftest import OPERATOR, ActiveConfig, running
 from tests.complete_path.issuer import Issuer
 from tests.complete_path.patience import until
 from tests.e2e.conftest import Seen, Server
@@ -117,7 +117,7 @@ def tokens(issuer: Issuer) -> dict[str, str]:
     }
 
 
-async def ask_everything(site: Site, bearers: dict[str, str], mode: dict[str, str]) -> None:
+async def ask_everything(site: ActiveConfig, bearers: dict[str, str], mode: dict[str, str]) -> None:
     query = f"?q=1&access_token={quote(SECRETS['query'])}"
     paths = [f"/basic/7?q={SECRETS['query']}"]
     paths += [f"/{route}/7{query}" for route in ("plain", "bearer", "basic", "oauth", "dead", "public", "nowhere")]
@@ -146,7 +146,7 @@ async def ask_everything(site: Site, bearers: dict[str, str], mode: dict[str, st
     await ask_badly(site)
 
 
-async def ask_badly(site: Site) -> None:
+async def ask_badly(site: ActiveConfig) -> None:
     """What is no HTTP, what is ambiguous, and a WebSocket that is refused."""
     for line in (
         f"GET /..;?{SECRETS['fragment']} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {SECRETS['header']}\r\n\r\n",
@@ -170,7 +170,7 @@ async def ask_badly(site: Site) -> None:
         )
 
 
-async def ask_the_operators_side(site: Site) -> list[str]:
+async def ask_the_operators_side(site: ActiveConfig) -> list[str]:
     """Everything on the admin listener, also what it refuses; without the token it says less."""
     said = []
     token = {"authorization": f"Bearer {SECRETS['ADMIN_TOKEN']}"}

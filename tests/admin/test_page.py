@@ -15,7 +15,7 @@ import pytest
 
 from gateway.admin.assets import HEADERS, PAGE, PUBLIC_FILES, asset
 from tests.admin.browser import Page, browsing
-from tests.admin.conftest import OPERATOR, Site, routes, running
+from tests.admin.conftest import OPERATOR, ActiveConfig, routes, running
 
 pytestmark = [pytest.mark.hazard, pytest.mark.integration]
 
@@ -48,7 +48,7 @@ CONTRASTS = """
 
 
 @asynccontextmanager
-async def asking(site: Site, *paths: str) -> AsyncIterator[None]:
+async def asking(site: ActiveConfig, *paths: str) -> AsyncIterator[None]:
     """Somebody who may, and somebody who may not, ask all the time."""
 
     async def ask() -> None:
@@ -67,7 +67,7 @@ async def asking(site: Site, *paths: str) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def shown(folder: Path, workers: int = 1, **how: Any) -> AsyncIterator[tuple[Site, Page]]:
+async def shown(folder: Path, workers: int = 1, **how: Any) -> AsyncIterator[tuple[ActiveConfig, Page]]:
     """A gateway and its page in a browser."""
     async with running(folder, workers, **how) as site, browsing(site.process.admin, folder / "profile") as page:
         yield site, page

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.admin.conftest import Site, running
+from tests.admin.conftest import ActiveConfig, running
 from tests.complete_path.patience import until
 from tests.e2e.conftest import Seen
 from tests.telemetry.conftest import Receiver, grpc_receiver, receiver
@@ -56,7 +56,7 @@ def trace_of(seen: Seen) -> tuple[str, str]:
     return trace_id, span_id
 
 
-async def ten_share_a_call(site: Site) -> list[dict[str, Any]]:
+async def ten_share_a_call(site: ActiveConfig) -> list[dict[str, Any]]:
     """One request holds IAM's only place while ten wait, two for each of five items; the lines of the log of all."""
     async with httpx.AsyncClient(base_url=site.process.url, headers=ALLOWED, trust_env=False, timeout=20) as client:
         site.iam.mode = "hang"
@@ -73,7 +73,7 @@ async def ten_share_a_call(site: Site) -> list[dict[str, Any]]:
     return [json.loads(line) for line in site.process.output.splitlines()]
 
 
-async def check_what_ten_shared(site: Site, received: Receiver) -> None:
+async def check_what_ten_shared(site: ActiveConfig, received: Receiver) -> None:
     lines = await ten_share_a_call(site)
     await until(lambda: len(received.spans) == 11 + 11 + 2 + 10)
     served = {span.span_id: span for span in received.named("GET /items/{item}")}

@@ -11,7 +11,7 @@ from gateway.forwarded import RequestBuilder
 from gateway.model.permit import Fallback, Permit
 from gateway.model.request import Subject
 from gateway.model.route import FallbackResponse
-from gateway.pipeline import Pipeline, Service, Site
+from gateway.pipeline import ActiveConfig, Pipeline, Service
 from gateway.resilience.admission import ConcurrencyLimit
 from gateway.routing import Router
 from gateway.telemetry.observer import Observer
@@ -86,7 +86,7 @@ def site(tmp_path):
         route.id: Service(route, None if route.id in {"orders", "hosted"} else forwarded, ConcurrencyLimit(10))
         for route in configuration.routes
     }
-    return Site(
+    return ActiveConfig(
         settings=configuration.server,
         router=Router(configuration.routes),
         services=services,
