@@ -66,7 +66,7 @@ def expected(answers, known_ages, local, mode, max_stale_s, method, identified):
             return "allow_open" if identified and method in ("GET", "HEAD") else "refused"
 
 
-@examples(400)
+@examples(150)
 @given(data=st.data())
 def test_nothing_is_permitted_that_the_table_does_not_permit(kit, data):
     count = data.draw(st.integers(1, 4), label="checks")

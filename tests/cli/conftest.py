@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from gateway.cli import app
+from tests.support.command_line import CliRunner
 
 CONFIGURATION = """\
 version: 1

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from gateway.cli import app
+from tests.support.command_line import CliRunner
 
 HEAD = """version: 1
 upstreams: {shop: {url: "http://127.0.0.1:9001"}}

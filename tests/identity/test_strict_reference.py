@@ -184,7 +184,7 @@ async def _accepted(identifier: JwtIdentifier, token: bytes) -> bool:
         return False
 
 
-@examples(600)
+@examples(200)
 @given(token=tokens())
 async def test_what_is_accepted_is_what_a_strict_reference_accepts(identifier, token):
     wanted = reference(token)

@@ -128,7 +128,7 @@ near_misses = st.fixed_dictionaries(
 )
 
 
-@examples(150)
+@examples(60)
 @given(items=st.lists(evaluation | near_misses | values, max_size=4), top=evaluation)
 async def test_no_input_breaks_the_server_or_permits_a_stranger(
     certified: httpx.AsyncClient, items: list[Any], top: dict[str, Any]

@@ -208,4 +208,4 @@ class PatientModel(Model):
 
 
 TestModel, TestPatientModel = Model.TestCase, PatientModel.TestCase
-TestModel.settings = TestPatientModel.settings = examples(150, stateful_step_count=40)
+TestModel.settings = TestPatientModel.settings = examples(80, stateful_step_count=40)

@@ -78,7 +78,7 @@ hosts = st.sampled_from([None, "a.test", "b.test"])
     st.lists(st.sampled_from(["a", "b", "c"]), max_size=5),
     st.sampled_from(["a.test", "b.test", "c.test"]),
 )
-@examples(1500)
+@examples(300)
 def test_the_trie_agrees_with_the_naive_reading(
     given_routes: list[tuple[str, str | None]], segments: list[str], host: str
 ) -> None:

@@ -96,7 +96,7 @@ async def test_what_is_pipelined_behind_a_slow_answer_is_bounded() -> None:
 
 
 @given(st.data())
-@examples(300)
+@examples(100)
 def test_boundaries_are_the_same_however_the_stream_is_split(data: st.DataObject) -> None:
     """Oracle: the ends of CRLFCRLF, non-overlapping, in the whole stream."""
     stream = data.draw(st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"\r\n\r\n", b"a"]), max_size=20).map(b"".join))

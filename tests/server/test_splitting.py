@@ -108,7 +108,7 @@ async def converse(parts: list[bytes]) -> tuple[list[tuple[str, str, bytes]], li
 
 
 @given(st.lists(st.sampled_from(MESSAGES), min_size=1, max_size=5), st.lists(DAMAGE, max_size=2), st.data())
-@examples(300)
+@examples(100)
 def test_split_anywhere_it_is_the_same_conversation(
     messages: list[bytes], damage: list[Any], data: st.DataObject
 ) -> None:

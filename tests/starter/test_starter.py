@@ -9,7 +9,6 @@ from pathlib import Path
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
-from typer.testing import CliRunner
 
 from gateway.cli import app
 from gateway.config import load
@@ -17,6 +16,7 @@ from gateway.model.route import AccessKind, ProxyAction
 from gateway.starter import NotUnderstoodError, read_foreign, starter
 from gateway.starter.block_files import read_blocks
 from gateway.starter.draft import Draft
+from tests.support.command_line import CliRunner
 from tests.support.properties import examples
 
 NGINX = """
@@ -184,7 +184,7 @@ TEXTS = st.text(alphabet=string.ascii_letters + string.digits + "/.*{}$:;#\"'`\\
 
 
 @given(path=TEXTS, host=TEXTS, url=TEXTS, strip=st.sampled_from(["", "/a"]))
-@examples(200)
+@examples(80)
 def test_whatever_a_draft_is_made_of_it_validates(tmp_path: Path, path: str, host: str, url: str, strip: str) -> None:
     draft = Draft("foreign")
     upstream = draft.upstream([url], 1) or draft.upstream(["http://127.0.0.1:1"], 1)
@@ -196,7 +196,7 @@ def test_whatever_a_draft_is_made_of_it_validates(tmp_path: Path, path: str, hos
 
 
 @given(text=TEXTS)
-@examples(300)
+@examples(100)
 @pytest.mark.parametrize("by_line", [True, False])
 def test_any_text_is_blocks_or_not_understood(text: str, *, by_line: bool) -> None:
     with contextlib.suppress(NotUnderstoodError):

@@ -12,7 +12,7 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 
 HOW_MANY = os.environ.get("TEST_EXAMPLES") or ("usual" if os.environ.get("CI") else "few")
-_DEFAULT = {"few": 15, "usual": 100, "many": 5_000}[HOW_MANY]
+_DEFAULT = {"few": 15, "usual": 50, "many": 5_000}[HOW_MANY]
 # A loaded machine is slow in making examples, and a fixture that all examples share is meant so.
 _ALLOWED = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 

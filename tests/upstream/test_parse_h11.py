@@ -92,7 +92,7 @@ def theirs(
     return status, headers, body, complete
 
 
-@examples(300)
+@examples(100)
 @given(responses(), st.lists(st.integers(0, 2000), max_size=6))
 def test_valid_responses_are_read_as_h11_reads_them(response, at):
     method, data, end = response
@@ -103,7 +103,7 @@ def test_valid_responses_are_read_as_h11_reads_them(response, at):
     assert read == theirs(method, pieces, end=end)
 
 
-@examples(600)
+@examples(200)
 @given(responses(), st.integers(0, 2000), st.sampled_from([b"\r", b"\n", b"\0", b" ", b":", b"0", b"\x7f", b"Z"]))
 def test_what_ours_lets_through_after_damage_h11_does_not_frame_otherwise(response, position, damage):
     method, data, _ = response

@@ -210,7 +210,7 @@ async def play(steps: list[tuple[str, Any]], max_connections: int) -> Stage:
     return stage
 
 
-@examples(200)
+@examples(80)
 @given(st.lists(STEPS, min_size=15, max_size=60), st.integers(1, 3))
 def test_leavers_harm_nobody_who_stays(steps: list[tuple[str, Any]], max_connections: int) -> None:
     stage = asyncio.run(play(steps, max_connections))
@@ -218,7 +218,7 @@ def test_leavers_harm_nobody_who_stays(steps: list[tuple[str, Any]], max_connect
         assert number in stage.left or caller.result() == b"%d" % number
 
 
-@examples(100)
+@examples(60)
 @given(st.lists(STEPS | st.tuples(st.just("end"), NUMBER), min_size=5, max_size=40), st.integers(1, 3))
 def test_nobody_waits_without_an_outcome_when_connections_end_too(
     steps: list[tuple[str, Any]], max_connections: int
