@@ -179,6 +179,15 @@ def test_an_oddity_is_admitted_by_the_route_that_says_so(path: str, flag: str) -
     assert matched([route("/a/*", **dict.fromkeys(others, True))], path) == "bad_request"
 
 
+def test_one_admitted_oddity_admits_no_other() -> None:
+    assert matched([route("/*", allow_encoded_slashes=True)], "/a;x/b%2fc") == "bad_request"
+
+
+def test_a_way_that_failed_leaves_no_parameters_behind() -> None:
+    routes = [route("/a/{x}/c"), route("/{y}/{z}/d")]
+    assert Router(routes).match("GET", parse_target(b"/a/1/d"), "").params == {"y": "a", "z": "1"}
+
+
 def test_a_parameter_is_never_empty() -> None:
     assert matched([route("/a/{x}/c", allow_empty_segments=True)], "/a//c") == "bad_request"
 

@@ -226,5 +226,7 @@ async def test_every_place_comes_back_after_every_fault(serve, reach, until):
             for connection in list(pool.pool._idle):
                 connection.abort()
     server.behaviour = server_of(FAULTS[0])
-    assert await asyncio.gather(*(client.text() for _ in range(8))) != []
+    whole = await client.text()
+    assert whole
+    assert await asyncio.gather(*(client.text() for _ in range(8))) == [whole] * 8
     assert client.state["in_flight"] == 0
