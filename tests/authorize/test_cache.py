@@ -153,6 +153,15 @@ def test_ages_count_from_when_iam_was_asked(kit):
     assert store.age(asked) == 2
 
 
+def test_a_slow_old_permit_does_not_make_a_newer_one_older(kit):
+    store, asked = Store(kit), question(kit.subject())
+    early = store.cache.stamp()
+    store.clock.now += 10
+    store.put(asked)
+    store.cache.remember([asked], [ALLOW], early)
+    assert store.age(asked) == 0
+
+
 def test_a_permit_dies_with_its_token(store, kit):
     """D06: served and known alike."""
     asked = question(kit.subject(expires_at_s=store.wall.now + 2))

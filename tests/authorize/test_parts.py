@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -67,7 +68,35 @@ def test_no_part_is_permitted_that_was_not(kit, own, parts, require, mode):
     assert len(parts) - denied >= require or not denied
 
 
-async def run(kit, own, parts, require, mode):
+@pytest.mark.parametrize(
+    ("parts", "require"),
+    [
+        ([("deny", True), ("deny", False), ("allow", False)], 1),
+        ([("deny", False), ("deny", False), ("allow", False)], 2),
+        ([("deny", False)], 0),
+    ],
+)
+def test_what_is_denied_beyond_use_is_a_denial_of_the_whole(kit, parts, require):
+    parts = [([answer], required) for answer, required in parts]
+    result, _ = asyncio.run(run(kit, [], parts, require, IamFailureMode.FAIL_CLOSED))
+    assert result.code == "iam_denied"
+
+
+def test_what_stands_in_for_one_part_stands_in_for_no_other(kit):
+    parts = [(["deny"], False), (["isolated"], False), (["timeout"], False)]
+    result, _ = asyncio.run(run(kit, [], parts, 1, IamFailureMode.ALLOW))
+    outcomes = [combined.outcome for _, combined in result.parts]
+    assert outcomes == [Outcome.DENY, Outcome.UNKNOWN, Outcome.ALLOW]
+
+
+def test_an_old_permit_stands_in_for_no_question_that_fails_alone(kit):
+    parts = [(["isolated"], False), (["timeout"], False)]
+    result, _ = asyncio.run(run(kit, [], parts, 1, IamFailureMode.STALE, known=True))
+    outcomes = [combined.outcome for _, combined in result.parts]
+    assert outcomes == [Outcome.UNKNOWN, Outcome.ALLOW]
+
+
+async def run(kit, own, parts, require, mode, *, known=False):
     bench = kit.Bench()
     names = [f"read own:{index}" for index in range(len(own))]
     bench.iam.answers = dict(zip(names, map(decision, own), strict=True))
@@ -83,6 +112,10 @@ async def run(kit, own, parts, require, mode):
         action=AggregateAction(parts=tuple(built), require=require),
         methods=frozenset({"GET", "HEAD"}),
     )
+    if known:
+        authorizer = bench.authorizer(route)
+        questions = authorizer._plans[route.id]["GET"].questions(kit.request(), kit.subject())
+        bench.cache.remember(questions, [kit.ALLOWED] * len(questions), bench.cache.stamp())
     try:
         arguments = (kit.request(), route, kit.subject(), Deadline.after(60), bench.record, NO_SPAN)
         return await bench.authorizer(route).authorize(*arguments), bench.iam.asked

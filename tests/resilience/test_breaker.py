@@ -126,6 +126,16 @@ def test_failures_from_before_an_outage_do_not_count_after_it(breaker, clock):
     assert breaker.state == CLOSED
 
 
+def test_failures_from_before_an_operator_closed_it_do_not_count_after_it(breaker):
+    early = [breaker.admit() for _ in range(5)]
+    open_it(breaker)
+    breaker.force_close()
+    breaker.auto()
+    for ticket in early:
+        ticket.failure("iam_timeout")
+    assert breaker.state == CLOSED
+
+
 def test_failed_trials_double_the_open_time_with_jitter_up_to_the_maximum(breaker, clock):
     open_it(breaker)
     times = [breaker.remaining_s()]
@@ -321,6 +331,14 @@ def test_forced_closed_stays_closed_whatever_fails(breaker):
     breaker.auto()
     fail(breaker)
     assert breaker.state == OPEN
+
+
+def test_forced_closed_nobody_is_held_back(breaker):
+    breaker.hold_back("alice", 60)
+    with pytest.raises(CircuitOpen):
+        breaker.admit(subject="alice")
+    breaker.force_close()
+    breaker.admit(subject="alice").success()
 
 
 def test_a_trial_in_flight_cannot_close_what_an_operator_opened(breaker, clock):

@@ -120,12 +120,18 @@ async def test_a_caller_who_leaves_as_the_deadline_ends_is_still_cancelled():
 
 
 def test_a_wait_that_ends_at_the_deadline_has_the_first_word():
-    """It knows what it waited for. On a clock that jumps: nothing else takes time between the two."""
+    """It knows what it waited for. The loop is 8 ms late with both, wherever in a tick the deadline is."""
 
     async def wait():
+        loop = asyncio.get_running_loop()
+
+        def late():
+            loop.now += 0.009
+
         for into_a_tick_s in range(20):
             await asyncio.sleep(0.001 * into_a_tick_s)
             deadline = Deadline.after(0.5)
+            loop.call_at(deadline.at_s - 0.001, late)
             with deadline.enforced():
                 with pytest.raises(TimeoutError):
                     async with asyncio.timeout_at(deadline.at_s):
@@ -133,3 +139,16 @@ def test_a_wait_that_ends_at_the_deadline_has_the_first_word():
                 deadline.stop()
 
     on_jumping_clock(wait())
+
+
+def test_once_expired_nothing_rearms_it():
+    async def answer_late():
+        deadline = Deadline.after(0.5)
+        with deadline.enforced():
+            with pytest.raises(asyncio.CancelledError):
+                await hang()
+            deadline.extend(0.5)
+            await asyncio.sleep(5)
+        assert deadline.expired
+
+    on_jumping_clock(answer_late())

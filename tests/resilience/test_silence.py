@@ -29,6 +29,19 @@ def test_who_was_in_a_call_with_the_question_that_hangs_proves_nothing() -> None
     assert not silence(*([["mallory", str(other), str(other + 1)]] for other in range(20))).proves(3)
 
 
+def test_it_takes_as_many_questions_as_the_threshold() -> None:
+    assert not silence([["a"]], [["b"]], [["c"]]).proves(4)
+    assert silence([["a"]], [["b"]], [["c"]], [["c"]]).proves(4)
+
+
+def test_failures_before_the_window_make_nothing_widespread() -> None:
+    evidence = Evidence()
+    for at_s, subject in ((0.0, "a"), (5.0, "b"), (10.0, "c")):
+        evidence.failed(subject, at_s)
+    assert evidence.widespread(10.0, window_s=10.0)
+    assert not evidence.widespread(10.0, window_s=9.0)
+
+
 def test_calls_that_no_two_subjects_explain_prove_it() -> None:
     assert silence([["a", "b"]], [["c", "d"]], [["e", "f"]]).proves(3)
 
