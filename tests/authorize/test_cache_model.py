@@ -70,6 +70,12 @@ class CacheMachine(RuleBasedStateMachine):
         elif answer.outcome is Outcome.ALLOW and (known is None or known[0] <= asked_s):
             self.newest[who, thing] = (asked_s, True, ends)
 
+    @rule(first=st.integers(0, 50), answer=st.sampled_from([ALLOW, DENY]), client=CLIENTS)
+    def iam_answers_many_others(self, first, answer, client):
+        """So that everything is full: what is known of alice and bob may go, and may not change."""
+        others = [self.question(f"other-{number}", "a") for number in range(first, first + 30)]
+        self.cache.remember(others, [answer] * len(others), self.cache.stamp(), client)
+
     @rule()
     def it_is_purged(self):
         self.cache.purge()
