@@ -191,7 +191,7 @@ class Runner:
 
 
 def _simulated() -> str:
-    from tests.simulation.play import play  # noqa: PLC0415 - after it was collected
+    from tests.simulation.play import play
 
     for seed in SEEDS:
         try:
