@@ -71,6 +71,10 @@ BAD = {
     "status 000": b"HTTP/1.1 000 X\r\nContent-Length: 0\r\n\r\n",
     "101": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nraw",
     "101 without an upgrade": b"HTTP/1.1 101 Switching Protocols\r\n\r\nraw",
+    "101 before an answer": b"HTTP/1.1 101 S\r\n\r\n" + OK + b"Content-Length: 0\r\n\r\n",
+    "1xx with an empty chunked body before an answer": (
+        b"HTTP/1.1 102 P\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + OK + b"Content-Length: 0\r\n\r\n"
+    ),
     "1xx with a body": b"HTTP/1.1 103 E\r\nContent-Length: 2\r\n\r\nok",
     "1xx with a chunked body": b"HTTP/1.1 102 P\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "conflicting lengths": OK + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\nok!",
@@ -235,6 +239,16 @@ def test_endless_chunk_extensions_and_trailers_have_a_limit(start):
         parser.feed(b"a" * 1000)
     with pytest.raises(Violation, match="more than"):
         parser.feed(b"a" * 1000)
+
+
+def test_nothing_of_an_interim_response_is_the_answers():
+    _, reply = parse(b"HTTP/1.1 103 Early\r\nLink: </x>\r\n\r\n" + OK + b"Content-Length: 0\r\n\r\n")
+    assert (reply.headers, bytes(reply.reason)) == ([(b"content-length", b"0")], b"OK")
+
+
+def test_too_many_fields_are_refused_before_the_head_ends():
+    with pytest.raises(Violation):
+        parse(OK + b"a: b\r\n" * (MAX_HEADERS + 2))  # the last one may go on
 
 
 def test_endless_interim_responses_have_a_limit():
