@@ -133,7 +133,7 @@ class Servers:
             return self._servers
         for server in ill:
             self._watch(server)
-        ill.sort(key=lambda server: server.standing.turn_s)
+        ill.sort(key=lambda server: server.standing.failed_s)
         return [server for server in self._servers if server not in ill] + ill
 
     def _judge(self, inquiry: Inquiry) -> None:

@@ -33,17 +33,17 @@ _LOOKS: Final = 4
 class Standing:
     """How one address is, as far as requests tell. Times are monotonic seconds, of one clock.
 
-    `failures`: how often in a row it was set aside; `turn_s`: when anything failed here last, or it was asked for
-    want of a better one. `setbacks` only grows: who began before the last one tells nothing new. `ill`: set by whoever
-    looks after the addresses; nothing here does.
+    `failures`: how often in a row it was set aside; `failed_s`: when anything failed here last; `turn_s`: when it
+    was last asked for want of a better one. `setbacks` only grows: who began before the last one tells nothing new.
+    `ill`: set by whoever looks after the addresses; nothing here does.
     """
 
-    __slots__ = ("_held_until_s", "aside_until_s", "evidence", "failures", "ill", "setbacks", "turn_s")
+    __slots__ = ("_held_until_s", "aside_until_s", "evidence", "failed_s", "failures", "ill", "setbacks", "turn_s")
 
     def __init__(self) -> None:
         self.evidence = Answers()
         self.failures = 0
-        self.turn_s = 0.0
+        self.failed_s = self.turn_s = 0.0
         self.setbacks = 0
         self.aside_until_s = 0.0
         self.ill = False
@@ -94,7 +94,7 @@ class Standing:
 
     def failed(self, answers_before: int, setbacks_before: int, now_s: float) -> bool:
         """A request failed here that began when `answers` and `setbacks` were so. Whether that sets it aside."""
-        self.turn_s = now_s
+        self.failed_s = now_s
         if self.setbacks != setbacks_before or self.evidence.blame(answers_before) is Blame.REQUEST:
             return False
         self.failures += 1

@@ -248,8 +248,16 @@ def _less_busy(members: list[Member]) -> Member:
 
 
 def _least_bad(members: list[Member], now_s: float) -> list[Member]:
-    """The one that failed or was asked longest ago: one that is well is found soon, also when many ask at once."""
-    return [min(members, key=lambda member: (member.held_s(now_s) > 0, member.ill, member.turn_s, _load(member)))]
+    """One that answered somebody within the last second and was not chosen here since, else whose turn is longest ago.
+
+    So one that is well is found soon, also when many ask at once, and one caller's failures do not take it from others.
+    """
+
+    def how_bad(member: Member) -> tuple[bool, bool, bool, float, int]:
+        answers = member.evidence.recent(now_s) and member.turn_s <= member.evidence.answered_s
+        return member.held_s(now_s) > 0, member.ill, not answers, max(member.turn_s, member.failed_s), member.pool.load
+
+    return [min(members, key=how_bad)]
 
 
 def _briefly(timeouts: Timeouts, deadline: Deadline) -> Timeouts:

@@ -184,6 +184,19 @@ async def test_with_all_set_aside_those_who_come_at_once_do_not_all_go_to_the_sa
     assert "200" in said
 
 
+async def test_a_request_that_fails_at_one_origin_after_the_other_takes_the_well_one_from_nobody() -> None:
+    """One origin is bad; the poison fails at both, in moments in which nobody else is answered."""
+    world = World(2)
+    world.origins[0].fault = reset
+    await world.for_s(3)
+    for _ in range(60):
+        await world.ask("mallory", b"/poison")
+        world.now += 0.01
+        assert await world.ask("alice") == "200"
+        world.now += 0.04
+    assert world.breaker.state == "closed"
+
+
 async def test_whose_requests_always_fail_does_not_use_up_the_retries_of_others() -> None:
     world = World(2)
     for _ in range(6):
