@@ -1,6 +1,7 @@
 """The two peers of every server measured: an upstream of 0.5 kB JSON, and an IAM that permits whatever it is asked.
 
-`python bench/stub.py upstream|iam PORT`. IAM answers AuthZEN evaluations with one permit for each, and anything else
+`python bench/stub.py upstream|iam|silent|liar PORT`; the last two are IAMs that never answer, and that answer nonsense.
+IAM answers AuthZEN evaluations with one permit for each, and anything else
 (`auth_request`, `ext_authz`, `forwardAuth`) with an empty 200. `GET /-/count`: how often it was asked so far.
 """
 
@@ -66,8 +67,18 @@ class Iam(Stub):
         return json_response(b'{"evaluations":[' + b",".join([b'{"decision":true}'] * evaluations) + b"]}")
 
 
+class Silent(Stub):
+    def answer(self, request: bytes, body: bytes) -> bytes:  # whatever is asked
+        return b""
+
+
+class Liar(Stub):
+    def answer(self, request: bytes, body: bytes) -> bytes:  # whatever is asked
+        return json_response(b'{"evaluations":"lies"}')
+
+
 async def main(role: str, port: int) -> None:
-    protocol = {"upstream": Upstream, "iam": Iam}[role]
+    protocol = {"upstream": Upstream, "iam": Iam, "silent": Silent, "liar": Liar}[role]
     server = await asyncio.get_running_loop().create_server(protocol, "127.0.0.1", port, backlog=1024)
     await server.serve_forever()
 

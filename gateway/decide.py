@@ -57,7 +57,8 @@ _OWN: Final = frozenset(
     }
 )
 """What the proxy writes itself, over whatever the client sent."""
-_METHOD: Final = re.compile(rb"[A-Z][A-Z-]{0,31}")
+_USUAL: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_METHOD: Final = re.compile(r"[A-Z][A-Z-]{0,31}")
 _HOST: Final = re.compile(rb"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 
 
@@ -90,13 +91,14 @@ class NamedRequestBuilder(Builder[NamedRequest]):
             named.fault = "Only a proxy in server.trusted_proxies may ask here."
         elif path.startswith(_BELOW_ENVOY):
             named.door = ENVOY
-            _aim(named, named.method.encode("ascii"), raw[len(named.door) :], settings)
+            _aim(named, named.method, raw[len(ENVOY) :], settings)
         elif path in _FIELDS:
             named.door = path
             _read_fields(named, settings)
         else:
             named.fault = "The entry paths are /envoy/…, /nginx, /traefik and /caddy."
-        named.websocket = b"websocket" in [value.lower() for value in named.values(b"upgrade")]
+        upgrades = named.values(b"upgrade")
+        named.websocket = bool(upgrades) and b"websocket" in [value.lower() for value in upgrades]
         return named
 
 
@@ -111,7 +113,7 @@ def _read_fields(named: NamedRequest, settings: ServerSettings) -> None:
         named.fault = "X-Forwarded-Host is no usable host."
     else:
         named.host = hosts[0].decode("ascii") if hosts else named.host
-        _aim(named, methods[0], targets[0], settings)
+        _aim(named, methods[0].decode("latin-1"), targets[0], settings)
     routes = named.values(b"x-gateway-route")
     if routes:
         named.route = b",".join(routes)
@@ -119,15 +121,15 @@ def _read_fields(named: NamedRequest, settings: ServerSettings) -> None:
         named.fault = "A field of the request is one that only gateways may set."
 
 
-def _aim(named: NamedRequest, method: bytes, target: bytes, settings: ServerSettings) -> None:
-    if not _METHOD.fullmatch(method):
+def _aim(named: NamedRequest, method: str, target: bytes, settings: ServerSettings) -> None:
+    if method not in _USUAL and not _METHOD.fullmatch(method):
         named.fault = "The original method is not usable."
     elif not target.startswith(b"/"):
         named.fault = "The original target is not in origin form."
     elif len(target) > settings.max_uri:
         named.fault = "The original target is too long."
     else:
-        named.method = method.decode("ascii")
+        named.method = method
         named.target = unparsed(target)
 
 

@@ -14,13 +14,15 @@ from urllib.parse import quote
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
+from gateway.cli import app
 from tests.admin.conftest import OPERATOR, ActiveConfig, running
 from tests.complete_path.issuer import Issuer
 from tests.complete_path.patience import until
-from tests.e2e.conftest import Seen, Server
+from tests.e2e.conftest import Seen, Server, free_port
 from tests.telemetry.conftest import Receiver, receiver
 
 __all__ = ["receiver"]
@@ -36,6 +38,8 @@ SECRETS = {
     "fragment": "s3cret-in-a-bad-target",
     "IAM_TOKEN": "s3cret-for-iam",
     "DECISIONS_KEY": "s3cret-for-hashes",
+    "PERMITS_KEY": "s3cret-for-permits",
+    "SHADOW_TOKEN": "s3cret-for-a-second-iam",
     "ADMIN_TOKEN": "s3cret-for-operators",
     "UPSTREAM_TOKEN": "s3cret-for-upstream",
     "UPSTREAM_PASSWORD": "s3cret-for-basic-upstream",
@@ -48,12 +52,15 @@ ROUTES = """
 version: 1
 server:
   {listen: "127.0.0.1:{port}", admin: "127.0.0.1:{admin}", drain_timeout: 4s, admin_token: "${ADMIN_TOKEN}",
+   trusted_proxies: [127.0.0.1], decisions: {listen: "127.0.0.1:DECISIONS"},
    decision_log: {path: decisions.jsonl, values: hash, key: "${DECISIONS_KEY}"}}
+iam_shadow: {url: "IAM", token: "${SHADOW_TOKEN}", circuit_breaker: {failure_threshold: 1000}}
 iam:
   url: "IAM"
   token: "${IAM_TOKEN}"
   timeout: {connect: 1s, read: 200ms, total: 300ms}
   circuit_breaker: {failure_threshold: 4, open_for: 1s}
+  cache: {snapshot: {path: permits, every: 200ms, key: "${PERMITS_KEY}"}}
 identity: IDENTITY
 upstreams:
   plain: {url: "UPSTREAM"}
@@ -146,6 +153,49 @@ async def ask_everything(site: ActiveConfig, bearers: dict[str, str], mode: dict
     await ask_badly(site)
 
 
+async def ask_for_decisions(port: int, bearers: dict[str, str]) -> list[str]:
+    """As each of the proxies asks, for everybody."""
+    said = []
+    target = f"/plain/7?q=1&access_token={quote(SECRETS['query'])}"
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=20) as proxy:
+        for bearer in bearers.values():
+            headers = {
+                "authorization": f"Bearer {bearer}",
+                "cookie": f"session={SECRETS['cookie']}",
+                "x-tenant": "north",
+                "x-original-method": "GET",
+                "x-original-uri": target,
+                "x-forwarded-method": "GET",
+                "x-forwarded-uri": target,
+            }
+            replies = [
+                await proxy.get(path, headers=headers) for path in (f"/envoy{target}", "/nginx", "/traefik", "/x")
+            ]
+            said += [str(reply.headers) + reply.text for reply in replies]
+    return said
+
+
+def what_commands_say(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Of the same file and of the same log: exports, differences, a report, and the log asked again."""
+    for name, value in SECRETS.items():
+        if name.isupper():
+            monkeypatch.setenv(name, value)
+    monkeypatch.chdir(folder)
+    text = (folder / "routes.yaml").read_text()
+    (folder / "other.yaml").write_text(
+        text.replace("${SHADOW_TOKEN}", "s3cret-and-another").replace("[GET]", "[GET, PUT]")
+    )
+    (folder / "any").mkdir()
+    (folder / "any" / "a.cedar").write_text("permit (principal, action, resource);")
+    commands = [["export", name, "-c", "routes.yaml"] for name in ("nginx", "traefik", "caddy", "envoy")]
+    commands[-1] += ["--decide"]
+    commands += [["diff", "routes.yaml", "other.yaml"], ["report", "decisions.jsonl"]]
+    commands += [["replay", "decisions.jsonl", "--against", "any", "--output", output] for output in ("text", "json")]
+    results = [CliRunner().invoke(app, command) for command in commands]
+    assert all(result.output for result in results), [result.exception for result in results]
+    return [result.output for result in results]
+
+
 async def ask_badly(site: ActiveConfig) -> None:
     """What is no HTTP, what is ambiguous, and a WebSocket that is refused."""
     for line in (
@@ -184,8 +234,10 @@ async def ask_the_operators_side(site: ActiveConfig) -> list[str]:
 
 
 @pytest.mark.parametrize("identity", ["jwt", "opaque", "elsewhere"])
-async def test_no_secret_is_anywhere(tmp_path: Path, receiver: Receiver, identity: str) -> None:
-    issuer, mode = Issuer(), {"iam": "ok"}
+async def test_no_secret_is_anywhere(
+    tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, identity: str
+) -> None:
+    issuer, mode, decisions = Issuer(), {"iam": "ok"}, free_port()
     bearers = tokens(issuer)
     settings = "{opaque: {}}" if identity == "opaque" else issuer.settings(tmp_path)
     if identity == "elsewhere":
@@ -194,7 +246,9 @@ async def test_no_secret_is_anywhere(tmp_path: Path, receiver: Receiver, identit
 
     def write(iam: Server, upstream: Server) -> str:
         iam.answer, upstream.answer = answering(mode, bearers["mallory"]), upstream_answer
-        text = ROUTES.replace("IDENTITY", settings).replace('"IAM"', f'"{iam.url}"')
+        text = (
+            ROUTES.replace("IDENTITY", settings).replace('DECISIONS"', f'{decisions}"').replace('"IAM"', f'"{iam.url}"')
+        )
         return text.replace("UPSTREAM/", f"{upstream.url}/").replace('"UPSTREAM"', f'"{upstream.url}"')
 
     environ = {name: value for name, value in SECRETS.items() if name.isupper()} | {
@@ -205,11 +259,14 @@ async def test_no_secret_is_anywhere(tmp_path: Path, receiver: Receiver, identit
     async with running(tmp_path, 1, write, **environ) as site:
         await ask_everything(site, bearers, mode)
         said = await ask_the_operators_side(site)
+        said += await ask_for_decisions(decisions, bearers)
         reached = len(site.upstream.seen), len(site.iam.seen)
     await until(lambda: len(receiver.spans) > 100 and "http.server.request.duration" in receiver.metrics)
     told = [site.process.output.decode(), site.process.errors.decode(), *said]
-    told.append((tmp_path / "decisions.jsonl").read_text())
-    assert told[-1].count('"outcome":"deny"') > 2, "decisions were logged"
+    written = {name: (tmp_path / name).read_bytes().decode("latin-1") for name in ("decisions.jsonl", "permits")}
+    assert written["decisions.jsonl"].count('"outcome":"deny"') > 2, "decisions were logged"
+    assert len(written["permits"]) > 300, "permits were kept"
+    told += [*written.values(), *await asyncio.to_thread(what_commands_say, tmp_path, monkeypatch)]
     told += [str(message) for message in [*receiver.spans, *receiver.resources, *receiver.metrics.values()]]
     assert min(reached) > 20, "what was to be asked was asked"
     assert {"iam_denied", "iam_invalid_response", "iam_auth_error", "unauthenticated"} <= set(codes(told[0]))
