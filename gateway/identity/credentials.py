@@ -163,7 +163,7 @@ class PlacedTokens:
             taken.put_back = True
             request.headers = taken.headers or request.headers
             request.target = replace(request.target, raw=taken.target or request.target.raw)
-        if not public and self._reads_header and taken.kind not in (None, TokenIn.HEADER):
+        if not public and self._reads_header and taken.token is not None and taken.kind != TokenIn.HEADER:
             _without_bearer(request)
         if public or taken.kind != TokenIn.COOKIE or (request.method in _SAFE and not _is_handshake(request)):
             return
