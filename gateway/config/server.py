@@ -122,6 +122,7 @@ class ServerKeys(Keys):
         "The form of the lines on stderr: text or json. When left out: text."
     )
     decision_log: Maybe[DecisionLogKeys] = optional("A log of decisions. None when left out.")
+    place: Maybe[Name] = optional("Where this gateway stands, for its operators. When left out: nobody is told.")
 
 
 # `server` → ServerSettings. The admin listener off loopback needs a token.
@@ -142,6 +143,7 @@ _SAME_NAME: Final = (
     "admin_token",
     "access_log",
     "log",
+    "place",
 )
 
 
