@@ -122,7 +122,6 @@ class ServerKeys(Keys):
         "The form of the lines on stderr: text or json. When left out: text."
     )
     decision_log: Maybe[DecisionLogKeys] = optional("A log of decisions. None when left out.")
-    place: Maybe[Name] = optional("Where this gateway stands, for its operators. When left out: nobody is told.")
 
 
 # `server` → ServerSettings. The admin listener off loopback needs a token.
@@ -143,7 +142,6 @@ _SAME_NAME: Final = (
     "admin_token",
     "access_log",
     "log",
-    "place",
 )
 
 

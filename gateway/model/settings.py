@@ -98,7 +98,6 @@ class ServerSettings:
     log: str | None = None
     """text | json, of the lines on stderr; None: text."""
     decision_log: DecisionLogSettings | None = None
-    place: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
