@@ -93,9 +93,13 @@ def plans_of(route: Route) -> dict[str, Plan]:
     bulk = bulk_of(route)
     parts = route.action.parts if isinstance(route.action, AggregateAction) and bulk is None else ()
     wanted = (lambda check: not _names(bulk, check)) if bulk else (lambda _: True)
-    return {
-        method: Plan(route, method, own=_chosen(access, wanted), parts=parts) for method, access in route.access.items()
-    }
+    own: dict[
+        int, tuple[PreparedCheck, ...]
+    ] = {}  # by identity: methods nearly always share one, and preparing is slow
+    for access in route.access.values():
+        if id(access) not in own:
+            own[id(access)] = _chosen(access, wanted)
+    return {method: Plan(route, method, own=own[id(access)], parts=parts) for method, access in route.access.items()}
 
 
 def item_plan_of(route: Route, routes: Sequence[Route]) -> Plan | None:

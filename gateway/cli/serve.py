@@ -40,9 +40,11 @@ def register(app: typer.Typer) -> None:
 
 
 def _serve(config: Path, overrides: Overrides, workers: int) -> None:
-    from gateway.app import run  # heavy
+    from gateway.app import pauses, run  # heavy
     from gateway.telemetry import line_of
 
+    if workers == 1:  # a supervisor serves nothing
+        pauses.wait()
     configuration = load_or_exit(config, warnings=False)  # the log tells them
     as_json = configuration.server.log == "json"
     try:
@@ -54,9 +56,10 @@ def _serve(config: Path, overrides: Overrides, workers: int) -> None:
 
 
 def _serve_as_worker(config: Path, overrides: Overrides) -> None:
-    from gateway.app import run  # heavy
+    from gateway.app import pauses, run  # heavy
     from gateway.config import ConfigurationError
 
+    pauses.wait()
     try:
         run.serve_as_worker(config, overrides)
     except (ConfigurationError, ValueError) as error:

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from gateway.authorize.plan import plans_of
 from gateway.checks import PreparedCheck, make_check
 from gateway.errors import GatewayError
-from gateway.model.route import CheckTemplate
+from gateway.model.route import Access, AccessKind, CheckTemplate
 from gateway.template import _query_value, parse
 from tests.support.properties import examples
 
@@ -22,6 +23,12 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
 def document(check):
     return json.loads("{" + check.fragment + "}")
+
+
+def test_methods_that_ask_the_same_share_what_was_prepared(kit):
+    plans = plans_of(kit.route(Access(AccessKind.CHECKS, (kit.check("read system:inventory"),))))
+    assert len(plans) > 1
+    assert len({id(check) for plan in plans.values() for check in plan.checks}) == 1
 
 
 def test_a_check_without_placeholders_is_filled_in_once(kit):
