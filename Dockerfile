@@ -1,11 +1,11 @@
 # The gateway as a container: dependencies locked with hashes, no build tools in the result, runs as nobody in particular
 # and on a read-only root. Both stages need the same Python at the same place, so they share one base.
-# The hot rooms are compiled. `--build-arg COMPILE=0` installs the pure package, for a base without apt or a compiler.
+# `--build-arg COMPILE=require` compiles the hot rooms. The result has no compiler either.
 # The digest fixes the base. `docker buildx imagetools inspect python:3.11-slim-bookworm` shows the newest one.
 ARG BASE_IMAGE=python:3.11-slim-bookworm@sha256:528257d48c1da0dcecc2e725d1ae34498d60c965f1241e39cd6a85a8859bdf84
 
 FROM ${BASE_IMAGE} AS build
-ARG COMPILE=require
+ARG COMPILE=0
 # hadolint ignore=DL3008
 RUN [ "${COMPILE}" = 0 ] || { apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev; }
 WORKDIR /src

@@ -63,6 +63,7 @@ class Bench:
     other_core: int
     seconds: int
     iam_port: int
+    connections: int = CONNECTIONS
 
     def measure(self, entrant: Entrant) -> Sample:
         self.load(entrant, WARM_UP_S)
@@ -81,7 +82,7 @@ class Bench:
         )
 
     def load(self, entrant: Entrant, seconds: int) -> str:
-        command = ["taskset", "-c", str(self.other_core), "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s"]
+        command = ["taskset", "-c", str(self.other_core), "wrk", "-t1", f"-c{self.connections}", f"-d{seconds}s"]
         command += ["--latency", "-s", str(HERE / "users.lua")]
         command += [f"http://127.0.0.1:{entrant.port}{entrant.route.path}", "--", str(entrant.tokens)]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -105,7 +106,7 @@ def main() -> None:
                 samples[entrant].append(bench.measure(entrant))
             print(f"round {number + 1} of {options.rounds}", file=sys.stderr)
         print(f"{datetime.now(UTC):%Y-%m-%d}, {platform.python_implementation()} {platform.python_version()}, ", end="")
-        print(f"{options.rounds} rounds of {options.seconds} s, {CONNECTIONS} connections\n")
+        print(f"{options.rounds} rounds of {options.seconds} s, {options.connections} connections\n")
         for line in table(samples):
             print(line)
 
@@ -115,6 +116,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=int, default=3, help="of load for each row in each round")
     parser.add_argument("--only", default="", help="names of servers, with commas; Envoy is always there")
+    parser.add_argument("--connections", type=int, default=CONNECTIONS)
     return parser.parse_args()
 
 
@@ -132,9 +134,9 @@ def _started(
     entrants = [
         entrant
         for contestant in _chosen(options.only)
-        for entrant in _entered(stack, folder, contestant, core, {"IAM": str(iam_port), "UPSTREAM": str(upstream_port)})
+        for entrant in entered(stack, folder, contestant, core, {"IAM": str(iam_port), "UPSTREAM": str(upstream_port)})
     ]
-    return Bench(folder, core, other_core, options.seconds, iam_port), entrants
+    return Bench(folder, core, other_core, options.seconds, iam_port, options.connections), entrants
 
 
 def _chosen(names: str) -> list[Contestant]:
@@ -146,7 +148,7 @@ def _reference(contestant: Contestant) -> bool:
     return any(route.reference for route in contestant.routes)
 
 
-def _entered(
+def entered(
     stack: contextlib.ExitStack, parent: Path, contestant: Contestant, core: int, peers: dict[str, str]
 ) -> Iterator[Entrant]:
     folder = parent / contestant.name
@@ -167,7 +169,7 @@ def table(samples: dict[Entrant, list[Sample]]) -> Iterator[str]:
     yield "|---|---|---:|---:|---:|---:|---:|---:|"
     for entrant, taken in samples.items():
         ratios = [one.cpu_us / other.cpu_us for one, other in zip(taken, reference, strict=True)]
-        name = entrant.contestant.name.partition("-")[0]
+        name = entrant.contestant.shown
         yield (
             f"| {name} | {entrant.route.label} | {_median(taken, 'cpu_us'):.0f} "
             f"| {statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f}) "

@@ -2,6 +2,7 @@
 
 A figure is the difference of two runs of bench/in_process.py, over the difference of their requests. It hardly depends
 on what else the machine does, but on the interpreter: each build of CPython has figures of its own.
+With BENCH_COMPILED=$(GATEWAY_COMPILE_LEVEL=2 scripts/compiled) the compiled gateway is counted.
 Exit code: 0 if no figure rose by more than TOLERANCE, 1 if one did, 3 without valgrind or anything to compare with.
 """
 
@@ -28,9 +29,14 @@ _SHORT, _LONG = 250, 1250
 _NOT_COMPARED: Final = 3
 
 
+_COMPILED: Final = os.environ.get("BENCH_COMPILED", "")
+"""The tree that scripts/compiled printed, to count the compiled gateway."""
+
+
 def interpreter() -> str:
-    """Which build this is: its version, and the compiler that made it."""
-    return f"CPython {platform.python_version()}, {platform.python_compiler()}, {platform.machine()}"
+    """Which build this is: its version, and the compiler that made it; and whether the gateway is compiled."""
+    build = f"CPython {platform.python_version()}, {platform.python_compiler()}, {platform.machine()}"
+    return f"{build}, gateway compiled" if _COMPILED else build
 
 
 def counted(case: str, requests: int) -> int:
@@ -38,7 +44,8 @@ def counted(case: str, requests: int) -> int:
     tool = ["valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"]
     said = subprocess.run(
         [*tool, sys.executable, str(_HERE / "in_process.py"), case, str(requests)],
-        env=os.environ | {"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(_HERE.parent)},
+        env=os.environ
+        | {"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": _COMPILED or str(_HERE.parent)},
         stderr=subprocess.PIPE,
         text=True,
         check=False,

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-START_S = 20.0
+START_S = 90.0
 STOP_S = 10.0
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 

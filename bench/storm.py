@@ -129,7 +129,7 @@ class Stage:
         values = {name: str(number) for name, number in ports.items()}
         command = contestant.written(folder, values)
         own = folder / contestant.files[0]
-        text = filled(GATEWAY, values) if contestant.name == "gateway" else own.read_text()
+        text = filled(GATEWAY, values) if contestant.name.startswith("gateway") else own.read_text()
         own.write_text(text.replace("worker_connections 1024", "worker_connections 8192"))  # nginx: three a request
         environ = {key: value.replace("@FOLDER@", str(folder)) for key, value in (contestant.environ or {}).items()}
         with running(command, port, core=self.core, log=folder / "log", environ=environ):
@@ -139,6 +139,7 @@ class Stage:
 
 @contextlib.contextmanager
 def stage(core: int, other_core: int) -> Iterator[Stage]:
+    os.sched_setaffinity(0, {other_core})  # this process is the client: it must not take turns with the server
     with tempfile.TemporaryDirectory(prefix="storm-") as name:
         folder = Path(name)
         iam, upstream = free_port(), free_port()

@@ -8,12 +8,17 @@ IAM answers AuthZEN evaluations with one permit for each, and anything else
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import sys
+import time
+from typing import Final
 
 import uvloop
 
 BODY = b'{"item":"' + b"a" * 490 + b'"}'
+BUSY_S = float(os.environ.get("STUB_BUSY_S", "0"))
+"""How much CPU time IAM takes for a call."""
 EMPTY = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 COUNT = b"GET /-/count "
@@ -51,9 +56,11 @@ class Stub(asyncio.Protocol):
 
 class Upstream(Stub):
     RESPONSE = json_response(BODY)
+    LARGE: Final = {b"/64k": json_response(b"a" * 64 * 1024), b"/1m": json_response(b"a" * 1024 * 1024)}
 
-    def answer(self, request: bytes, body: bytes) -> bytes:  # whatever is asked
-        return self.RESPONSE
+    def answer(self, request: bytes, body: bytes) -> bytes:  # none is looked at
+        target = request.split(b" ", 2)[1]
+        return self.LARGE.get(target[target.rfind(b"/") :], self.RESPONSE)
 
 
 class Iam(Stub):
@@ -61,6 +68,9 @@ class Iam(Stub):
         if request.startswith(COUNT):
             return json_response(b"%d" % Iam.asked)
         Iam.asked += 1
+        end = time.thread_time() + BUSY_S
+        while time.thread_time() < end:
+            pass
         evaluations = body.count(b'"subject"')
         if not evaluations:
             return EMPTY
