@@ -236,7 +236,8 @@ def merge_outages(workers: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """Of several workers: what overlaps is one."""
     merged: list[dict[str, Any]] = []
     for outage in sorted((one for worker in workers for one in worker), key=lambda one: float(one["since_s"])):
-        same = next((one for one in reversed(merged) if _overlap(one, outage)), None)
+        latest_first = merged[::-1]  # the compiler of the hot rooms cannot take reversed() here
+        same = next((one for one in latest_first if _overlap(one, outage)), None)
         if same is None:
             merged.append({**outage, **{name: dict(outage[name]) for name in _COUNTS}})
             continue

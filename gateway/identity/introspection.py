@@ -27,7 +27,7 @@ from gateway.identity import strict_json
 from gateway.identity.claims import OTHER_KIND, ClaimReader, TokenRefused, date_of, is_other_kind
 from gateway.identity.credentials import Challenge, Tokens, well_formed
 from gateway.identity.keys import shown
-from gateway.identity.verifier import Remembered
+from gateway.identity.remembered import Remembered
 from gateway.model.request import Request, Subject
 from gateway.model.settings import IntrospectionIdentity
 from gateway.resilience.deadline import Deadline

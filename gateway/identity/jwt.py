@@ -17,7 +17,8 @@ from gateway.errors import GatewayError
 from gateway.identity.claims import ClaimReader, Expected, TokenRefused, check_claims, check_header
 from gateway.identity.credentials import Challenge, Tokens, well_formed
 from gateway.identity.keys import VerificationKeys, algorithms_of
-from gateway.identity.verifier import Pinned, Remembered, SignedToken, Verifier
+from gateway.identity.remembered import Remembered
+from gateway.identity.verifier import Pinned, SignedToken, Verifier
 from gateway.model.request import Request, Subject
 from gateway.model.settings import JwtIssuer
 

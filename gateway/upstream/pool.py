@@ -32,9 +32,10 @@ from gateway.model.route import Timeouts
 from gateway.resilience.deadline import Deadline
 from gateway.upstream import failures
 from gateway.upstream.connect import Connector, Origin
+from gateway.upstream.idle import Idle
 from gateway.upstream.outgoing import Outgoing, binds_connection, head_of
 from gateway.upstream.reply import Reply
-from gateway.upstream.sharing import Idle, Shares, Turns, Waiter
+from gateway.upstream.sharing import Shares, Turns, Waiter
 from gateway.upstream.wire import Connection
 
 UNKEPT_S: Final = 60.0

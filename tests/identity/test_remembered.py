@@ -9,8 +9,8 @@ import pytest
 
 from gateway.errors import GatewayError
 from gateway.identity import verifier
+from gateway.identity.remembered import Remembered
 from gateway.identity.subjects import identity
-from gateway.identity.verifier import Remembered
 from tests.identity.conftest import EC, NOW_S, OTHER_RSA, RSA, Clock, bearer, claims, close, sign
 
 
