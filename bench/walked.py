@@ -31,7 +31,7 @@ async def main() -> None:
     case = in_process.CASES["authorized, one connection"]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "routes.yaml"
-        file.write_text(in_process.ROUTES)
+        file.write_text(in_process.ROUTES.replace("SERVER", case.server))
         configuration = load(file, os.environ)
     recent, walked = Recent(), set[str]()
     with open(os.devnull, "wb", buffering=0) as nowhere:  # noqa: ASYNC230
