@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -171,7 +172,7 @@ async def test_a_question_that_fails_once_is_asked_again() -> None:
 
 
 def test_memory_does_not_grow_with_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.evidence.questions._MOST_REMEMBERED", 1_000)
+    monkeypatch.setattr(sys.modules[LoggedQuestions.__module__], "_MOST_REMEMBERED", 1_000)
 
     def many(count: int) -> Iterator[dict[str, Any]]:
         return (line(f"u{number}", f"system:{number % 97}") for number in range(count))
