@@ -13,6 +13,7 @@ numbers of requests: the difference is that of the requests alone.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 import socket
@@ -34,6 +35,7 @@ from gateway.app.running import Gateway
 from gateway.config import load
 from gateway.server.factory import ListenerConfig, uvicorn_config
 from gateway.telemetry import build_observer
+from gateway.upstream import failures
 from gateway.upstream.connect import Origin
 
 USERS: Final = 100
@@ -183,11 +185,12 @@ class Dialler:
         self._loop = asyncio.get_running_loop()
         self._sock, self._other = socket.socketpair()  # a real one, as it is looked at before it is used again
 
-    async def __call__(self, origin: Origin, factory: Callable[[], Any], _within_s: float) -> Any:
+    async def __call__(self, origin: Origin, factory: Callable[[], Any], within_s: float) -> Any:
         kind: type[Transport] = ToIam if origin.address.port == _IAM_PORT else ToUpstream
         if origin.address.port == _SHADOW_PORT:
             if self.shadow == "refuses connections":
-                raise ConnectionRefusedError
+                refused = ConnectionRefusedError(errno.ECONNREFUSED, "refused")
+                raise failures.connect_failed(refused, f"{origin.address}", within_s)  # as the gateway's own does
             kind = {"answers": ToIam, "hangs": ToSilence, "lies": ToLiar}[self.shadow]
         protocol = factory()
         kind(self._loop, self._sock).connect(protocol)

@@ -31,6 +31,8 @@ UNKNOWN: Final = "unknown"
 AGREEMENTS: Final = (SAME, DIFFERENT, UNKNOWN)
 _BY_IAM: Final = frozenset({"iam", "coalesced", "cache"})
 _GATHER_S: Final = 0.05
+_CIRCUIT: Final = "iam_circuit_open"
+_REFUSING_S: Final = 1.0
 _MARGIN_S: Final = 1.0
 _TELL_EVERY_S: Final = 1.0
 
@@ -84,12 +86,14 @@ class Shadow:
         self._gathering = False
         self._closed = False
         self._told: dict[str, tuple[float, int]] = {}
+        self._refusing_until_s = 0.0
 
     def saw(self, decided: Decided) -> None:
         """Take its questions along, if it is one of the sample. Never raises."""
         if not decided.decisions or (self._sample < 1 and self._chance() >= self._sample):
             return
-        if self._room < len(decided.questions) or not any(map(_comparable, decided.decisions)):
+        refusing = self._refusing_until_s and self._clock() < self._refusing_until_s
+        if refusing or self._room < len(decided.questions) or not any(map(_comparable, decided.decisions)):
             self._observer.shadow(decided.route.id, UNKNOWN)
             return
         self._room -= len(decided.questions)
@@ -161,6 +165,9 @@ class Shadow:
             )
         finally:
             self._room += len(questions)
+        # While its circuit is open nothing is taken along for a second: what is not asked should cost nothing.
+        refused = all(decision.fault is not None and decision.fault.code == _CIRCUIT for decision in decisions)
+        self._refusing_until_s = self._clock() + _REFUSING_S if refused else 0.0
         answers = iter(decisions)
         for decided in batch:
             self._judge(decided, [next(answers) for _ in decided.questions])

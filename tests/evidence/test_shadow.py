@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from gateway.evidence.shadow import Shadow
+from gateway.model.permit import Decision, Question
+from gateway.model.settings import IamSettings, ShadowSettings
+from gateway.telemetry.observer import Observer
+from tests.authorize.conftest import Bench, checks, fault, route
 from tests.complete_path.patience import until
 from tests.config.texts import JWT, whole
 from tests.e2e.conftest import Server, iam, permits, start_gateway, upstream
+from tests.evidence.test_lines import told
 
 __all__ = ["iam", "start_gateway", "upstream"]
 ROUTES = """
@@ -142,3 +150,53 @@ def test_mistakes_in_it_are_told(mistakes: Any, shadow: str, routes: str, id_: s
 
 def test_a_route_may_have_its_name_where_there_is_none(load_text: Any) -> None:
     assert load_text(whole(routes="routes:\n  - {id: iam_shadow, path: /, upstream: a, authorize: public}"))
+
+
+class Refusing:
+    """A second IAM whose circuit is open, as its client says it."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.code = "iam_circuit_open"
+
+    async def decide(self, questions: Sequence[Question], **_: Any) -> list[Decision]:
+        self.calls += 1
+        return [fault(self.code)] * len(questions)
+
+    async def aclose(self) -> None:
+        """It holds nothing."""
+
+
+class Counting(Observer):
+    def __init__(self) -> None:
+        self.said: Counter[str] = Counter()
+
+    def shadow(self, route: str, agreement: str, said: str = "") -> None:
+        self.said[agreement] += 1
+
+
+async def test_while_its_circuit_is_open_nothing_is_taken_along() -> None:
+    """Each decision is counted as unknown, and costs no task, no timer and no question."""
+    now = [100.0]
+    (decided,) = await told(Bench(), route(checks("read system:inventory")))
+    point, observer = Refusing(), Counting()
+    made = Shadow(ShadowSettings(IamSettings()), point, observer, None, clock=lambda: now[0])
+
+    async def see(times: int) -> None:
+        for _ in range(times):
+            made.saw(decided)
+
+    async def seen(calls: int, unknown: int) -> None:
+        await until(lambda: (point.calls, observer.said["unknown"]) == (calls, unknown))
+
+    await asyncio.create_task(see(5))
+    await seen(1, 5)
+    await asyncio.create_task(see(1000))
+    assert (point.calls, observer.said["unknown"]) == (1, 1005)
+    now[0] += 1.5
+    point.code = "iam_timeout"
+    await asyncio.create_task(see(1))
+    await seen(2, 1006)
+    await asyncio.create_task(see(1))
+    await seen(3, 1007)
+    await made.aclose()
