@@ -47,15 +47,15 @@ class Pinned(jws.JWSRegistry):
 class SignedToken:
     """Header and claims of a token that nobody has verified yet."""
 
-    __slots__ = ("_registry", "_signed", "claims", "header", "payload")
+    __slots__ = ("_compact", "_registry", "claims", "header", "payload")
 
     def __init__(self, token: bytes, registry: Pinned) -> None:
         """Raises TokenRefused for everything that is not a strictly encoded, signed JWT."""
         self._registry = registry
         try:
-            self._signed = jws.extract_compact(token, registry=registry)
-            self.header: Any = strict_json.loads(urlsafe_b64decode(self._signed.segments["header"]))
-            self.payload: bytes = self._signed.payload
+            self._compact = jws.extract_compact(token, registry=registry)
+            self.header: Any = strict_json.loads(urlsafe_b64decode(self._compact.segments["header"]))
+            self.payload: bytes = self._compact.payload
             self.claims: Any = strict_json.loads(self.payload)
         except (JoseError, ValueError, RecursionError):
             raise TokenRefused("The token is malformed.") from None
@@ -66,7 +66,7 @@ class SignedToken:
 
     def _verified_by(self, key: Key) -> bool:
         try:
-            return jws.validate_compact(self._signed, key, registry=self._registry)
+            return jws.validate_compact(self._compact, key, registry=self._registry)
         except (JoseError, ValueError):
             return False
 
