@@ -13,8 +13,9 @@ from typing import Any, Final
 
 from gateway.admin.cost import merge_last_outage, merge_shadow
 from gateway.admin.figures import CallTally, Tally, add_up, merge_outages, percentiles_ms
+from gateway.admin.now import add_words
 from gateway.admin.recent import MOST_REFUSALS
-from gateway.admin.troubles import add_words, problems
+from gateway.admin.troubles import problems
 
 _WORST: Final = ("open", "half_open", "closed")
 _ADDED: Final = ("in_flight", "streams")

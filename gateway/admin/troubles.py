@@ -1,4 +1,4 @@
-"""`/status` in words: what is broken, since when, why, at what cost; what each route serves now; how upstreams are.
+"""`/status` in words: what is broken, since when, why, at what cost, and what comes next.
 
 Rules: made of the merged document alone, so that the page, the command line and whoever reads JSON say the same. Codes
 become words here. What IAM causes is told once, of IAM, not of every route.
@@ -6,51 +6,30 @@ become words here. What IAM causes is told once, of IAM, not of every route.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from gateway.admin.effect import (
+    NEXT,
+    OWN,
+    capital,
+    cause_unknown,
+    effect_of,
+    lasting,
+    others_of,
+    past,
+    said,
+    shares_of,
+    without_others,
+)
+from gateway.admin.now import is_bad, state_of, why
+
 Document = dict[str, Any]
 
-WORDS: Final = {
-    "upstream_timeout": "times out",
-    "upstream_unreachable": "cannot be reached",
-    "upstream_circuit_open": "is not asked: its circuit is open",
-    "upstream_protocol_error": "does not speak proper HTTP",
-    "upstream_overloaded": "has no connection free",
-    "deadline_exceeded": "takes longer than the deadline",
-    "iam_timeout": "IAM does not answer in time",
-    "iam_unreachable": "IAM cannot be reached",
-    "iam_error": "IAM answers with errors",
-    "iam_invalid_response": "IAM's answers make no sense",
-    "iam_auth_error": "IAM refuses the gateway's token",
-    "iam_circuit_open": "IAM is not asked: its circuit is open",
-    "iam_rejected": "IAM refuses the questions",
-}
-OWN: Final = {
-    "overloaded": (
-        "Too many requests at the same time",
-        "More requests come in than max_concurrency lets through. The ones above the limit get 503.",
-    ),
-    "iam_overloaded": (
-        "Too many questions wait for IAM",
-        "More questions come in than IAM answers: iam.max_queue is full. The ones above it get 503.",
-    ),
-    "identity_unavailable": ("Tokens cannot be verified", "The keys of the issuer cannot be had, see the log."),
-    "internal_error": ("The gateway itself has an error", "A bug: the log has all of it."),
-    "draining": ("Requests come in while the gateway stops", "Its load balancer still sends requests."),
-}
-"""What is no upstream's fault and not IAM's: the title and the reason of the problem."""
-_SERVED: Final = {
-    "stale": "served by a remembered permit",
-    "local": "decided by the embedded policies",
-    "fallback": "given the route's own answer",
-    "allow": "let through unchecked",
-    "fail_open": "let through unchecked",
-    "partial": "answered in part",
-}
 RECENT_S: Final = 300.0
 SLOW_MS: Final = 1000.0
 _NAMED: Final = 4
@@ -59,9 +38,11 @@ _SEVERITIES: Final = ("down", "failing", "warning", "over")
 
 
 def problems(document: Document) -> list[Document]:
-    """`{severity, title, text, effect, requests, since_s, breaker}`, worst first: what cost most `requests`.
+    """`{severity, harm, title, text, effect, next, counted, requests, since_s, breaker}`, worst first.
 
-    `text` says why, `effect` what it costs callers; `breaker`: whose next trial would help, else None.
+    `text` says why and nothing else, `effect` what it costs callers, `next` what happens or helps. `counted` is
+    the time that the figures of `effect` are of. `harm`: `fail`, `late` (slow or old answers) or `none`.
+    `breaker`: whose next trial would help, else None.
     """
     found = [*_of_iam(document), *_of_upstreams(document), *_of_origins(document), *_of_own(document)]
     found += [*_of_operation(document), *_of_shadow(document)]
@@ -69,70 +50,95 @@ def problems(document: Document) -> list[Document]:
     return sorted(found, key=lambda one: (_SEVERITIES.index(one["severity"]), -one["requests"]))
 
 
-def add_words(document: Document) -> None:
-    """To each upstream its `state` and `text`, to each route what it serves `now`."""
-    for upstream in document["upstreams"].values():
-        upstream["state"], upstream["text"] = _upstream_now(upstream)
-    not_closed = {name: one for name, one in document["breakers"].items() if one["state"] != "closed"}
-    iam_away = not_closed.get("iam")
-    failing = {one["name"]: one for one in document["outages"] if one["what"] == "route" and one["until_s"] is None}
-    for route in document["routes"]:
-        own = [one for name, one in not_closed.items() if name == route["id"] or name.startswith(route["id"] + ".")]
-        route["now"] = _route_now(route, iam_away, own, failing.get(route["id"]))
-        for breaker in own:
-            for name in route["to"].split(", "):
-                if name in document["upstreams"] and _concerns(breaker, route, name):
-                    document["upstreams"][name].update(state="down", text=f"circuit {_state(breaker)}")
-
-
-def said(code: str) -> str:
-    """A code in words."""
-    if code.isdigit() or code.startswith("http_"):
-        return f"answers {code.removeprefix('http_')}"
-    return WORDS.get(code, code.replace("_", " ") or "reason not known")
-
-
 def _of_iam(document: Document) -> Iterator[Document]:
     iam, breaker = document["iam"], document["breakers"].get("iam")
     if breaker is None:
         return
     outage = _lasting_outage(document, "iam", "iam")
-    cost = cost_of([outage] if outage else [])
+    each = [outage] if outage else []
+    cost = effect_of(each, "all routes")
+    harm = "late" if outage and outage["requests"] and not outage["errors"] else "fail"
+    more: Document = {"counted": _counted(each), "harm": harm}
     since_s = outage["since_s"] if outage else _lasts_since(document, "circuit", "iam") or breaker["opened_at_s"]
+    effect = f"{cost} {_effect(document)}"
     if breaker["forced"] == "open":
-        text = "An operator holds its circuit open."
-        yield _problem("down", "IAM is not asked", text, since_s, None, f"{_effect(document)} {cost}")
+        text, coming = (
+            "An operator holds its circuit open.",
+            "The gateway asks IAM again when an operator chooses Auto.",
+        )
+        yield _problem("down", "IAM is not asked", text, since_s, effect=effect, next=coming, **more)
     elif breaker["state"] != "closed":
         cause = _with_reason(said(breaker["last_failure"]), iam.get("last_error"), breaker["last_failure"])
         answered_s = iam.get("answered_at_s")
         if answered_s and answered_s > (breaker["opened_at_s"] or 0.0):
             cause = f"circuit open, IAM answered {document['time_s'] - answered_s:.0f} s ago"
-        yield _problem("down", "IAM is down", f"{_capital(cause)}.", since_s, "iam", f"{_effect(document)} {cost}")
+        coming = _trial("IAM", [breaker])
+        yield _problem("down", "IAM is down", f"{capital(cause)}.", since_s, "iam", effect, next=coming, **more)
     elif slow := _slow_since(document):
-        p50, p95 = (f"{iam['latency_ms'][name]:,.0f} ms" for name in ("p50", "p95"))
-        text = f"Half of its calls take {p50} or longer, one in twenty {p95}."
-        effect = f"Every request that asks IAM waits so long. {cost}"
-        yield _problem("failing", "IAM is slow", text, slow, None, effect)
+        yield _slow(document, slow)
     elif outage:
         cause = max(outage["causes"], key=lambda code: outage["causes"][code], default="")
         text = _with_reason(said(cause), iam.get("last_error"), cause)
-        yield _problem("failing", "IAM does not decide every request", f"{text}.", since_s, None, cost)
+        coming = "The gateway goes on asking IAM. Look at the log of IAM."
+        yield _problem(
+            "failing", "IAM does not decide every request", f"{text}.", since_s, effect=cost, next=coming, **more
+        )
     elif breaker["consecutive_failures"]:
         failure = breaker["last_failure"]
         text = f"{breaker['consecutive_failures']} calls in a row failed: "
         text += _with_reason(said(failure), iam.get("last_error"), failure)
-        yield _problem("failing", "IAM is failing", f"{text}.", (iam.get("last_error") or {}).get("at_s"))
+        at_s = (iam.get("last_error") or {}).get("at_s")
+        yield _problem("failing", "IAM is failing", f"{text}.", at_s, harm="late")
 
 
-def _slow_since(document: Document) -> float | None:
+def _slow(document: Document, slow: Document) -> Document:
+    """Its calls are counted, since a request that IAM keeps waiting is an answer like others."""
+    p50, p95 = (f"{document['iam']['latency_ms'][name]:,.0f} ms" for name in ("p50", "p95"))
+    text = f"IAM answers slowly: half of the calls take {p50} or longer, one in twenty {p95}. {cause_unknown('IAM')}"
+    calls, late = slow["requests"], slow["errors"]
+    effect = f"All routes that ask IAM: {calls:,} calls to IAM, {late:,} took 1 s or longer, {calls - late:,} normal."
+    failed = sum(
+        one["errors"]
+        for one in document["outages"]
+        if one["what"] == "iam" and (one["until_s"] or document["time_s"]) >= slow["since_s"]
+    )
+    effect += f" {failed:,} {'request' if failed == 1 else 'requests'} got 503 because of it." if failed else ""
+    coming = "The gateway goes on asking and waits. If too many calls time out, its IAM circuit opens."
+    return _problem(
+        "failing",
+        "IAM is slow",
+        text,
+        slow["since_s"],
+        effect=effect,
+        next=f"{coming} {_effect(document, 'then')}",
+        counted=_counted([slow]),
+        harm="fail" if failed else "late",
+    )
+
+
+def _trial(whom: str, breakers: Iterable[Document]) -> str:
+    """When a circuit is tried again, without anybody's doing."""
+    circuits = list(breakers)
+    if any(one["state"] == "half_open" for one in circuits):
+        return f"One request is trying {whom} now."
+    left_s = min((one["remaining_s"] for one in circuits), default=0.0)
+    when = f"in {math.ceil(left_s)} s" if left_s > 0 else "with the next request"
+    return f"The gateway tries {whom} again {when}. Check that {whom} runs and can be reached from here."
+
+
+def _slow_since(document: Document) -> Document | None:
     """A few slow calls among many are none of an operator's business."""
     slow = _lasting_outage(document, "slow", "iam")
-    return slow["since_s"] if slow and (document["iam"]["latency_ms"]["p95"] or 0.0) >= SLOW_MS else None
+    return slow if slow and (document["iam"]["latency_ms"]["p95"] or 0.0) >= SLOW_MS else None
 
 
-def _effect(document: Document) -> str:
-    summary = str(document["config"]["failure_summary"])
-    return _capital(re.sub("^if IAM is down: ", "", summary)) + "." if summary else ""
+def _effect(document: Document, when: str = "now") -> str:
+    """What the configuration says of an IAM that is down."""
+    summary = (
+        str(document["config"]["failure_summary"]).removeprefix("if IAM is down: ").removeprefix("If IAM is down: ")
+    )
+    summary = re.sub(r"\b(serves?) stale\b", lambda found: found[1].replace("serve", "use") + " old permits", summary)
+    return f"{capital(when)}: {summary}." if summary else ""
 
 
 def _of_upstreams(document: Document) -> Iterator[Document]:
@@ -146,7 +152,7 @@ def _of_upstreams(document: Document) -> Iterator[Document]:
         if causes:
             row = rows[outage["name"]]
             group = groups.setdefault(row["to"] or row["id"], _Group())
-            group.routes[row["id"]] = _of_the_upstream(outage)
+            group.routes[row["id"]] = without_others(outage, causes)
             group.since.append(outage["since_s"])
             group.causes.update(causes)
     for name, breaker in document["breakers"].items():
@@ -176,45 +182,54 @@ class _Group:
         telling = [code for code, _ in self.causes.most_common() if code != "upstream_circuit_open"]
         cause = (telling or [*self.causes, ""])[0]
         forced = any(breaker["forced"] for breaker in self.circuits.values())
-        why = "is not asked: an operator holds its circuit open" if forced else said(cause)
-        reason = "" if forced else _reason_of(document, name, cause)
-        shares = [self._share(route) for route in self.routes]
-        shares += [
-            f"{each}: circuit {_state(self.circuits[each])}" for each in self.circuits if each not in self.routes
-        ]
-        more = f" and {len(shares) - _NAMED} more" if len(shares) > _NAMED else ""
-        text = f"{_capital(reason)}. " if reason else ""
-        text += f"Route{'s' if len(shares) > 1 else ''} {'; '.join(shares[:_NAMED])}{more}."
+        how = "is not asked: an operator holds its circuit open" if forced else said(cause)
+        reason = "An operator holds its circuit open" if forced else capital(_reason_of(document, name, cause))
+        each = list(self.routes.values())
+        failed = sum(one["errors"] for one in each)
+        effect = f"{effect_of(each)}{others_of(self.routes, document) if each else ''} {self._shares()}"
         return _problem(
             "down" if self.circuits or not self._answers() else "failing",
-            f"Upstream {name} {why}",
-            text,
+            f"Upstream {name} {how}",
+            f"{reason}." if reason else f"{name} itself {how}. {cause_unknown(name)}",
             min((since for since in self.since if since), default=None),
             None if forced else next(iter(self.circuits), None),
-            cost_of(self.routes.values()),
-            sum(one["errors"] + sum(one["degraded"].values()) for one in self.routes.values()),
+            effect,
+            failed + sum(sum(one["degraded"].values()) for one in each),
+            next=self._next(name, document, forced=forced),
+            counted=_counted(each),
+            harm="fail" if failed or not each else "late",
+        )
+
+    def _shares(self) -> str:
+        """By route, where there are several."""
+        shares = [f"{name}: {shares_of(one)}" for name, one in self.routes.items()] if len(self.routes) > 1 else []
+        shares += [f"{name}: circuit {state_of(one)}" for name, one in self.circuits.items() if name not in self.routes]
+        more = f" and {len(shares) - _NAMED} more" if len(shares) > _NAMED else ""
+        return f"{'; '.join(shares[:_NAMED])}{more}." if shares else ""
+
+    def _next(self, name: str, document: Document, *, forced: bool) -> str:
+        if forced:
+            return f"The gateway sends requests to {name} again when an operator chooses Auto."
+        if self.circuits:
+            coming = _trial(name, self.circuits.values())
+        else:
+            coming = f"The gateway goes on sending requests to {name}."
+        kept_s = [
+            rule["max_stale_s"]
+            for route in document["routes"]
+            if sum(self.routes.get(route["id"], {}).get("degraded", {}).values())
+            for rule in route["if_upstream_fails"]
+            if rule.get("max_stale_s")
+        ]
+        return (
+            f"{coming} No answer is used for longer than {lasting(min(kept_s))} after it became old."
+            if kept_s
+            else coming
         )
 
     def _answers(self) -> bool:
         """Whether some requests are still answered as usual."""
         return any(one["errors"] + sum(one["degraded"].values()) < one["requests"] for one in self.routes.values())
-
-    def _share(self, route: str) -> str:
-        outage = self.routes[route]
-        whole, stood_in = max(1, outage["requests"]), sum(outage["degraded"].values())
-        shares = [f"{round(100 * outage['errors'] / whole)} % 5xx"] if outage["errors"] or not stood_in else []
-        shares += [
-            f"{round(100 * count / whole)} % {_served(mode, upstream=True)}"
-            for mode, count in outage["degraded"].items()
-        ]
-        shares += [f"circuit {_state(self.circuits[route])}"] if route in self.circuits else []
-        return f"{route}: {', '.join(shares)}"
-
-
-def _of_the_upstream(outage: Document) -> Document:
-    """Without what it is not to blame for."""
-    others = sum(count for code, count in outage["causes"].items() if code in OWN or code.startswith("iam_"))
-    return {**outage, "errors": max(0, outage["errors"] - others)}
 
 
 def _upstream_causes(outage: Document) -> dict[str, int]:
@@ -231,36 +246,23 @@ def _of_own(document: Document) -> Iterator[Document]:
     limits = {route["id"]: route.get("max_concurrency") for route in document["routes"]}
     for code, outages in sorted(found.items()):
         title, text = OWN[code]
-        shares = [
-            f"{one['name'] or 'no route'}: {round(100 * one['causes'][code] / max(1, one['requests']))} % refused"
-            + (f", limit {limits[one['name']]}" if code == "overloaded" and limits.get(one["name"]) else "")
-            for one in outages[:_NAMED]
-        ]
-        refused, asked = sum(one["causes"][code] for one in outages), sum(one["requests"] for one in outages)
-        since_s = min(one["since_s"] for one in outages)
-        cost = f"Of {asked:,} requests: {refused:,} refused with 5xx."
-        yield _problem("failing", title, f"{text} Route {'; '.join(shares)}.", since_s, None, cost, refused)
-
-
-def cost_of(outages: Iterable[Document]) -> str:
-    """What outages cost so far, in words; empty if nothing."""
-    each = list(outages)
-    refused = sum(one["errors"] for one in each)
-    degraded = Counter[str]()
-    for one in each:
-        degraded.update(one["degraded"])
-    upstream = any(one["what"] == "route" for one in each)
-    parts = [f"{refused:,} refused with 5xx"] if refused else []
-    parts += [f"{count:,} {_served(mode, upstream=upstream)}" for mode, count in degraded.most_common()]
-    if not parts:
-        return ""
-    return f"Of {sum(one['requests'] for one in each):,} requests: {', '.join(parts)}."
-
-
-def _served(mode: str, *, upstream: bool) -> str:
-    if mode == "stale" and upstream:
-        return "served from kept answers"
-    return _SERVED.get(mode, f"served by {mode}")
+        names = [one["name"] or "no route" for one in outages]
+        if code == "overloaded":
+            title = f"Route{'s' if len(names) > 1 else ''} {', '.join(names[:_NAMED])}: {title.lower()}"
+            told = [f"{name}: at most {limits[name]}" for name in names if limits.get(name)]
+            text += f" The limit of {'; '.join(told[:_NAMED])} at a time." if told else ""
+        each = [without_others(one, {code: one["causes"][code]}) for one in outages]
+        effect = effect_of(each) + others_of(names, document)
+        yield _problem(
+            "failing",
+            title,
+            text,
+            min(one["since_s"] for one in outages),
+            effect=effect,
+            requests=sum(one["errors"] for one in each),
+            next=NEXT[code],
+            counted=_counted(each),
+        )
 
 
 def _with_reason(words: str, error: Document | None, code: str) -> str:
@@ -278,13 +280,13 @@ def _reason_of(document: Document, upstream: str, code: str) -> str:
 
 def _of_origins(document: Document) -> Iterator[Document]:
     for upstream in document["upstreams"].values():
-        bad = [origin for origin in upstream["origins"] if _is_bad(origin)]
+        bad = [origin for origin in upstream["origins"] if is_bad(origin)]
         if bad and len(upstream["origins"]) > 1:
-            why = "; ".join(f"{origin['origin']} {_why(origin)}" for origin in bad[:_NAMED])
+            reasons = "; ".join(f"{origin['origin']} {why(origin)}" for origin in bad[:_NAMED])
             yield _problem(
                 "warning",
                 f"{upstream['name']}: {len(bad)} of {len(upstream['origins'])} origins set aside",
-                f"{why}. The others serve.",
+                f"{reasons}. The others serve.",
                 min((origin["last_error"]["at_s"] for origin in bad if origin.get("last_error")), default=None),
             )
 
@@ -302,12 +304,14 @@ def _of_operation(document: Document) -> Iterator[Document]:
     if config["reload_problems"]:
         lines = config["reload_problems"]
         text = lines[0] + (f" (and {len(lines) - 1} more)" if len(lines) > 1 else "")
-        effect = "The configuration before it goes on serving: no request is affected."
-        yield _problem("warning", "The new configuration is refused", text, config["refused_since_s"], None, effect)
+        effect = "The previous configuration stays in use. No request is affected."
+        title, since_s = "The new configuration was rejected (no user affected)", config["refused_since_s"]
+        coming = "Correct the file and load it again. The gateway also tries it when the file changes."
+        yield _problem("warning", title, text, since_s, effect=effect, next=coming)
 
 
 def _of_shadow(document: Document) -> Iterator[Document]:
-    """A second IAM that would decide otherwise."""
+    """A second IAM that would decide differently."""
     shadow, now_s = document["shadow"], document["time_s"]
     rows = {} if shadow is None else shadow["differences"]
     rows = {name: row for name, row in rows.items() if now_s - row["latest_s"] < RECENT_S}
@@ -316,9 +320,15 @@ def _of_shadow(document: Document) -> Iterator[Document]:
         worst = sorted(rows, key=lambda name: -counts[name])[:_NAMED]
         text = "; ".join(f"{name}: it {rows[name]['said']} ({counts[name]:,} times)" for name in worst)
         since_s = min(row["since_s"] for row in rows.values())
-        effect = f"{shadow['different']:,} of {shadow['same'] + shadow['different']:,} decisions differ."
+        effect = (
+            f"{shadow['different']:,} of {shadow['same'] + shadow['different']:,} decisions differ since the start."
+        )
         effect += " No request is affected: IAM decides."
-        yield _problem("warning", "The second IAM decides otherwise", f"{text}.", since_s, None, effect)
+        title, coming = (
+            "The shadow IAM disagrees with IAM (no user affected)",
+            "Compare the rules of both for these checks.",
+        )
+        yield _problem("warning", title, f"{text}.", since_s, effect=effect, next=coming)
 
 
 def _over(document: Document) -> Iterator[Document]:
@@ -333,22 +343,33 @@ def _over(document: Document) -> Iterator[Document]:
             name = "IAM" if outage["name"] == "iam" else outage["name"]
             reason = next(iter(outage["causes"]), "")
             code = _LAST.search(reason)
-            lasted = _lasting(outage["until_s"] - outage["since_s"])
-            text = f"It was not asked for {lasted}: {said(code[1]) if code else reason or 'reason not known'}."
-            yield _problem("over", f"{name} answers again", text, outage["until_s"], None, _was_cost(document, outage))
+            cause = past(said(code[1] if code else reason))
+            text = f"{capital(cause if cause.startswith('IAM') else f'{name} {cause}')}."
+            own = _was_cost(document, outage)
+            cost = effect_of(own, "all routes" if name == "IAM" else "")
+            counted = _counted(own or [outage])
+            yield _problem("over", f"{name} answers again", text, outage["until_s"], effect=cost, counted=counted)
 
 
-def _was_cost(document: Document, circuit: Document) -> str:
+def _was_cost(document: Document, circuit: Document) -> list[Document]:
     """What happened to requests during an outage that is over."""
     what = "iam" if circuit["name"] == "iam" else "route"
-    own = [
+    return [
         one
         for one in document["outages"]
         if (one["what"], one["name"]) == (what, circuit["name"])
         and one["since_s"] <= circuit["until_s"]
         and (one["until_s"] or circuit["until_s"]) >= circuit["since_s"]
     ]
-    return cost_of(own)
+
+
+def _counted(outages: Iterable[Document]) -> Document | None:
+    """From when to when what is counted of outages was counted; `until_s` None while one lasts."""
+    each = list(outages)
+    if not each:
+        return None
+    ends = [one["until_s"] for one in each]
+    return {"since_s": min(one["since_s"] for one in each), "until_s": None if None in ends else max(ends)}
 
 
 def _lasting_outage(document: Document, what: str, name: str) -> Document | None:
@@ -371,71 +392,8 @@ def _problem(
     breaker: str | None = None,
     effect: str = "",
     requests: int = 0,
+    **more: Any,
 ) -> Document:
     about = {"severity": severity, "title": title, "text": text.strip(), "effect": effect.strip(), "requests": requests}
-    return {**about, "since_s": since_s, "breaker": breaker}
-
-
-def _route_now(route: Document, iam: Document | None, own: list[Document], outage: Document | None) -> Document:
-    if iam is not None and route["access"] == "checks":
-        several = len(route["if_iam_fails"]) > 1
-        texts = [
-            f"{', '.join(rule['methods'])}: {rule['text']}" if several else rule["text"]
-            for rule in route["if_iam_fails"]
-        ]
-        return {"state": "iam", "texts": texts}
-    if own and any(rule["mode"] == "stale" for rule in route["if_upstream_fails"]):
-        return {"state": "upstream", "texts": ["kept answers, else 503: the circuit is open"]}
-    if own and "," in route["to"]:
-        return {"state": "upstream", "texts": [f"partial: {', '.join(one['name'] for one in own)} not asked"]}
-    if own:
-        return {"state": "upstream", "texts": ["503: the circuit of its upstream is open"]}
-    causes = {} if outage is None else outage["causes"]
-    if causes:
-        return {"state": "failing", "texts": [_failing(route, max(causes, key=lambda code: causes[code]))]}
-    return {"state": "", "texts": ["as usual"]}
-
-
-def _failing(route: Document, cause: str) -> str:
-    if cause in OWN:
-        return f"partly 503: {OWN[cause][0].lower()}"
-    stale = any(rule["mode"] == "stale" for rule in route["if_upstream_fails"]) and not cause.startswith("iam_")
-    return f"{'kept answers, else ' if stale else ''}5xx: {said(cause)}"
-
-
-def _upstream_now(upstream: Document) -> tuple[str, str]:
-    bad = [origin for origin in upstream["origins"] if _is_bad(origin)]
-    if not bad:
-        return "well", "answers"
-    if len(upstream["origins"]) == 1 and not bad[0]["ill"] and not bad[0].get("last_error"):
-        return "partly", "answers with errors"
-    if len(bad) < len(upstream["origins"]):
-        return "partly", f"{len(bad)} of {len(upstream['origins'])} origins set aside"
-    return "down", _why(bad[0])
-
-
-def _is_bad(origin: Mapping[str, Any]) -> bool:
-    return bool(origin["set_aside_s"] > 0 or origin.get("ill"))
-
-
-def _why(origin: Mapping[str, Any]) -> str:
-    error = origin.get("last_error") or {}
-    if error:
-        return error.get("reason") or said(error.get("code", ""))
-    return "its health check fails" if origin.get("ill") else "answers with errors"
-
-
-def _concerns(breaker: Document, route: Document, upstream: str) -> bool:
-    return breaker["name"] == route["id"] or breaker["name"] == f"{route['id']}.{upstream}" or "," not in route["to"]
-
-
-def _state(breaker: Document) -> str:
-    return "held open" if breaker["forced"] == "open" else str(breaker["state"]).replace("_", "-")
-
-
-def _lasting(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"  # two minutes
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
+    harm = "fail" if severity in {"down", "failing"} else "none"
+    return {**about, "since_s": since_s, "breaker": breaker, "harm": harm, "next": "", "counted": None, **more}

@@ -103,7 +103,8 @@ async def test_the_page_follows_iam_down_and_up_again(tmp_path: Path, workers: i
 
             await site.iam.stop()
             await page.until(f"{STATE} === 'open'")
-            assert "IAM is down" in await page.text("#iam")
+            assert "IAM, the authorization service" in await page.text("#iam")
+            assert "IAM is down" not in await page.text("#iam"), "the title above says so"
             assert "iam_" in await page.text("#iam-text")
             assert "open" in await page.text("#iam-badge"), "the state is told in words"
             await page.until(f"{cell('breakers', 'iam', 1)}.includes('open')")
@@ -116,7 +117,8 @@ async def test_the_page_follows_iam_down_and_up_again(tmp_path: Path, workers: i
             assert "since" in await page.text("#verdict"), "since when"
             assert "IAM cannot be reached" in await page.text("#notices"), "and why"
             assert re.search(r"connect 127\.0\.0\.1:\d+: refused", await page.text("#notices")), "with the address"
-            assert "refused with 5xx" in await page.text("#notices"), "and what it costs"
+            assert "got 503" in await page.text("#notices"), "and what it costs"
+            assert "tries IAM again" in await page.text("#notices"), "and what comes next"
             assert "503" in await page.run(cell("routes", "inventory", 8)), "what is served now"
             pictures.append(await page.picture())
 
@@ -179,7 +181,7 @@ async def test_changes_are_made_and_their_results_told(tmp_path: Path) -> None:
         await press('[data-action="reload"]')
         await page.until("document.getElementById('toast').innerText.includes('inventroy')")
         await page.until("document.getElementById('problems').innerText.includes('inventroy')")
-        assert "The new configuration is refused" in await page.text("#notices")
+        assert "The new configuration was rejected" in await page.text("#notices")
         await press('[data-action="drain"]')
         await page.until("document.getElementById('toast').innerText.includes('Draining')")
         await page.until("document.body.dataset.connection === 'lost'")

@@ -38,8 +38,10 @@ def test_nothing_is_wrong_when_nothing_is_wrong():
 def test_an_upstream_that_times_out_is_named_with_route_share_and_since():
     problem = first(outages=[outage()])
     assert problem["title"] == "Upstream inventory times out"
-    assert problem["text"] == "Route inventory: 71 % 5xx."
-    assert problem["effect"] == "Of 100 requests: 71 refused with 5xx."
+    assert problem["text"] == "inventory itself times out. The gateway cannot see why: look at the log of inventory."
+    assert problem["effect"] == "Route inventory: 100 requests, 71 got 504, 29 normal."
+    assert problem["next"] == "The gateway goes on sending requests to inventory."
+    assert (problem["counted"], problem["harm"]) == ({"since_s": 60.0, "until_s": None}, "fail")
     assert problem["since_s"] == 60.0
 
 
@@ -49,7 +51,8 @@ def test_iam_that_is_down_is_told_once_and_with_what_it_means():
     (problem,) = shown["problems"]
     assert (problem["title"], problem["since_s"], problem["breaker"]) == ("IAM is down", 90.0, "iam")
     assert problem["text"] == "IAM cannot be reached."
-    assert problem["effect"] == "1 route answers 503."
+    assert problem["effect"] == "Now: 1 route answers 503."
+    assert "again in 5 s" in problem["next"]
     assert shown["routes"][0]["now"] == {"state": "iam", "texts": ["503"]}
 
 
@@ -90,7 +93,9 @@ def test_the_worst_comes_first_and_what_is_over_last():
     shown = status(outages=[over, outage()], config=config)
     assert [one["severity"] for one in shown["problems"]] == ["failing", "warning", "over"]
     assert shown["problems"][-1]["title"] == "IAM answers again"
-    assert "85 s" in shown["problems"][-1]["text"]
+    assert shown["problems"][-1]["text"] == "IAM did not answer in time."
+    assert shown["problems"][-1]["counted"] == {"since_s": 10.0, "until_s": 95.0}
+    assert [one["harm"] for one in shown["problems"]] == ["fail", "none", "none"]
 
 
 def test_a_route_is_broken_from_its_first_bad_second_until_ten_good_ones():
@@ -140,28 +145,42 @@ def test_a_route_whose_upstream_is_stood_in_for_is_an_outage_without_errors():
     (found,) = outages.shown(100.0)
     problem = first(outages=[{**found, "name": "inventory"}])
     assert problem["severity"] == "failing"
-    assert problem["text"] == "Route inventory: 20 % served from kept answers."
-    assert problem["effect"] == "Of 10 requests: 2 served from kept answers."
+    assert problem["effect"] == "Route inventory: 10 requests, 2 got an old answer, 8 normal."
+    assert problem["harm"] == "late"
+
+
+def test_the_effect_names_its_routes_and_adds_up():
+    """Every request that is counted is told: failed here, failed for another reason, old, or normal."""
+    rows = [{**worker()["routes"][0], "id": name} for name in ("inventory", "prices", "quiet")]
+    iam_too = outage(requests=40, errors=12, causes={"503": 10, "iam_timeout": 2})
+    stale = outage("prices", requests=10, errors=0, causes={"http_503": 4}, degraded={"stale": 4})
+    problem = first(routes=rows, outages=[iam_too, stale])
+    figures = "50 requests, 10 got 503, 4 got an old answer, 2 failed for another reason, 34 normal."
+    assert problem["effect"].startswith(f"Routes inventory and prices: {figures} Other routes: normal.")
+    assert "inventory: 25 % got 503, 5 % failed for another reason" in problem["effect"]
+    assert "prices: 40 % got an old answer" in problem["effect"]
+    assert "%" not in problem["text"], "the cause is the cause alone"
 
 
 def test_a_limit_of_our_own_is_nobody_elses_fault():
     problem = first(outages=[outage(causes={"overloaded": 71})])
-    assert problem["title"] == "Too many requests at the same time"
-    assert "inventory: 71 % refused" in problem["text"]
+    assert problem["title"] == "Route inventory: too many requests at once"
+    assert problem["effect"] == "Route inventory: 100 requests, 71 got 503, 29 normal."
     assert status(outages=[outage(causes={"overloaded": 71})])["upstreams"]["inventory"]["state"] == "well"
 
 
 def test_what_costs_most_requests_comes_first():
     both = outage(causes={"overloaded": 60, "upstream_timeout": 11})
     titles = [one["title"] for one in status(outages=[both])["problems"]]
-    assert titles == ["Too many requests at the same time", "Upstream inventory times out"]
+    assert titles == ["Route inventory: too many requests at once", "Upstream inventory times out"]
 
 
 def test_an_iam_that_is_slow_says_since_when():
     slow = outage("iam", what="slow", since_s=60.0, errors=2, causes={})
     lately = {"calls": 40, "evaluations": 40, "failed": 0, "times": [[bucket_of(1.5), 40]]}
     problem = first(outages=[slow], iam=worker()["iam"] | {"lately": lately})
-    assert (problem["title"], problem["since_s"]) == ("IAM is slow", 60.0)
+    assert (problem["title"], problem["since_s"], problem["harm"]) == ("IAM is slow", 60.0, "late")
+    assert problem["effect"] == "All routes that ask IAM: 100 calls to IAM, 2 took 1 s or longer, 98 normal."
     assert status(outages=[slow])["problems"] == [], "one slow call among many"
 
 
@@ -175,6 +194,8 @@ def test_a_refused_configuration_says_since_when():
     problem = first(config=config)
     assert (problem["severity"], problem["since_s"]) == ("warning", 40.0)
     assert problem["text"] == "routes.yaml:1:1: error[x]: y (and 1 more)"
+    assert problem["title"] == "The new configuration was rejected (no user affected)"
+    assert problem["harm"] == "none"
 
 
 def test_a_second_iam_that_decides_otherwise_is_told_with_the_check_and_the_share():
@@ -185,7 +206,7 @@ def test_a_second_iam_that_decides_otherwise_is_told_with_the_check_and_the_shar
     (problem,) = merge_status([worker(shadow=own), worker(shadow=own)], 2)["problems"]
     assert (problem["severity"], problem["since_s"]) == ("warning", 50.0)
     assert problem["text"] == "inventory: it denies what IAM permits: read system:x (4 times)."
-    assert problem["effect"].startswith("4 of 6 decisions differ.")
+    assert problem["effect"].startswith("4 of 6 decisions differ since the start.")
     assert status(shadow=own, time_s=1000.0)["problems"] == [], "it agrees again"
 
 

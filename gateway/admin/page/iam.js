@@ -13,15 +13,18 @@ export function showIam(status) {
   const slow = status.problems.some(({title: told}) => told === "IAM is slow");
   const {mood, title, detail} = describe(iam, breaker, status.time_s, slow);
   byId("iam").dataset.state = mood;
-  text(byId("iam-title"), title);
+  const incident = Boolean(breaker) && mood !== "closed" && status.problems.some(({title: told}) => told.startsWith("IAM "));
+  const elsewhere = mood === "closed" && status.problems.some(({severity}) => severity !== "over");
+  byId("iam").dataset.size = elsewhere ? "small" : "";
+  text(byId("iam-title"), incident ? "IAM, the authorization service" : title);
   text(byId("iam-text"), detail);
-  text(byId("iam-badge"), breaker ? `circuit ${stateOf(breaker)}` : "embedded policies");
+  text(byId("iam-badge"), breaker ? `IAM circuit ${stateOf(breaker)}` : "embedded policies");
   byId("iam-badge").className = `badge ${mood}`;
   const summary = status.config.failure_summary;
-  text(byId("iam-summary"), sentence(mood === "open" || mood === "half_open" ? summary.replace(/^if IAM is down/i, "now") : summary));
+  text(byId("iam-summary"), incident ? "" : sentence(summary.replace(/\b(serves?) stale\b/g, (found, verb) => `${verb.replace("serve", "use")} old permits`)));
   for (const button of document.querySelectorAll("#iam button")) {
     if (button.dataset.mode === "try") {
-      button.hidden = !breaker || breaker.state !== "open" || Boolean(breaker.forced);
+      button.hidden = incident || !breaker || breaker.state !== "open" || Boolean(breaker.forced);
       continue;
     }
     button.hidden = !breaker;
@@ -45,10 +48,10 @@ function describe(iam, breaker, now, slow) {
   if (breaker.state === "open") {
     const since = iam.answered_at_s && iam.answered_at_s > (breaker.opened_at_s ?? 0)
       ? ` Circuit open, IAM answered ${ago(now - iam.answered_at_s)}.` : "";
-    return {mood: "open", title: "IAM is down", detail: `It is not asked for a while, because calls failed: ${breaker.last_failure || "unknown"}.${since}`};
+    return {mood: "open", title: "IAM is down", detail: `The gateway has stopped asking IAM (${breaker.last_failure || "cause not known"}).${since}`};
   }
   if (breaker.state === "half_open") {
-    return {mood: "half_open", title: "IAM is being tried", detail: "One call decides whether the circuit closes."};
+    return {mood: "half_open", title: "IAM is being tried", detail: "One question decides whether the circuit closes."};
   }
   if (breaker.consecutive_failures) {
     const detail = breaker.forced
@@ -58,7 +61,7 @@ function describe(iam, breaker, now, slow) {
   }
   const held = breaker.forced ? " An operator holds the circuit closed." : "";
   if (slow) return {mood: "failing", title: "IAM answers slowly", detail: `Requests wait for its decision.${held}`};
-  return {mood: "closed", title: "IAM answers", detail: `It decides every request that a route guards.${held}`};
+  return {mood: "closed", title: "IAM answers", detail: `IAM, the authorization service, decides every request that a route guards.${held}`};
 }
 
 function figures(iam) {
@@ -100,7 +103,7 @@ export function tick() {
   if (!trialAt) return;
   const left = Math.max(0, (trialAt - performance.now()) / 1000);
   text(byId("iam-seconds"), left.toFixed(1));
-  text(byId("iam-countdown-text"), left > 0 ? "until one call tries IAM" : "the next request tries IAM");
+  text(byId("iam-countdown-text"), left > 0 ? "until the next try" : "the next request tries IAM");
   byId("iam-progress").max = longest || 1;
   byId("iam-progress").value = left;
 }

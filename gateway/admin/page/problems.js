@@ -4,16 +4,18 @@ import {byId, each, element, row, text} from "./dom.js";
 import {ago, clock, lasting} from "./words.js";
 
 const SYMBOLS = {down: "▲", failing: "▲", warning: "!", over: "✓"};
+const HARMS = ["fail", "late", "none"];
 const LABELS = {down: "Down", failing: "Failing", warning: "Look at", over: "Over"};
 
 export function showProblems(status) {
   const now = status.problems.filter(({severity}) => severity !== "over");
   const worst = now[0]?.severity ?? "well";
   byId("verdict").dataset.state = worst;
+  byId("verdict").dataset.harm = now.length ? HARMS.find((harm) => now.some((one) => one.harm === harm)) : "";
   byId("verdict").dataset.problems = now.length === 1 ? "one" : "";
   text(byId("verdict-title"), headline(status, now));
   text(byId("verdict-text"), now.length === 1 ? sinceWhen(now[0], status) : now.length ? "" : calm(status));
-  each(byId("notices"), status.problems, ({title, severity}) => `${severity} ${title}`, make,
+  each(byId("notices"), status.problems, ({title, severity, harm}) => `${severity} ${harm} ${title}`, make,
     (node, problem) => fill(node, problem, status));
   outages(status);
   return worst;
@@ -35,19 +37,32 @@ function sinceWhen(problem, status) {
   return problem.severity === "over" ? ago(seconds) : `for ${lasting(seconds)}, since ${clock(problem.since_s)}`;
 }
 
-function make({severity}) {
+// The server knows no time zone of the reader: it says when the figures were counted, the clock is put here.
+function counted({counted: time, effect}) {
+  if (!time || !effect) return effect;
+  const when = time.until_s ? `From ${clock(time.since_s)} to ${clock(time.until_s)}` : `Since ${clock(time.since_s)}`;
+  return `${when}, ${effect.charAt(0).toLowerCase()}${effect.slice(1)}`;
+}
+
+function outcome(problem) {
+  const {counted: time, text: why} = problem;
+  if (problem.severity !== "over" || !time?.until_s) return why;
+  return `${why} It lasted from ${clock(time.since_s)} to ${clock(time.until_s)} (${lasting(time.until_s - time.since_s)}).`;
+}
+
+function make({severity, harm}) {
   const line = (name, label) => element("p", {class: name}, element("b", {}, label), element("span"));
-  const button = element("button", {type: "button", "data-mode": "try"}, "Try now");
-  return element("li", {class: severity},
+  const button = element("button", {type: "button", "data-mode": "try", title: "Send one request now, without waiting for the next try"}, "Try now");
+  return element("li", {class: `${severity} harm-${harm}`},
     element("p", {class: "what"}, element("strong"), element("span", {class: "since"})),
-    line("why", "Why"), line("effect", "Effect"), button);
+    line("why", "Why"), line("effect", "Effect"), line("next", "Next"), button);
 }
 
 function fill(node, problem, status) {
-  const [what, why, effect, button] = node.children;
+  const [what, why, effect, next, button] = node.children;
   text(what.firstChild, `${SYMBOLS[problem.severity]} ${LABELS[problem.severity]}: ${problem.title}`);
   text(what.lastChild, sinceWhen(problem, status));
-  for (const [line, said] of [[why, problem.text], [effect, problem.effect]]) {
+  for (const [line, said] of [[why, outcome(problem)], [effect, counted(problem)], [next, problem.next]]) {
     line.hidden = !said;
     text(line.lastChild, said);
   }
@@ -65,7 +80,7 @@ function outages(status) {
   byId("outages-none").hidden = shown.length > 0;
   byId("outages-table").hidden = !shown.length;
   each(byId("outages"), shown, (one) => `${one.what} ${one.name} ${one.since_s}`,
-    () => row(["What", "Since", "Lasted", "Refused", "Served by something else", "Cause"]),
+    () => row(["What", "Since", "Lasted", "Got 5xx", "Served by something else", "Cause"]),
     (node, one) => {
       const [name, since, lasted, refused, served, cause] = node.children;
       text(name, NAMES[one.what] ?? `${KINDS[one.what]} ${one.name}`);

@@ -5,7 +5,12 @@ import {pressed} from "./iam.js";
 import {labelled, number} from "./routes.js";
 import {ago, clock, rate, share, stateOf} from "./words.js";
 
-const MODES = [["try", "Try now"], ["open", "Hold open"], ["close", "Hold closed"], ["auto", "Auto"]];
+const MODES = [
+  ["try", "Try now", "Send one request now, without waiting for the next try"],
+  ["open", "Hold open", "Send no requests until you choose Auto"],
+  ["close", "Hold closed", "Send requests whatever fails, until you choose Auto"],
+  ["auto", "Auto", "The gateway decides by itself when to stop and when to try again"],
+];
 const RANK = {open: 0, half_open: 1, closed: 2};
 const MOST = 30;
 const SVG = "http://www.w3.org/2000/svg";
@@ -60,6 +65,8 @@ function shadow(status) {
 function traffic(status) {
   const all = [...status.routes, status.unrouted];
   const sum = Object.fromEntries(COUNTED.map((name) => [name, all.reduce((total, one) => total + one[name], 0)]));
+  const ended = status.problems.find((one) => one.severity === "over" && status.time_s - one.since_s < 60);
+  text(byId("traffic-when"), ended ? "last minute, the outage that is over included" : "last minute");
   const of = (name) => share(sum.requests ? sum[name] / sum.requests : 0);
   pairs(byId("traffic"), [
     ["Requests", rate(all.reduce((total, one) => total + one.rate_10s, 0)), "/s"],
@@ -94,9 +101,9 @@ function history(seconds) {
       bar.setAttribute("y", String(60 - height));
     });
   const total = (what) => seconds[what].reduce((sum, value) => sum + value, 0);
-  text(byId("history-peak"), `· highest ${peak} in a second`);
+  text(byId("history-peak"), `(peak ${peak} per second)`);
   svg.setAttribute("aria-label",
-    `Requests of the last minute: ${total("requests")}, denied ${total("denied")}, 5xx ${total("errors")}, highest ${peak} in a second`);
+    `Requests of the last minute: ${total("requests")}, denied ${total("denied")}, 5xx ${total("errors")}, peak ${peak} per second`);
 }
 
 function breakers(all) {
@@ -127,8 +134,8 @@ function breakers(all) {
 
 function makeBreaker(breaker) {
   const node = row(["Circuit", "State", "Trial in", "Failures", "Last failure", ""]);
-  const buttons = MODES.map(([mode, label]) => element("button",
-    {type: "button", "data-breaker": breaker.name, "data-mode": mode, "aria-label": `${label}: ${breaker.name}`}, label));
+  const buttons = MODES.map(([mode, label, title]) => element("button",
+    {type: "button", title, "data-breaker": breaker.name, "data-mode": mode, "aria-label": `${label}: ${breaker.name}`}, label));
   node.lastChild.classList.add("wide");
   node.lastChild.append(element("div", {class: "actions", role: "group", "aria-label": `Circuit ${breaker.name}`}, ...buttons));
   return node;
@@ -197,7 +204,7 @@ function configuration(status) {
     ["Warnings", config.warnings.length || "none"],
   ]);
   const lines = [
-    ...config.reload_problems.map((line) => ["problem", `✕ Not loaded: ${line}`]),
+    ...config.reload_problems.map((line) => ["problem", `✕ Rejected: ${line}`]),
     ...config.warnings.map((line) => ["warning", `! ${line}`]),
   ];
   each(byId("problems"), lines, ([kind, line]) => `${kind} ${line}`, ([kind]) => element("li", {class: kind}),
