@@ -40,7 +40,7 @@ OWN: Final = {
 }
 """What is no upstream's fault and not IAM's: the title and the reason of the problem."""
 NEXT: Final = {
-    "overloaded": "It ends when fewer requests come in or answers come faster; max_concurrency is the limit.",
+    "overloaded": "It ends when fewer requests come in, or answers come faster. Or raise max_concurrency.",
     "iam_overloaded": "It ends when IAM answers faster or fewer requests come in.",
     "identity_unavailable": "The gateway fetches the keys again by itself. Check that the issuer can be reached.",
     "internal_error": "Look at the gateway's log and report the error.",

@@ -158,6 +158,15 @@ class Outage:
     causes: dict[str, int] = field(default_factory=dict)
     degraded: dict[str, int] = field(default_factory=dict)
     last_s: float = field(default=0.0, repr=False)
+    after: list[Seen] = field(default_factory=list, repr=False)
+    """The good seconds since the last bad one. They are no part of it if no bad one follows."""
+
+    def count(self, seen: Seen, sign: int = 1) -> None:
+        """Add what was seen in a second; with `sign` -1 take it away."""
+        self.requests += sign * seen.requests
+        self.errors += sign * seen.errors
+        add_counts(self.causes, seen.causes, sign)
+        add_counts(self.degraded, seen.degraded, sign)
 
     def document(self) -> dict[str, Any]:
         """As JSON data. Written out, since `asdict` takes ten times as long and there may be thousands."""
@@ -191,13 +200,13 @@ class Outages:
             return
         if bad:
             outage.last_s = at_s
+            outage.after.clear()
         elif self._is_over(outage, at_s, QUIET_S):
             self._end(outage, outage.last_s)
             return
-        outage.requests += seen.requests
-        outage.errors += seen.errors
-        add_counts(outage.causes, seen.causes)
-        add_counts(outage.degraded, seen.degraded)
+        elif not self._is_held(outage):
+            outage.after.append(seen)
+        outage.count(seen)
 
     def circuit(self, name: str, after: str, cause: str, at_s: float) -> None:
         """A circuit changed its state."""
@@ -207,6 +216,7 @@ class Outages:
                 self._end(outage, at_s)
             if name == IAM and IAM_ITSELF in self._open:
                 self._open[IAM_ITSELF].last_s = at_s
+                self._open[IAM_ITSELF].after.clear()
         elif outage is None:
             self._open["circuit", name] = Outage("circuit", name, at_s, causes={cause: 1})
             if name == IAM and IAM_ITSELF not in self._open:
@@ -223,11 +233,17 @@ class Outages:
         return [outage.document() for outage in found]
 
     def _is_over(self, outage: Outage, now_s: float, quiet_s: float) -> bool:
-        held = (outage.what, outage.name) == IAM_ITSELF and ("circuit", IAM) in self._open
-        return not held and now_s - outage.last_s >= quiet_s
+        return not self._is_held(outage) and now_s - outage.last_s >= quiet_s
+
+    def _is_held(self, outage: Outage) -> bool:
+        """IAM is away as long as its circuit is not closed, whoever asks."""
+        return (outage.what, outage.name) == IAM_ITSELF and ("circuit", IAM) in self._open
 
     def _end(self, outage: Outage, at_s: float) -> None:
         outage.until_s = at_s
+        for seen in outage.after:
+            outage.count(seen, -1)
+        outage.after.clear()
         del self._open[outage.what, outage.name]
         self._ended.append(outage)
 

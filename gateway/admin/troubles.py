@@ -26,6 +26,7 @@ from gateway.admin.effect import (
     shares_of,
     without_others,
 )
+from gateway.admin.figures import QUIET_S
 from gateway.admin.now import is_bad, state_of, why
 
 Document = dict[str, Any]
@@ -76,7 +77,7 @@ def _of_iam(document: Document) -> Iterator[Document]:
         yield _problem("down", "IAM is down", f"{capital(cause)}.", since_s, "iam", effect, next=coming, **more)
     elif slow := _slow_since(document):
         yield _slow(document, slow)
-    elif outage:
+    elif outage and not _just_closed(document):
         cause = max(outage["causes"], key=lambda code: outage["causes"][code], default="")
         text = _with_reason(said(cause), iam.get("last_error"), cause)
         coming = "The gateway goes on asking IAM. Look at the log of IAM."
@@ -89,6 +90,15 @@ def _of_iam(document: Document) -> Iterator[Document]:
         text += _with_reason(said(failure), iam.get("last_error"), failure)
         at_s = (iam.get("last_error") or {}).get("at_s")
         yield _problem("failing", "IAM is failing", f"{text}.", at_s, harm="late")
+
+
+def _just_closed(document: Document) -> bool:
+    """Whether the circuit of IAM closed a moment ago: the outage is over, though not long enough to be counted so."""
+    return any(
+        one["until_s"] is not None and document["time_s"] - one["until_s"] < QUIET_S
+        for one in document["outages"]
+        if (one["what"], one["name"]) == ("circuit", "iam")
+    )
 
 
 def _slow(document: Document, slow: Document) -> Document:
@@ -249,8 +259,8 @@ def _of_own(document: Document) -> Iterator[Document]:
         names = [one["name"] or "no route" for one in outages]
         if code == "overloaded":
             title = f"Route{'s' if len(names) > 1 else ''} {', '.join(names[:_NAMED])}: {title.lower()}"
-            told = [f"{name}: at most {limits[name]}" for name in names if limits.get(name)]
-            text += f" The limit of {'; '.join(told[:_NAMED])} at a time." if told else ""
+            told = [f"{name} takes {limits[name]}" for name in names if limits.get(name)]
+            text += f" At a time {', '.join(told[:_NAMED])}." if told else ""
         each = [without_others(one, {code: one["causes"][code]}) for one in outages]
         effect = effect_of(each) + others_of(names, document)
         yield _problem(
@@ -355,7 +365,7 @@ def _was_cost(document: Document, circuit: Document) -> list[Document]:
     """What happened to requests during an outage that is over."""
     what = "iam" if circuit["name"] == "iam" else "route"
     return [
-        one
+        {**one, "until_s": one["until_s"] or circuit["until_s"]}
         for one in document["outages"]
         if (one["what"], one["name"]) == (what, circuit["name"])
         and one["since_s"] <= circuit["until_s"]

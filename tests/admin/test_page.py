@@ -127,6 +127,8 @@ async def test_the_page_follows_iam_down_and_up_again(tmp_path: Path, workers: i
             assert "IAM answers" in await page.text("#iam")
             assert await page.text("#iam-countdown") == ""
             await page.until("document.getElementById('notices').innerText.includes('IAM answers again')")
+            over = await page.text("#notices")
+            assert re.search(r"From [\d:]{8} to [\d:]{8}, all routes: \d+ requests?, \d+ got 503", over), over
             assert "IAM did not decide" in await page.text("#outages"), (
                 "what was broken in the last hour stays to be read"
             )

@@ -106,7 +106,10 @@ def test_a_route_is_broken_from_its_first_bad_second_until_ten_good_ones():
     assert (found["since_s"], found["until_s"], found["causes"]) == (99.0, None, {"502": 15})
     for at in range(110, 114):
         outages.second("route", "shop", GOOD, float(at))
-    assert outages.shown(114.0)[0]["until_s"] == 102.0
+    (ended,) = outages.shown(114.0)
+    assert (ended["until_s"], ended["requests"], ended["errors"]) == (102.0, 30, 15), (
+        "without the good seconds after it"
+    )
     assert outages.shown(102.0 + 3601) == []
 
 
@@ -165,6 +168,7 @@ def test_the_effect_names_its_routes_and_adds_up():
 def test_a_limit_of_our_own_is_nobody_elses_fault():
     problem = first(outages=[outage(causes={"overloaded": 71})])
     assert problem["title"] == "Route inventory: too many requests at once"
+    assert problem["text"].startswith("More requests come in than max_concurrency lets through")
     assert problem["effect"] == "Route inventory: 100 requests, 71 got 503, 29 normal."
     assert status(outages=[outage(causes={"overloaded": 71})])["upstreams"]["inventory"]["state"] == "well"
 
@@ -187,6 +191,15 @@ def test_an_iam_that_is_slow_says_since_when():
 def test_an_iam_that_fails_some_requests_is_told_though_its_circuit_is_closed():
     problem = first(outages=[outage("iam", what="iam", causes={"iam_timeout": 71})])
     assert (problem["title"], problem["text"]) == ("IAM does not decide every request", "IAM does not answer in time.")
+
+
+def test_an_iam_whose_circuit_just_closed_is_told_as_over_alone():
+    over = outage("iam", what="circuit", since_s=60.0, until_s=95.0, causes={"5 failures, last: iam_timeout": 1})
+    shown = status(outages=[outage("iam", what="iam", causes={"iam_circuit_open": 71}), over])
+    (problem,) = shown["problems"]
+    assert problem["title"] == "IAM answers again"
+    assert problem["effect"] == "All routes: 100 requests, 71 got 503, 29 normal."
+    assert problem["counted"] == {"since_s": 60.0, "until_s": 95.0}
 
 
 def test_a_refused_configuration_says_since_when():

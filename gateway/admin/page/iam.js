@@ -15,6 +15,7 @@ export function showIam(status) {
   byId("iam").dataset.state = mood;
   const incident = Boolean(breaker) && mood !== "closed" && status.problems.some(({title: told}) => told.startsWith("IAM "));
   const elsewhere = mood === "closed" && status.problems.some(({severity}) => severity !== "over");
+  byId("iam").toggleAttribute("data-incident", incident);
   byId("iam").dataset.size = elsewhere ? "small" : "";
   text(byId("iam-title"), incident ? "IAM, the authorization service" : title);
   text(byId("iam-text"), detail);

@@ -47,7 +47,7 @@ function counted({counted: time, effect}) {
 function outcome(problem) {
   const {counted: time, text: why} = problem;
   if (problem.severity !== "over" || !time?.until_s) return why;
-  return `${why} It lasted from ${clock(time.since_s)} to ${clock(time.until_s)} (${lasting(time.until_s - time.since_s)}).`;
+  return `${why.replace(/\.$/, "")}, for ${lasting(time.until_s - time.since_s)}.`;
 }
 
 function make({severity, harm}) {
