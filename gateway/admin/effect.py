@@ -56,6 +56,7 @@ _OF_IAM: Final = {
     "stale": "were let in by an old permit",
     "local": "were decided by the embedded policies",
     "fallback": "got the route's own answer",
+    "partial": "got a partial answer",
     "allow": "were let in unchecked",
     "fail_open": "were let in unchecked",
 }
@@ -110,9 +111,13 @@ def effect_of(outages: Iterable[Document], whose: str = "") -> str:
     if not asked:
         return ""
     names = sorted({one["name"] or "no route" for one in each})
-    parts = [f"{count:,} {words}" for words, count in _parts(each).items() if count]
+    parts = [f"{count:,} {_of(count, words)}" for words, count in _parts(each).items() if count]
     noun = "request" if asked == 1 else "requests"
     return f"{capital(whose or _listed(names))}: {asked:,} {noun}, {', '.join(parts)}."
+
+
+def _of(count: int, words: str) -> str:
+    return words.replace("were ", "was ", 1) if count == 1 else words
 
 
 def shares_of(outage: Document) -> str:

@@ -188,6 +188,13 @@ def test_an_iam_that_is_slow_says_since_when():
     assert status(outages=[slow])["problems"] == [], "one slow call among many"
 
 
+def test_what_served_instead_of_iam_is_said_in_words():
+    instead = outage("iam", what="iam", errors=0, causes={"iam_timeout": 4}, degraded={"partial": 3, "stale": 1})
+    problem = first(outages=[instead])
+    figures = "100 requests, 3 got a partial answer, 1 was let in by an old permit, 96 normal."
+    assert (problem["effect"], problem["harm"]) == (f"All routes: {figures}", "late")
+
+
 def test_an_iam_that_fails_some_requests_is_told_though_its_circuit_is_closed():
     problem = first(outages=[outage("iam", what="iam", causes={"iam_timeout": 71})])
     assert (problem["title"], problem["text"]) == ("IAM does not decide every request", "IAM does not answer in time.")
