@@ -34,7 +34,6 @@ from gateway.model.settings import (
     ServerSettings,
     UpstreamSettings,
 )
-from gateway.pdp.policies import statements
 
 # What else differs: told, and not judged weaker. Compared as operators see it, so no secret is in it.
 
@@ -131,6 +130,8 @@ def _only_in(
 
 def _statements(files: Mapping[str, bytes]) -> dict[tuple[str, ...], str]:
     """Where each policy stands, by its tokens."""
+    from gateway.pdp.policies import statements  # heavy: Cedar, which most commands do not need
+
     found = {}
     for name, content in files.items():
         text = content.decode("utf-8", "replace")
