@@ -1,19 +1,7 @@
 r"""Which route a request belongs to: the canonical target, and a trie by segment (docs/configuration.md, "Matching").
 
-`parse_target` decides on the bytes as received and never rewrites them: what two parsers could read differently is
-`bad_request`, so that the target that was matched and authorized is the one that is sent, byte for byte.
-
-Rules of the target: origin form (RFC 9112 section 3.2.1); the path in the alphabet of RFC 3986 section 3.3, and
-`[ ] | ^`, which browsers send as they are; valid UTF-8 once decoded; no dot segment in any encoding, no backslash, no
-control character, nothing doubly encoded, no fragment, nothing that Unicode's compatibility form (NFKC) makes a slash,
-a backslash or a dot segment. `%2F` and `%5C`, empty segments and `;` are `oddities`: refused unless the route admits
-them. The query is opaque visible ASCII.
-
-Rules of the match: whole segments, decoded once, case-sensitive; at every segment a literal before `{x}` before `*`,
-left to right; among routes of the same path one with the request's `host` before one without; one trailing slash is as
-none. The path chooses the route, then the method is looked at: there is no falling through to a looser route.
-
-Deliberately absent: normalisation, regular expressions in routes, wildcard hosts, priorities.
+What two parsers could read differently is `bad_request`, so the target that was matched and authorized is the one that
+is sent, byte for byte. Deliberately absent: normalisation, regular expressions in routes, wildcard hosts, priorities.
 """
 
 from __future__ import annotations
@@ -36,6 +24,7 @@ PATH_PARAMETER: Final = "path_parameter"
 _NONE: Final[frozenset[str]] = frozenset()
 # The path of nearly every request: no escape, no oddity and no dot segment, so there is nothing to decode or refuse.
 _PLAIN_PATH: Final = re.compile(rb"(?:/(?!\.\.?(?:/|\Z))[A-Za-z0-9\-._~!$&'()*+,=:@]+)*/?")
+# The alphabet of RFC 3986 section 3.3, and `[ ] | ^`, which browsers send as they are.
 _PATH: Final = re.compile(rb"/(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/\[\]|^]|%[0-9A-Fa-f]{2})*")
 _QUERY: Final = re.compile(rb"[!\"$-~]*")
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f]")
@@ -54,6 +43,7 @@ def parse_target(raw: bytes) -> Target:
 
 def _parse(raw: bytes) -> Target:
     path, _, query = raw.partition(b"?")
+    # The query is opaque visible ASCII.
     if not _QUERY.fullmatch(query):
         raise _ambiguous("a fragment, or a byte in the query that is not visible ASCII")
     if path and _PLAIN_PATH.fullmatch(path):
@@ -189,8 +179,10 @@ class Router:
         entry = _find(self._root, target.segments, 0, _host_key(host) if self._by_host else "", values)
         if entry is None:
             raise _ambiguous("an oddity and no route") if target.oddities else _not_found()
+        # `%2F`, `%5C`, empty segments and `;` are refused unless the route admits them.
         if target.oddities and not target.oddities <= entry.admits:
             raise _ambiguous(", ".join(sorted(target.oddities - entry.admits)))
+        # The path chose the route: there is no falling through to a looser one.
         if method not in entry.methods and not (method == "OPTIONS" and entry.route.cors is not None):
             raise _method_not_allowed(entry)
         return Match(entry.route, dict(zip(entry.names, values, strict=False)) if values else {})
@@ -212,6 +204,7 @@ def _find(node: _Node, segments: tuple[str, ...], at: int, host: str, values: li
         return _of_host(node.ends, host) or _of_host(node.rests, host)
     segment = segments[at]
     child = node.children.get(segment)
+    # A literal before `{x}` before `*`, left to right.
     if child is not None and (found := _find(child, segments, at + 1, host, values)):
         return found
     if node.param is not None and segment:
@@ -225,6 +218,7 @@ def _find(node: _Node, segments: tuple[str, ...], at: int, host: str, values: li
 def _of_host(entries: dict[str, _Entry], host: str) -> _Entry | None:
     if not entries:
         return None
+    # Of one path, a route with the request's `host` before one without.
     return entries.get(host) or entries.get("")
 
 

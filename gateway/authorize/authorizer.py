@@ -1,10 +1,6 @@
 """Step 3 of a request's life: may this subject do this?
 
-The order, which is the meaning: what the route asks (`plan`), what is known already (`cache`), IAM for the rest in one
-call, then the verdict (`judge`), written down once for log, metrics and span.
-
-Rules: a route's plan is made at load; a permit holds the very request that was asked about; whoever needs decisions
-without a permit (navigation, permissions) uses the same `decide`, so that no two front doors can disagree.
+`plan` says what the route asks, `cache` what is known, IAM all the rest in one call, and `decision` the verdict.
 """
 
 from __future__ import annotations
@@ -54,6 +50,7 @@ class Authorizer:
         self._observer = observer
         self._clock = clock
         self._judge = Judge(StandIns(cache, local, observer))
+        # What a route asks is worked out at load, so that a request only fills in values.
         self._plans, self._item_plans = plans or plans_by_route(routes)
         self._at_a_time = at_a_time
         self._witness = witness
@@ -81,6 +78,7 @@ class Authorizer:
             return permit
         if subject is None:
             raise GatewayError("internal_error", reason=f"route {route.id} was to be authorized without a subject")
+        # The permit will hold this very request: what was asked about is what is forwarded.
         case = Case(request, plan, subject, plan.questions(request, subject))
         began_s = self._clock()
         own = self._observer.authorize_started(span)
@@ -116,6 +114,7 @@ class Authorizer:
 
         `client`: the address whose share of the cache the answers are kept in.
         """
+        # Navigation and permissions ask here too, so that no two ways of asking can disagree.
         decide = self._decide if self.cache.serves else self._ask
         return decide(questions, deadline, request_id, span, client)
 

@@ -1,15 +1,8 @@
 """What IAM said before, by the whole question: subject, action, resource and context.
 
-Two uses of one store. *Served*: a permit younger than `ttl_s` or a denial younger than `negative_ttl_s` answers in
-IAM's stead. *Known*: a permit is always remembered, however small the ttl, for when IAM cannot answer (`degrade:
-stale`, `recheck`), so that a rule that is switched on in the middle of an outage finds it.
-
-Rules: errors are never kept. A denial ends a permit, and a permit asked for before the known answer was is dropped,
-so a slow old answer never outlives a newer one. A permit dies with the token it was asked with (wall clock); ages are
-monotonic and count from when IAM was asked. What was asked before a purge is not stored after it.
-Bounded: `max_entries` permits, and denials on a shelf of their own, so that what was denied or never permitted evicts
-no permit. Keys are digests, so that an entry costs the same whatever its question is; shares are those of `shelf`.
-Deliberately absent: IAM's cache headers, and any timer (what is too old is never served and makes room in its turn).
+*Served*: a permit younger than `ttl_s` or a denial younger than `negative_ttl_s` answers in place of IAM.
+*Known*: a permit is remembered for when IAM cannot answer (`degrade: stale`, `recheck`).
+Deliberately absent: IAM's cache headers, and any timer. What is too old is never served and makes room in its turn.
 """
 
 from __future__ import annotations
@@ -48,6 +41,7 @@ def digest_of(question: Question) -> bytes:
 
 
 def _digest(subject: str, fragment: str) -> bytes:
+    # A digest costs the same whatever the question is.
     return sha256(f"{len(subject)}:{subject}{fragment}".encode("utf-8", "surrogatepass")).digest()
 
 
@@ -120,6 +114,7 @@ class DecisionCache:
         """Go on under other settings: what is known stays, as far as there is room."""
         self.serves = settings.ttl_s > 0 or settings.negative_ttl_s > 0
         self._settings = settings
+        # Denials have a shelf of their own, so that what is denied evicts no permit.
         self._permits.resize(settings.max_entries)
         self._denials.resize(max(_MIN_DENIALS, settings.max_entries // _DENIALS_SHARE))
 
@@ -178,13 +173,16 @@ class DecisionCache:
     ) -> None:
         """Keep what IAM answered to the questions asked at `stamp`. `client`: the address they came from."""
         asked_s, epoch = stamp
+        # What was asked before a purge is not stored after it.
         if epoch != self._epoch:
             return
         for question, decision in zip(questions, decisions, strict=True):
+            # Errors are never kept: only a permit, a denial and void credentials have a branch here.
             if decision.unauthenticated and not self._restored:
                 self._forget(question)
             elif decision.unauthenticated:
                 self._denied(question, asked_s, client)  # what was restored must know of it
+            # Kept however small the ttl is, so that a stale rule switched on in an outage finds it.
             elif decision.outcome is Outcome.ALLOW:
                 self._permitted(question, asked_s, client)
             elif decision.outcome is Outcome.DENY:
@@ -215,6 +213,7 @@ class DecisionCache:
 
     def _living(self, known: Known | None) -> Known | None:
         """None too for what dies with its token: it stays as an answer to which a later one is compared."""
+        # A permit dies with the token that it was asked with; that is wall-clock time.
         if known is not None and known.dies_s != math.inf and self._wall() >= known.dies_s:
             return None
         return known
@@ -233,6 +232,7 @@ class DecisionCache:
         return age_s
 
     def _served(self, known: Known, outcome: Outcome, ttl_s: float) -> Decision | None:
+        # Ages are monotonic and count from when IAM was asked.
         age_s = self._clock() - known.asked_s
         if age_s >= ttl_s:
             return None
@@ -249,6 +249,7 @@ class DecisionCache:
                 known.dies_s = math.inf if dies_s is None else dies_s
             return
         denied = self._denials.get(digest)
+        # A slow old answer never outlives a newer one.
         if denied is not None and denied.asked_s > asked_s:
             return
         if asked_s < self._denials.newest_evicted_s:
@@ -263,6 +264,7 @@ class DecisionCache:
         words = decision.reason_user
         whole = not decision.step_up and (not words or cost_of(words) <= WORDS_BYTES)
         dies_s = -math.inf if not whole else math.inf if dies_s is None else dies_s
+        # A denial ends the permit.
         self._permits.drop(digest)
         known = self._denials.get(digest)
         if known is None:

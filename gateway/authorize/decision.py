@@ -106,12 +106,6 @@ def _precedence(decision: Decision) -> tuple[int, float, float]:
 
 
 # What stands in for an answer when IAM itself cannot give one (docs/authorization.md).
-#
-# Rules: only a question that IAM's own failure left open gets a stand-in; a denial, our own overload, a rejected
-# question or one that fails alone never does. `stale` needs a known permit for exactly this question, younger than
-# the rule says; `local` asks the embedded policies, whose no is a no; `allow` permits. What gets no stand-in stays
-# open, and what stays open is refused. `fallback` is an answer instead of a decision, so it is not here but where
-# permits are made.
 
 _OPEN_DOOR: Final = Decision(Outcome.ALLOW, "fail_open")
 
@@ -137,6 +131,7 @@ class StandIns:
         span: Span,
     ) -> list[Decision]:
         """The decisions, with a stand-in for each that may have one."""
+        # Only what IAM's own failure left open gets a stand-in; what gets none stays open, and is refused.
         match rule.mode:
             case IamFailureMode.STALE:
                 return [
@@ -151,6 +146,7 @@ class StandIns:
 
     def _stale(self, question: Question, unanswered: Decision, max_stale_s: float) -> Decision:
         age_s = self._cache.permit_age_s(question)
+        # A permit for exactly this question, younger than the rule says.
         if age_s is None or age_s >= max_stale_s:
             return unanswered
         self._observer.cache("stale")
@@ -170,6 +166,7 @@ class StandIns:
         answers = await local.decide(asked, deadline=deadline, request_id=request_id, span=span)
         filled = list(decisions)
         for index, answer in zip(unanswered, answers, strict=True):
+            # The embedded policies' no is a no.
             if answer.outcome is not Outcome.UNKNOWN:
                 filled[index] = replace(answer, source="local")
         return filled
@@ -183,9 +180,6 @@ class StandIns:
 #     anything open by IAM's own failure           the route's rule: 503 · stale · local · fallback · allow
 #     all parts, or a required one, denied         403
 #     otherwise                                    Permit; a part that is denied or still open is not asked
-#
-# Rules: a rule that lets the embedded policies or nobody decide needs a subject that was authenticated here. When the
-# deadline is over nothing degrades: there is no time left in which to forward.
 
 _STAND_INS: Final = {"stale": ("stale", "stale"), "local": ("local", "local"), "fail_open": ("fail_open", "allow")}
 """What a stand-in's source is called as an outcome, and as a mode in `X-Gateway-Degraded`."""
@@ -265,10 +259,13 @@ class Judge:
     ) -> Permit | Fallback | Refusal:
         rule = case.plan.rule
         fault = fault_of(failing)
+        # When the deadline is over nothing degrades: no time is left in which to forward.
         if deadline.remaining_s() <= 0:
             return Refusal(GatewayError("iam_timeout", fault.detail, reason=fault.reason), "unknown")
+        # Where the embedded policies or nobody decide, the subject must have been authenticated here.
         if rule.mode is IamFailureMode.FAIL_CLOSED or (rule.mode in _NEEDS_IDENTITY and not case.subject.identified):
             return Refusal(fault, "unknown")
+        # An answer in place of a decision, so it is made here and not by the stand-ins.
         if rule.mode is IamFailureMode.FALLBACK and rule.response is not None:
             return Fallback(rule.response, fault.code)
         request_id = case.request.request_id

@@ -1,8 +1,6 @@
 """What one method of one route asks of IAM, compiled at load so that a request only fills in values.
 
-Rules: the route's own checks come first, then each part's; all of them are asked together. Of a bulk route, checks that
-name the item's parameter are asked per item, the others once for the request. Degrade rules that the contract forbids
-(`allow` beyond GET and HEAD) are closed here too, whatever the configuration let through.
+The route's own checks come first, then each part's; all of them are asked together.
 """
 
 from __future__ import annotations
@@ -92,6 +90,7 @@ def plans_of(route: Route) -> dict[str, Plan]:
     """The plan of every method that the route allows."""
     bulk = bulk_of(route)
     parts = route.action.parts if isinstance(route.action, AggregateAction) and bulk is None else ()
+    # Of a bulk route, checks that name the item's parameter are asked per item, the others once for the request.
     wanted = (lambda check: not _names(bulk, check)) if bulk else (lambda _: True)
     own: dict[
         int, tuple[PreparedCheck, ...]
@@ -117,6 +116,7 @@ def item_plan_of(route: Route, routes: Sequence[Route]) -> Plan | None:
 
 
 def _rule(rule: IamFailureRule, method: str) -> IamFailureRule:
+    # `allow` beyond GET and HEAD is closed here too, whatever the configuration let through.
     return FAIL_CLOSED if rule.mode is IamFailureMode.ALLOW and method not in _SAFE else rule
 
 

@@ -1,11 +1,6 @@
 """A bounded store of single answers, in which nobody takes another's place.
 
-An answer is kept by the digest of its question, so an entry costs ENTRY_BYTES at most, however long the question is.
-Each entry belongs to a subject and to a client (an address). One subject holds at most a twentieth and then loses its
-own oldest. When everything is full, the client that holds most loses its oldest: who invents names at one address
-evicts what was kept for that address, and nobody else's.
-Every operation costs the same whatever is stored: sizes are kept in steps of one, and at most SECOND_CHANCES entries
-that were used since they were last looked at are passed over before one goes.
+Every operation costs the same whatever is stored.
 """
 
 from __future__ import annotations
@@ -103,11 +98,13 @@ class Shelf:
         of_subject.entries[digest] = known
         of_client.entries[digest] = known
         self._resized(of_client, len(of_client.entries) - 1)
+        # A subject that holds more than its share (a twentieth) loses its own oldest.
         if len(of_subject.entries) > self._share:
             self._evict(of_subject)
         for _ in range(SECOND_CHANCES):
             if len(self._entries) <= self.max_entries:
                 break
+            # The client that holds most loses: who invents names at one address evicts only what is kept for it.
             self._evict(next(iter(self._sizes[self._largest])))
         return known
 
@@ -137,6 +134,7 @@ class Shelf:
         """Drop the holder's oldest entry that was not used lately."""
         digest, known = next(iter(holder.entries.items()))
         for _ in range(SECOND_CHANCES):
+            # Entries that were used are passed over, but only so many, so that the cost is bounded.
             if not known.used:
                 break
             known.used = False
@@ -149,6 +147,7 @@ class Shelf:
         """A client holds one more or one less than `before`: keep track of who holds most."""
         now = len(client.entries)
         if before:
+            # A size changes by one at a time, so each step is a look-up.
             peers = self._sizes[before]
             del peers[client]
             if not peers:

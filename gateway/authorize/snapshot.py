@@ -1,13 +1,7 @@
 """Permits on disk: what outlives a restart and is shared by workers (`iam.cache.snapshot`).
 
-One file: a header, one record for each permit, and a seal over both. Questions and subjects are hashes; with a key they
-are keyed, and the seal is an HMAC (RFC 2104), so that nobody without the key can add a permit or test a guess. Without
-one the seal only finds damage. An old file that is put back is not noticed: its permits are as old as they say.
-
-Rules: permits only, with ages in wall time; nothing from the future, past `max_stale` or past its token's end is read
-or written, nor what somebody else decided. Whoever writes merges with what stands there, under a lock on the folder,
-so that workers share one file; a purge is a mark in it, so that no other worker's write undoes it. Written to a file
-beside it (0600) and renamed. A file that others may write, that is damaged, changed or none is not read, and said once.
+One file: a header, a record for each permit, and a seal over both. An old file that is put back is not noticed: its
+permits are as old as they say.
 """
 
 from __future__ import annotations
@@ -75,6 +69,7 @@ class Snapshot:
 
     def hide(self, digest: bytes) -> bytes:
         """What stands in the file for a digest."""
+        # Keyed, so that nobody without the key can test a guess.
         return hmac.digest(self._key, digest, "sha256") if self._key else digest
 
     def serve(self, cache: DecisionCache, base: str, urls: frozenset[str]) -> None:
@@ -124,9 +119,11 @@ class Snapshot:
 
     def _merge(self, cache: DecisionCache) -> Content:
         with _locked(self._path.parent):
+            # Workers share the file: whoever writes adds to what stands there.
             content = self.read()
             for name, at_s in cache.purges().items():
                 hidden = self.hide(bytes.fromhex(name)) if name else b""
+                # A purge is a mark in the file, so that no other worker's write undoes it.
                 content.marks[hidden] = max(at_s, content.marks.get(hidden, 0.0))
             for digest, subject, asked_at_s, dies_at_s in cache.permits():
                 record = Record(self.hide(bytes.fromhex(subject)), asked_at_s, dies_at_s)
@@ -159,6 +156,7 @@ class Snapshot:
             status = os.fstat(file)
             if not stat.S_ISREG(status.st_mode):
                 raise Refused("this is no regular file")
+            # Others could add permits to a file that they may write.
             if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
                 raise Refused("others may write it")
             return opened.read()
@@ -171,6 +169,7 @@ class Snapshot:
         header: dict[str, Any] = json.loads(head)
         marks = {bytes.fromhex(name): float(at_s) for name, at_s in header["purged"].items()}
         base, urls = self._decider
+        # What somebody else decided is not read.
         if header["decider"] != base or (urls and not urls & set(header["urls"])):
             return Content({}, marks)
         read = {digest: Record(*rest) for digest, *rest in _RECORD.iter_unpack(records)}
@@ -185,11 +184,13 @@ class Snapshot:
         return body + self._seal(body)
 
     def _seal(self, body: bytes) -> bytes:
+        # With a key nobody else can add a permit (HMAC, RFC 2104); without one the seal only finds damage.
         return hmac.digest(self._key, body, "sha256") if self._key else hashlib.sha256(body).digest()
 
     def _replace(self, content: bytes) -> None:
         if self._path.is_dir():
             return  # which reading it has said already
+        # A reader sees the old file or the new one, never a part.
         beside = self._path.with_name(f".{self._path.name}.new")
         beside.unlink(missing_ok=True)
         try:

@@ -1,10 +1,4 @@
-"""One answer from several systems, partial when some fail (docs/partial-answers.md).
-
-Rules: all systems that the permit allows are asked at the same time, each for itself, so the answer takes as long as
-the slowest of them and no longer than the deadline, less a moment to compose it; a system that hangs delays nobody by
-more than its own timeout. What one system does, however wrong, is that system's failure. A system without a decision in
-the permit is not asked. Too few answers are a 503, or the route's own response where it has one.
-"""
+"""One answer from several systems, partial when some fail (docs/partial-answers.md)."""
 
 from __future__ import annotations
 
@@ -154,6 +148,7 @@ class AggregateDocument:
         missing = self._action.require - (len(said.answers) - len(failures))
         waits_s = sorted(_wait_s(failure) for failure in failures.values())
         needed_s = [_wait_s(failures[name]) for name in self._required if name in failures]
+        # Too few answers are a 503, or the route's own response where it has one.
         if missing <= 0 and not needed_s:
             return None
         if missing > 0:
@@ -192,9 +187,12 @@ class Gatherer:
     async def gather(self, permit: Permit, *, deadline: Deadline, span: Span, record: AccessRecord) -> Answers:
         """Ask every permitted system at once. Raises only `bad_request`, before anybody is asked."""
         decisions = dict(permit.parts)
+        # A system without a permit is not asked.
         allowed = {name for name, decision in decisions.items() if decision.outcome is Outcome.ALLOW}
         prepared = [(caller, caller.outgoing(permit)) for caller in self._callers if caller.part.name in allowed]
+        # Time is left to compose the answer.
         until = a_moment_before(deadline)
+        # All at once, each for itself: the answer takes as long as the slowest, and none delays another.
         async with asyncio.TaskGroup() as group:
             asking = [
                 group.create_task(

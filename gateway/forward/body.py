@@ -12,14 +12,7 @@ from gateway.model.request import Headers
 from gateway.resilience.deadline import Deadline
 from gateway.upstream.answer import Answer
 
-# The caller's request body on its way up: how long it says it is, streamed, or held for a second attempt.
-#
-# Rules: a body that says it is too long is refused before anybody hears of it; one that turns out too long, or that
-# its caller does not finish, breaks the upstream's request off, it never ends it. The body is pulled, so an upstream
-# that does not take it stops the caller (backpressure), and `Expect: 100-continue` is answered by the first pull.
-# While the caller is still sending the deadline stands still, whichever side is the slow one: the listener's
-# `min_body_rate` and `timeout.write` end what makes no progress. A small body is held in memory only where a second
-# attempt could need it.
+# The caller's request body on its way up: one that is not finished breaks the upstream's request off, never ends it.
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +42,10 @@ async def upload(exchange: Exchange, deadline: Deadline, *, max_body: int, hold:
         if length == 0:
             return _EMPTY
         if max_body and length > max_body:
+            # Before anybody hears of it.
             raise GatewayError("body_too_large", f"The request body is larger than {max_body} bytes.", sent=False)
     caller = _FromCaller(exchange, deadline, max_body)
+    # In memory only where a second attempt could need it.
     if hold and (length is None or length <= hold):
         return await _held(caller, hold)
     return Upload(caller, length)
@@ -90,6 +85,7 @@ class _FromCaller:
     async def __anext__(self) -> bytes:
         if self._read:
             return self._read.pop()
+        # Pulled, so an upstream that does not take it stops the caller; the first pull answers `Expect`.
         self._deadline.pause()
         self._deadline.excuse()
         try:

@@ -1,12 +1,4 @@
-"""Many items of an aggregate in one request, each answered as by the single route (docs/partial-answers.md).
-
-Rules: what may be answered is decided for all items at once, before the answer begins; then at most `concurrency` items
-are asked about at the same time, and no more while the caller does not read, so memory stays bounded however many there
-are. The answer begins at once and streams: as one JSON document in the order of the items, or with
-`Accept: application/x-ndjson` one line an item as it is ready. The request's deadline covers the deciding; every item
-then has the route's deadline of its own. When the caller leaves, nothing more is asked.
-An item that fails says so in its place: `"denied": true`, or `"error"` with a code; it takes no other with it.
-"""
+"""Many items of an aggregate in one request, each answered as by the single route (docs/partial-answers.md)."""
 
 from __future__ import annotations
 
@@ -71,6 +63,7 @@ class BulkEndpoint:
         mark_degraded_permit(permit, exchange)
         items = self._items(await body_of(exchange, deadline, self._max_body))
         params = [{self._bulk.param: item} for item in items]
+        # Decided for all items at once, before the answer begins.
         verdicts = await self._decide_items(
             permit, params, deadline=a_moment_before(deadline), record=exchange.record, span=exchange.span
         )
@@ -105,6 +98,7 @@ class BulkEndpoint:
             return {**echo, "denied": True} if verdict.code == "iam_denied" else _failed(echo, verdict)
         if isinstance(verdict, Fallback):
             return _failed(echo, GatewayError(verdict.code))
+        # The request's deadline covered the deciding; every item has the route's own.
         deadline = Deadline.after(self._route.deadline_s)
         try:
             said = await self._gatherer.gather(verdict, deadline=deadline, span=exchange.span, record=exchange.record)
@@ -167,6 +161,7 @@ class BulkEndpoint:
         running: deque[asyncio.Task[_Result]] = deque()
         try:
             while True:
+                # So memory stays bounded however many items there are.
                 while len(running) < self._bulk.concurrency and (job := next(jobs, None)) is not None:
                     running.append(asyncio.create_task(job))
                 if not running:

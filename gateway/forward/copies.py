@@ -1,16 +1,6 @@
 """Last good answers: bounded copies of what an upstream said, to be served with their age while it cannot answer.
 
-What is kept: complete answers with status 200 to GET, at most `MAX_COPY` bytes each and `MAX_TOTAL` in all; never with
-`Set-Cookie`, never `no-store` (said by either side), never with `Vary: *`. A key names where the question went, who
-asked it, at which host and target, and with which credentials (`sent_with`); `Vary` tells the answers to one key apart,
-by hashes of what was sent, since that may be a token. Nothing is ever shared between subjects, so `private` may be
-kept. One subject holds at most a twentieth of everything, so that nobody evicts everybody.
-What makes a copy young again: a 304 about it, whoever asked for that (RFC 9111 section 4.3.4).
-What ends a copy: a newer answer to the same question, whether that may be kept or not; 401, 403, 404 and 410, after
-which the old answer is nobody's business any more; a successful unsafe request to the same target (RFC 9111 section
-4.4); the least recently used go first when there is no room. These end the copies of all credentials of the subject.
-Bytes are those that a copy takes up in this process, not those of its body. What a request costs does not depend on
-how much is kept.
+Nothing is shared between subjects, so `private` may be kept. What a request costs does not depend on how much is kept.
 Whether a copy may be served is not decided here: the caller does that, after a fresh permit.
 """
 
@@ -114,6 +104,7 @@ def storable(request_headers: Headers, status: int, headers: Headers) -> bool:
     if status != 200:  # the one status that is kept
         return False
     names = {name for name, _ in headers}
+    # Never with `Set-Cookie`, nor with `Vary: *`, nor `no-store` from either side.
     if b"set-cookie" in names or b"*" in _tokens(field_values(headers, b"vary")):
         return False
     said = field_values(headers, b"cache-control") + field_values(request_headers, b"cache-control")
@@ -141,6 +132,7 @@ class Copies:
         """Keep a complete 200 that is `storable`, in place of the older answer to the same question."""
         vary = _variant(headers, request_headers)
         size = _measured(key, headers, body, vary)
+        # What a newer answer replaces is forgotten, whether that may be kept or not.
         if len(body) > self.max_copy or size > self._share:
             self.evict(key)
             return
@@ -177,6 +169,7 @@ class Copies:
 
     def learn(self, key: CopyKey, method: bytes, status: int) -> None:
         """An answer that is not kept: forget what it makes untrue."""
+        # Nobody's business any more, or changed by an unsafe request (RFC 9111 section 4.4).
         if status in EVICTING or (method not in _SAFE and status < 400):  # not an error
             self.evict(key)
 
@@ -211,6 +204,7 @@ class Copies:
             size -= copies.pop(0).size
         self._replace(_asked(key), copies)
         share = self._subjects[key.subject]
+        # One subject holds at most a twentieth, so that nobody evicts everybody.
         while share.size > self._share:
             self._replace(next(iter(share.keys)), [])
         while self._total > self._max_total:
@@ -255,6 +249,7 @@ def served_headers(copy: Copy, age_s: float) -> Headers:
 
 def _variant(headers: Headers, request_headers: Headers) -> Variant:
     names = sorted(_tokens(field_values(headers, b"vary")))
+    # Hashes of what was sent, as that may be a token.
     return tuple((name, _sent(request_headers, name)) for name in names)
 
 

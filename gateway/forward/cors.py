@@ -1,10 +1,5 @@
 """CORS for routes that say `cors`: preflights are answered here, and every answer carries what a browser needs.
 
-Rules (Fetch standard, section 3.2): an origin is allowed when it is named, byte for byte, or when `*` is; with
-credentials the origin itself is always written, never `*`. A preflight carries no credentials, so it is answered before
-anybody is asked. An origin that is not allowed gets an answer without permission, never a 403, which is a policy's.
-`Vary: Origin` stands on every answer of the route, so that no cache mixes origins up. What the upstream says about CORS
-is dropped on these routes (`OWN`): two voices would cancel each other out.
 Deliberately absent: patterns of origins, a list of allowed request headers (what was asked for is granted).
 """
 
@@ -16,6 +11,7 @@ from typing import Final
 from gateway.model.request import Header, Headers, Request
 from gateway.model.route import Cors, Route
 
+# What an upstream says of CORS is dropped on these routes: two voices would cancel each other out.
 OWN: Final = b"access-control-"
 """What the names of all header fields of this protocol begin with."""
 
@@ -35,6 +31,7 @@ def preflight(route: Route, request: Request) -> tuple[int, Headers] | None:
         return None
     if not request.values(b"origin"):
         return None
+    # It carries no credentials, so it is answered before anybody is asked.
     headers: Headers = [_PREFLIGHT_VARY]
     origin = _allowed(cors, request)
     if origin is not None:
@@ -47,6 +44,7 @@ def response_headers(cors: Cors, request: Request) -> Headers:
     """What every answer of the route carries, errors too."""
     origin = _allowed(cors, request)
     if origin is None:
+        # Without permission, never a 403, which is a policy's; `Vary` so that no cache mixes origins up.
         return [_VARY]
     return [_VARY, *_permission(cors, origin), (b"access-control-expose-headers", cors.exposed)]
 
@@ -57,6 +55,7 @@ def _allowed(cors: Cors, request: Request) -> bytes | None:
     if len(values) != 1:
         return None
     if _ANY in cors.origins:
+        # With credentials the origin itself is written, never `*` (Fetch standard, section 3.2).
         return values[0] if cors.credentials else b"*"
     return values[0] if values[0].decode("latin-1") in cors.origins else None
 

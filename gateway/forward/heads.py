@@ -131,13 +131,6 @@ def server_timing(record: AccessRecord) -> Header:
 
 
 # Where an upstream says that its things are, as the caller reaches them: `Location`, `Content-Location`, cookies.
-#
-# Rules: a URL of the upstream's own origin becomes a path, so that the caller stays at the gateway and internal
-# addresses stay inside; under `strip_prefix` the prefix that was taken off is put before such a path, before one that
-# says no origin, and before a cookie's `Path`, unless it is there already (an upstream may know of it by
-# `X-Forwarded-Prefix`). A prefix that a trusted proxy took off before us goes before ours: the caller knows the path
-# with both. URLs of others, relative paths, and `__Host-` cookies (RFC 6265bis section 4.1.3.2: their path is `/`)
-# stay as they are. A cookie's `Domain` that is the upstream's own host is left out: the cookie is then the gateway's.
 # What nginx does as `proxy_redirect default` and, for cookies, by `proxy_cookie_path`.
 
 REWRITTEN: Final = frozenset({b"location", b"content-location", b"set-cookie"})
@@ -167,6 +160,7 @@ class Redirects:
         """The fields of the answer to `request` as its caller gets them."""
         if REWRITTEN.isdisjoint(map(_name, headers)):
             return headers
+        # A URL of the upstream's own origin becomes a path, so that internal addresses stay inside.
         own = self._authorities
         if self._preserves_host:
             own |= {request.host.lower().encode("latin-1")}
@@ -182,6 +176,7 @@ class Redirects:
     def _url(self, value: bytes, own: frozenset[bytes], outer: bytes) -> bytes:
         absolute = _ABSOLUTE.match(value)
         if absolute is None:
+            # Relative paths, and below URLs of others, stay as they are.
             return self._prefixed(value, outer) if value.startswith(b"/") else value
         scheme, authority = (absolute[1] or b"").lower(), absolute[2].lower()
         if authority not in own and authority.removesuffix(_DEFAULT_PORTS.get(scheme, b"")) not in own:
@@ -191,8 +186,10 @@ class Redirects:
 
     def _prefixed(self, path: bytes, outer: bytes) -> bytes:
         if outer and _is_under(path, outer + self._prefix):
+            # An upstream may know of the prefix by `X-Forwarded-Prefix`.
             return path
         if not _is_under(path, self._prefix):
+            # A trusted proxy's own prefix goes before ours: the caller knows the path with both.
             return outer + self._prefix + path
         if outer:
             return outer + path
@@ -200,10 +197,12 @@ class Redirects:
         return b"/." + path if path[1:2] in (b"/", b"\\") else path
 
     def _cookie(self, value: bytes, outer: bytes) -> bytes:
+        # Its path is `/` (RFC 6265bis section 4.1.3.2).
         if value[:7].lower() == b"__host-":
             return value
         domain = _DOMAIN.search(value)
         if domain is not None and domain[1].lower() in self._hosts:
+            # Without its domain the cookie is the gateway's.
             value = value[: domain.start()] + value[domain.end() :]
         if not self._prefix:
             return value

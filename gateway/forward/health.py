@@ -1,11 +1,4 @@
-"""The health of all systems: IAM and every upstream asked at the same time, in one document.
-
-Rules: a system is available when its `health` path answers below 400, or, where none is set, when
-one of its origins accepts a TCP connection; each has its own time limit, and the slowest limit is the whole's. Answers
-are shared for a second, so that looking does not load what is looked at. Probes go past the breakers: they neither ask
-them nor count. A system's circuit is the worst of its breakers. `error` names what failed, never a host; `cause` says
-which address and what was wrong with it, and is for operators alone.
-"""
+"""The health of all systems: IAM and every upstream asked at the same time, in one document."""
 
 from __future__ import annotations
 
@@ -90,6 +83,7 @@ class SystemsHealth:
         With causes, which name addresses: for operators.
         """
         asking = self._asking
+        # Shared for a second, so that looking does not load what is looked at.
         if asking is None or (asking.done() and self._clock() - self._answered_s >= _SHARED_S):
             asking = self._asking = asyncio.create_task(self._ask())
         return await asyncio.shield(asking)
@@ -108,6 +102,7 @@ class SystemsHealth:
 
     async def _look(self, system: System) -> dict[str, Any]:
         begun_s = self._clock()
+        # Past the breakers: a probe neither asks them nor counts.
         wrong = await ailment(system.probe, system.timeout_s)
         if wrong:
             cause = {"cause": wrong.cause} if wrong.cause else {}
@@ -147,6 +142,7 @@ async def ailment(probe: Callable[[], Awaitable[None]], timeout_s: float) -> Ail
 
 
 def _without_causes(report: dict[str, Any]) -> dict[str, Any]:
+    # Causes name addresses, and are for operators alone.
     systems = {
         name: {key: value for key, value in line.items() if key not in ("cause", "urls")}
         for name, line in report["systems"].items()

@@ -1,10 +1,4 @@
-"""A navigation document, each item marked with what this caller may do, in one answer that is there even without IAM.
-
-Rules: the document is fetched from the route's upstream under the caller's own path; all its items are asked about at
-once; the answer is the caller's alone and of now, so nobody may keep it. While IAM cannot answer it is still 200: what
-is not known is disabled and says so, and the document says why and when to come back. What the upstream answers other
-than 200 goes to the caller as it is. While the upstream cannot answer, its last good document is marked like any.
-"""
+"""A navigation document, each item marked with what this caller may do, in an answer that is there even without IAM."""
 
 from __future__ import annotations
 
@@ -185,6 +179,7 @@ class NavigationEndpoint:
                 if last is not None or exchange.started:
                     return last
             deadline.stop()
+            # What the upstream answers other than 200 goes to the caller as it is.
             await relay(answer, exchange, self._shown(answer.status, answer.headers, exchange), None, 0)
         finally:
             await answer.aclose()
@@ -285,8 +280,10 @@ class NavigationEndpoint:
     async def _respond(self, exchange: Exchange, fetched: _Fetched, outage: Outage | None) -> None:
         shown = self._shown(_OK, fetched.headers, exchange)
         headers = [header for header in shown if header[0] not in _OF_THE_ORIGINAL]
+        # The caller's alone and of now, so nobody may keep it.
         headers.append((b"cache-control", b"private, no-store"))
         document = fetched.document
+        # Still 200: what is not known is disabled, and the document says why and when to come back.
         if outage is not None:
             document.update(degraded=True, degraded_reason=outage.code, retry_after=outage.retry_after)
             headers.append(IAM_PARTIAL)

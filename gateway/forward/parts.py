@@ -1,13 +1,6 @@
 """One system of an aggregate: asked by itself, failing by itself.
 
-Rules: 2xx and 404 are answers, a 404 says "not found", and so does a 2xx with nothing at `found_at`; anything else is a
-failure with a code, never an exception. An answer in which `found_at` leads nowhere is not the one the route is for. A
-system gets nothing of the caller's but what the route's templates name, and who asks: no credentials, no cookies, no
-header fields. Its answer is JSON of at most `MAX_PART` bytes; what is not JSON, or longer, is a failure of that system
-alone. A part only asks, whatever its method (a query by POST), so it is retried like an idempotent request.
-A system that says when to come back (429 or 503 with `Retry-After`) is asked again then, as often as the deadline
-allows; if it does not allow it, that is a failure at once.
-Where the part keeps last good answers, an outage serves one, with its age, under a permit that IAM gave now.
+A part only asks, whatever its method (a query by POST), so it is retried like an idempotent request.
 """
 
 from __future__ import annotations
@@ -118,6 +111,7 @@ class PartCaller:
         target = part.path.fill_url(value).encode()
         body = None if part.json is None else write(fill_tree(part.json, value))
         headers = upstream_request_headers(
+            # Nothing of the caller's but what the templates name, and who asks: no credentials, no header fields.
             dataclasses.replace(request, headers=[]),
             rules=self._rules,
             host=self._authority,
@@ -161,6 +155,7 @@ class PartCaller:
             if wait_s is None:
                 raise
             return wait_s
+        # Asked again when it says, as often as the deadline allows; else a failure at once.
         wait_s = _within(deadline, self._retry_after_s(answer)) if answer.status in _COME_BACK else None
         if wait_s is None:
             return await self._read(answer, outgoing, key)
@@ -176,6 +171,7 @@ class PartCaller:
             return result
         self._last_good.learn(key, outgoing, answer)
         await _discard(answer)
+        # A 404 is an answer, too.
         if status == _NOT_FOUND:
             return PartAnswer(self.part.name)
         failure = Failure.after("upstream_error", self._retry_after_s(answer), status=status)
@@ -186,6 +182,7 @@ class PartCaller:
 
     def _last_good_or(self, failure: Failure, key: CopyKey | None, outgoing: Outgoing) -> PartAnswer:
         """The last good answer in place of the failure, where there is one."""
+        # Under a permit that IAM gave now.
         kept = self._last_good.find(key, outgoing)
         if kept is None:
             return self._failed(failure)
@@ -199,6 +196,7 @@ class PartCaller:
         """What a success says. Raises `upstream_protocol_error` for a body of another shape."""
         data = _parsed(body)
         there = data if self._found_at is None else json_text.look_up(data, self._found_at)
+        # An answer in which `found_at` leads nowhere is not the one the route is for.
         if there is json_text.ABSENT:
             raise GatewayError("upstream_protocol_error", reason=f"nothing at {self.part.found_at}")
         found = self._found_at is None or not (there is None or there is False or there in ([], {}))

@@ -1,11 +1,4 @@
-"""What may I do? The caller's own questions, answered for the caller (AuthZEN Authorization API 1.0, section 7).
-
-Rules: the request is an evaluations request without a subject, because the subject is whoever asks: one that names a
-subject is 400, never ignored. `action`, `resource` and `context` at the top are defaults that an item replaces as a
-whole. Answers come in the order of the questions; what is not known is `false` and says so. The body is JSON in the
-strict reading, at most 64 KiB. The semantics `deny_on_first_deny` and `permit_on_first_permit` shorten the answer, as
-the specification says, although all questions are asked at once.
-"""
+"""What may I do? The caller's own questions, answered for the caller (AuthZEN Authorization API 1.0, section 7)."""
 
 from __future__ import annotations
 
@@ -103,6 +96,7 @@ class _Asked:
     def answered(self, decisions: Sequence[Decision]) -> Sequence[Decision]:
         """The decisions that the answer shows."""
         permits = [decision.outcome is Outcome.ALLOW for decision in decisions]
+        # The answer is shortened, as the specification says, although all questions were asked at once.
         return decisions if self.last not in permits else decisions[: permits.index(self.last) + 1]
 
 
@@ -126,8 +120,10 @@ def _read(body: bytes, max_items: int) -> _Asked:
 def _check(defaults: Mapping[str, Any], item: Any) -> Check:
     if not isinstance(item, dict):
         raise _bad("A question is not an object.")
+    # Refused, never ignored: the subject is whoever asks.
     if "subject" in item or "subject" in defaults:
         raise _bad("Questions are answered for the caller: no subject can be named.")
+    # What stands at the top is a default that an item replaces as a whole.
     asked = {**defaults, **item}
     action = _part(asked, "action", "name")
     resource = _part(asked, "resource", "type", "id")

@@ -1,13 +1,8 @@
 """A permit, carried out: the request to the route's upstream, and its response back to the caller.
 
-    permit ─► outgoing head ─► guarded upstream ─► response head ─► body, part by part
-                  ▲                   │
-            upload (pulled)        outage? ─► last good answer, fallback, or the error
-
-Rules: the target goes out as it was decided, byte for byte, less a literal `strip_prefix`. The deadline ends with the
-response head; from then on silence is bounded by `timeout.read`. Whatever ends this early (a caller who left, a bug)
-closes the upstream's connection. An event stream gives its place among the requests back and takes a stream's.
-Deliberately absent: decisions about who may do what, and retries; buffers, beyond what a second attempt needs.
+permit ─► outgoing head ─► guarded upstream ─► response head ─► body, part by part
+              ▲                   │
+        upload (pulled)        outage? ─► last good answer, fallback, or the error
 """
 
 from __future__ import annotations
@@ -74,6 +69,7 @@ class ProxyEndpoint:
             if is_outage(error) and await self._outage.stand_in(permit, exchange, error.code, headers):
                 return
             raise error
+        # The deadline ends with the response head; from then on silence is bounded by `timeout.read`.
         deadline.stop()
         try:
             if answer.status in OUTAGES and await self._outage.stand_in(
@@ -82,6 +78,7 @@ class ProxyEndpoint:
                 return
             await self._pass_on(answer, permit, exchange, headers)
         finally:
+            # Whatever ends this early (a caller who left, a bug) closes the upstream's connection.
             if not (answer.arrived and exchange.finished):
                 await answer.aclose()
 
@@ -94,6 +91,7 @@ class ProxyEndpoint:
         body = await upload(exchange, deadline, max_body=self._route.max_body, hold=hold)
         outgoing = Outgoing(
             method,
+            # As it was decided, byte for byte, less a literal `strip_prefix`.
             self._head.target(request.target),
             headers,
             body.body,
@@ -123,6 +121,7 @@ class ProxyEndpoint:
         return self._redirects.rewritten(shown, exchange.request) if self._redirects else shown
 
     async def _pass_stream_on(self, answer: Answer, permit: Permit, exchange: Exchange, headers: Headers) -> None:
+        # It gives its place among the requests back and takes a stream's.
         exchange.become_stream(permit.share_key)
         answer.allow_silence(self._route.stream_idle_timeout_s)
         ended = await self._streams.serve(permit, relay(answer, exchange, headers, None, 0))

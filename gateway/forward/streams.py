@@ -1,9 +1,7 @@
 """How long a stream may stay open: what ends an event stream or a WebSocket that nobody closed.
 
-Rules: a permit is for now, so a stream ends when the token it was given for expires, when a recheck (`recheck` on the
-route) says no or cannot say yes any more, and when the gateway goes away. Whoever serves the stream decides how the end
-looks on the wire; why it ended is a GatewayError, although nobody is sent a problem document any more.
-Counting streams is the exchange's (`Exchange.become_stream`); silence is measured where the bytes are.
+Whoever serves the stream decides how the end looks on the wire. Counting streams is the exchange's
+(`Exchange.become_stream`); silence is measured where the bytes are.
 """
 
 from __future__ import annotations
@@ -92,6 +90,7 @@ class Streams:
         recheck_at_s = None if every_s is None else loop.time() + every_s
         while True:
             waits = [_LONGEST_SLEEP_S]
+            # A permit is for now: the stream ends with the token that it was given for.
             expires_at_s = permit.subject.expires_at_s if permit.subject else None
             if expires_at_s is not None:
                 waits.append(expires_at_s - self._wall())
@@ -107,6 +106,7 @@ class Streams:
                 try:
                     await self._recheck(permit)
                 except GatewayError as error:
+                    # The recheck says no, or cannot say yes any more.
                     return error
                 recheck_at_s = loop.time() + every_s
 

@@ -1,14 +1,7 @@
 """A permit, carried out as a WebSocket: the handshake passed on, then messages in both directions until one side ends.
 
-Rules: authorized before, like any request; what refuses it, here or upstream, is an HTTP response. The upstream's
-handshake comes first, so the caller is only accepted when there is somebody to talk to; Origin and subprotocols go up,
-the chosen one comes down. Frames go across as they come, no message is held; the next are taken when the other side has
-taken those before (backpressure), a slice at a time, so that neither side keeps others from their turn. A message over
-the limit ends with 1009, before it is whole; as it has no end then, nobody takes it for complete. Close codes go
-across; a side that breaks off without one breaks the other off. Ends of our own making: 1008 when the token has expired
-or a recheck says no, 1013 when it cannot say, 1001 when the gateway goes away or neither side has shown life for
-`stream_idle_timeout`, 1014 when the upstream does not speak the protocol.
-Life is any byte of either side, pings and parts of messages too. Pings are answered on each side, not passed on.
+Ends of our own making: 1008 when the token has expired or a recheck says no, 1013 when it cannot say, 1001 when the
+gateway goes away or both sides are silent, 1014 when the upstream does not speak the protocol.
 Deliberately absent: looking into messages.
 """
 
@@ -80,6 +73,7 @@ class WebSocketEndpoint:
         degraded = mark_degraded_permit(permit, exchange)
         exchange.become_stream(permit.share_key)
         outgoing = self._outgoing(permit, degraded)
+        # The upstream's handshake first, so the caller is only accepted when there is somebody to talk to.
         answer = await self._upstream.exchange(
             outgoing, deadline=deadline, span=exchange.span, replayable=True, record=exchange.record
         )
@@ -144,6 +138,7 @@ class _Bridge:
 
     def heard(self) -> None:
         """One of the two shows life."""
+        # Any byte of either side, pings and parts of messages too.
         self._heard_s = self._connection.loop.time()
 
     async def run(self) -> None:
@@ -171,6 +166,7 @@ class _Bridge:
             if message["type"] != "websocket.receive":
                 continue
             with contextlib.suppress(ConnectionError):  # gone: the other direction says how, after what came before
+                # Taken before the next are read: backpressure, and no message is held.
                 await self._connection.give(message["frames"])
 
     async def _to_caller(self) -> _Ending:
@@ -210,6 +206,7 @@ async def _first(*works: Coroutine[Any, Any, _Ending]) -> _Ending:
 def _closed(end: End) -> _Ending:
     """The upstream's end. What it broke by its frames, it has been told already."""
     if end.broke:
+        # Over the limit before it was whole, so nobody takes the message for complete.
         return _Ending(TOO_BIG if end.code == TOO_BIG else _BAD_GATEWAY, None)
     if end.code == ABNORMAL:
         return _Ending(ABNORMAL, None)

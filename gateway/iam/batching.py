@@ -122,13 +122,7 @@ def _coalesced(decision: Decision) -> Decision:
     return replace(decision, source="coalesced")
 
 
-# The questions that wait for a call: bounded, and taken by turns of their subjects: a flood only delays itself.
-#
-# Rules: subjects take turns, each with what one caller asked together, oldest first. What the free places for calls
-# will take at once does not count as waiting, so an idle gateway refuses nothing. A subject's questions wait, however
-# many. Only when all of them are more than the limit somebody has to go: the newest question of the subject that
-# holds most, if that is more than a twentieth, so that whoever holds less than its share is never refused for
-# another's flood.
+# The questions that wait for a call: bounded, and taken by turns of their subjects.
 
 _SHARE: Final = 20
 
@@ -150,6 +144,7 @@ class Waiting:
 
     def full(self, free: int) -> bool:
         """Whether one more question is too much, while `free` of those here can leave at once."""
+        # What can leave at once does not count as waiting, so an idle gateway refuses nothing.
         return self._count - free >= self._limit
 
     def surplus(self, subject: str) -> Pending | None:
@@ -157,6 +152,7 @@ class Waiting:
         most = max(self._greedy, key=self._held_by, default=None)
         if most is None or self._held_by(most) <= self._held_by(subject):
             return None
+        # The newest question of the subject that holds most: a flood only delays itself.
         return next(reversed(self._turns[most].values()))
 
     def add(self, pending: Pending) -> None:
@@ -167,6 +163,7 @@ class Waiting:
             mine = self._turns[subject] = {}
         mine[pending.key] = pending
         self._count += 1
+        # Who holds less than a twentieth is never refused for another's flood.
         if len(mine) > self._share:
             self._greedy.add(subject)
 
@@ -192,6 +189,7 @@ class Waiting:
                 break
             taken += together
             self._remove(subject, together)
+            # Subjects take turns, the oldest question of each first.
             if subject in self._turns:
                 self._turns.move_to_end(subject)
             if subject in alone:

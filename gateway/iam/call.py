@@ -1,16 +1,4 @@
-"""One call to IAM on behalf of many: its attempts, what is asked apart when it fails, and what the breaker learns.
-
-Rules: everything ends within `timeout.total`. An attempt that may help is repeated after a growing pause (or IAM's
-`Retry-After`, where that fits in), within the budget, and only while the circuit is closed or this is its trial. When a
-batch fails and one of its questions may be the cause, they are asked apart, each once: a rejection is a healthy IAM's
-answer, so all of them are asked; after a failure only as long as the budget has a retry for what fails again, or IAM is
-known to work. That bounds it: a call never costs IAM more than asking without batches would have, and a failing IAM a
-fifth more.
-The trial of a half-open circuit is one attempt, and is asked apart only when IAM answers that it rejects the batch.
-A lone question that may be the cause itself is tried once more over another connection.
-The breaker counts once: a success if anything was decided, else what Proof says of the failure. What is the question's
-fault and not IAM's is `isolated`: it does not count and never degrades. So is an item's own error in a good reply.
-"""
+"""One call to IAM on behalf of many: its attempts, what is asked apart when it fails, and what the breaker learns."""
 
 from __future__ import annotations
 
@@ -132,8 +120,10 @@ class Call:
 
     async def _ask_in_time(self) -> None:
         try:
+            # Everything ends within `timeout.total`: attempts, pauses and questions asked apart.
             async with asyncio.timeout_at(self._until_s):
                 self._means.budget.request()
+                # The trial of a half-open circuit is one attempt.
                 await self._ask(self._batch, 1 if self._trial else self._means.settings.retry.attempts)
         except TimeoutError:
             self._fail(self._open(), CallFailure("iam_timeout", _TOO_LATE))
@@ -164,6 +154,7 @@ class Call:
 
     async def _settle(self) -> None:
         """Answer what failed, once it is known whose failure it is."""
+        # The breaker counts once; what is the question's own fault does not count and never degrades.
         if self._decided:
             self._ticket.success()
             isolated = True
@@ -223,6 +214,7 @@ class Call:
         try:
             decisions = await self._attempts(batch, attempts)
         except CallFailure as failure:
+            # One question of the batch may be the cause, and must not fail the others.
             if len(batch) > 1 and self._may_be_one_of_them(failure):
                 await self._ask_apart(batch, failure)
             else:
@@ -240,6 +232,7 @@ class Call:
         attempt = 1
         while True:
             try:
+                # A further attempt, and a trial, go over a new connection.
                 return await self._attempt(batch, fresh=self._trial or attempt > 1)
             except CallFailure as failure:
                 if (
@@ -254,10 +247,12 @@ class Call:
         """Wait for the next attempt, if there is to be one."""
         means = self._means
         wait_s = max(backoff_s(means.settings.retry, attempt), failure.retry_after_s or 0.0)
+        # A retry fits into the call's time and into the budget, or there is none.
         in_time = asyncio.get_running_loop().time() + wait_s < self._until_s
         if not in_time or not means.budget.try_retry(self.subject):
             return False
         await asyncio.sleep(wait_s)
+        # The circuit may have opened during the pause.
         if not self._admitted():
             return False
         means.observer.retry(_TARGET, attempt + 1, means.settings.retry.attempts, failure.code)
@@ -331,6 +326,7 @@ class Call:
             self._means.freed()
 
     async def _ask_part(self, apart: _Parts) -> None:
+        # Each part is asked once, so a call never costs IAM more than asking without batches would.
         part, failure = apart.left.popleft(), apart.failure
         if not await self._worth_asking(part, failure):
             self._fail(part, failure)
@@ -345,6 +341,7 @@ class Call:
         return failure.apart is not Apart.NO and not (self._trial and failure.counts)
 
     async def _worth_asking(self, part: Sequence[Pending], failure: CallFailure) -> bool:
+        # A rejection is a healthy IAM's answer, so all parts are asked; a failing IAM gets what the budget has.
         if failure.counts and not self._means.budget.available(_one_of(part)) and not await self._iam_works():
             return False
         return self._admitted()

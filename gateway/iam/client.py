@@ -1,12 +1,4 @@
-"""The one client of IAM: questions in, decisions out, in as few calls as possible.
-
-Rules: what is asked within one turn of the event loop leaves together, as long as fewer than `max_concurrency` calls
-are in flight; else it waits, and leaves up to `max_size` at a time when a place is free. Subjects take turns, and the
-calls of one subject alone leave some places to the others. No timer adds latency. While the circuit refuses, every
-question is answered at once and no call is made. A caller who leaves takes only its own wait along: the call goes on
-for the others. It also goes on when a deadline ended the last wait, because what IAM does with it still says how IAM
-is; it is ended when everybody hung up.
-"""
+"""The one client of IAM: questions in, decisions out, in as few calls as possible."""
 
 from __future__ import annotations
 
@@ -104,6 +96,7 @@ class Iam:
     ) -> list[Decision]:
         """One decision for each question, in the same order; UNKNOWN with its fault where IAM could not answer."""
         if self._breaker.state != CLOSED:
+            # While the circuit refuses, every question is answered at once and no call is made.
             refusal_s = self._breaker.refusal_s()
             if refusal_s > 0:
                 return [unknown(_circuit_open(refusal_s))] * len(questions)
@@ -198,12 +191,14 @@ class Iam:
         """`ask` waits no longer. The indices of the questions that it got no answer to."""
         left = ask.leave()
         for pending in dict.fromkeys(pending for pending, _ in left):  # it may have asked the same twice
+            # The call goes on for the others: a caller who leaves takes only its own wait along.
             if pending.waiters:
                 continue
             if pending.call is None:
                 self._waiting.drop(pending)
                 pending.forget()
             else:
+                # After a deadline the call goes on, as what IAM does still says how it is; it ends if all hung up.
                 pending.call.left(hung_up=hung_up)
         self._show()
         return [index for _, index in left]
@@ -212,6 +207,7 @@ class Iam:
         """Look at what waits before the event loop turns again: whatever else is asked in this turn goes along."""
         if not self._scheduled:
             self._scheduled = True
+            # No timer: waiting for more questions would add latency.
             asyncio.get_running_loop().call_soon(self._flush)
 
     def _flush(self) -> None:
@@ -220,6 +216,7 @@ class Iam:
             refusal_s = self._breaker.refusal_s()
             if refusal_s > 0:
                 self._refuse_all(refusal_s)
+            # No more than `max_concurrency` calls: the rest waits, and leaves when a place is free.
             elif not self._places.try_acquire():
                 break
             elif not self._send():
@@ -273,6 +270,7 @@ class Iam:
             self._held[subject] = held
         else:
             del self._held[subject]
+        # The calls of one subject alone leave some places to the others.
         if held >= self._most_of_one:
             self._barred.add(subject)
         elif self._barred:

@@ -1,9 +1,5 @@
 """One HTTP exchange with IAM: a request out, at most 1 MiB of body back, or the failure it was.
 
-Rules: only 200 is an answer; redirects are never followed; no compression is asked for and none is accepted; a body
-that is larger than the limit or broken off is not read further. It speaks to an httpx transport and not to a client: a
-client keeps cookies, builds redirects and logs URLs, none of which may happen here. Where the transport is ours it asks
-the upstream itself: httpx's requests and answers would cost more than the rest of the call.
 httpx's exceptions end in this file. Deliberately absent: an end for the whole call (it is around it, with the retries).
 """
 
@@ -114,11 +110,13 @@ class Wire:
             (b"host", url.netloc),
             (b"content-type", b"application/json"),
             (b"accept", b"application/json"),
+            # No compression is asked for, and none is accepted.
             (b"accept-encoding", b"identity"),
         ]
         headers += self._more
         headers += self._fixed
         http = self._transport
+        # Our own upstream is asked without httpx, whose requests and answers cost more than the rest of the call.
         ours = http.upstream if isinstance(http, UpstreamTransport) and http.serves(url) else None
         return Target(url, tuple(headers), url.raw_path, ours)
 
@@ -201,6 +199,7 @@ class Wire:
         request = httpx.Request(method, url, headers=headers, stream=sent, extensions=extensions)
         request.read()  # from memory: the transport sees a body that it can send again
         try:
+            # A transport, not a client: a client keeps cookies, builds redirects and logs URLs.
             response = await self._transport.handle_async_request(request)
             stream = response.stream
             if not isinstance(stream, httpx.AsyncByteStream):
@@ -217,6 +216,7 @@ class Wire:
         self, status: int, fields: dict[bytes, bytes], body: AsyncIterable[bytes], whole: bytes | None
     ) -> bytes:
         """The body of a good answer. `whole`: it is here already, and `body` has no more."""
+        # Only 200 is an answer; a redirect is a failure like others.
         if status != OK:
             await _drain_small(fields.get(b"content-length", b""), body)
             after_s = retry_after_s(fields.get(b"retry-after"), self._wall())
@@ -235,6 +235,7 @@ async def _all_of(body: AsyncIterable[bytes], limit: int) -> bytes:
     size = 0
     async for part in body:
         size += len(part)
+        # What is too large is not read further.
         if size > limit:
             raise _too_large(limit)
         parts.append(part)

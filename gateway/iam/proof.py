@@ -1,11 +1,4 @@
-"""Is it the question, or is it IAM? What a failed call is judged by, where the answers to others do not say it.
-
-Rules: a question decided meanwhile proves that IAM works (Evidence). Without one the gateway asks a harmless question
-of its own, at most one at a time; its answer counts for WORD_S, and for every call that was open when it came. While
-the circuit is open nothing is asked here. When `failure_threshold` questions of at least three subjects failed and none
-was decided since the first of them, IAM is at fault whatever the probe says: a decision point whose store is down may
-deny a harmless question from memory. If it did, the probe's word counts for nothing until a real question is decided.
-"""
+"""Is it the question, or is it IAM? What a failed call is judged by, where the answers to others do not say it."""
 
 from __future__ import annotations
 
@@ -48,13 +41,16 @@ class Proof:
         the loop's time: how long the call was, and may be, open.
         """
         evidence = self._breaker.evidence
+        # A question decided meanwhile proves that IAM works.
         if evidence.blame(ticket.answers) is Blame.REQUEST:
             return Blame.REQUEST
         evidence.unanswered(groups)
+        # So many questions of three subjects failed that IAM is at fault, whatever the probe says.
         if self._silence_proves(answered=answered):
             return Blame.DEPENDENCY
         if answered:
             return Blame.REQUEST
+        # While the circuit is open nothing is asked here.
         if self._breaker.state == OPEN or not await self._answers(began_s, until_s):
             return evidence.blame(ticket.answers)
         return Blame.DEPENDENCY if self._silence_proves(answered=True) else Blame.REQUEST
@@ -82,12 +78,15 @@ class Proof:
         if not evidence.silence.proves(self._breaker.policy.failure_threshold):
             return False
         if answered or (self._works and self._said_at == evidence.answers):
+            # A decision point whose store is down may deny the probe from memory: its word counts for nothing until a
+            # real question is decided.
             self._contradicted = evidence.answers
         return True
 
     async def _answers(self, began_s: float, until_s: float) -> bool:
         """Whether the probe was answered since `began_s`, or within the last second, or is by `until_s`."""
         loop = asyncio.get_running_loop()
+        # An answer to the probe counts for WORD_S, and for every call that was open when it came.
         since_s = min(began_s, loop.time() - WORD_S) if self._works else loop.time() - WORD_S
         asking = self._ask_unless_known(since_s)
         if asking is None:
@@ -99,6 +98,7 @@ class Proof:
         # That IAM failed is no news any more once somebody was answered.
         if self._said_s > since_s and (self._works or self._said_at == self._breaker.evidence.answers):
             return None
+        # At most one probe at a time.
         if self._asking is None:
             self._asking = asyncio.get_running_loop().create_task(self._ask())
         return self._asking

@@ -1,11 +1,5 @@
 """The urls of one IAM, in order of preference: which of them a call goes to, and what becomes of one that fails.
 
-Rules: a call that fails at one url moves on to the next; each but the last has at most a share of `timeout.total`. What
-a healthy url refuses (a rejected question) moves nowhere. A url is set aside when it failed a question that another one
-decided, and answered nobody else meanwhile: so a question that fails everywhere sets none aside, and whose failure it
-is gets judged elsewhere. One set aside is asked last, and comes back when it answers a harmless question: asked after
-1 s at first, later less often, and not while the circuit is open, which has probes of its own.
-The harmless question goes to all urls at the same time: IAM works if one of them answers.
 Deliberately absent: the queue, retries and the breaker, which are about all urls together.
 """
 
@@ -52,6 +46,7 @@ class Servers:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._servers = tuple(servers)
+        # Each url but the last has at most a share of the time, so that the next one can still be asked.
         self._share_s = total_s / len(self._servers)
         self._hedge = None if hedge_s is None else HedgeBudget(hedge_s, observer.iam_hedged)
         self._breaker = breaker
@@ -90,6 +85,7 @@ class Servers:
         if self._only is not None:
             await self._only.ask([_PROBE], Note("", None, fresh=True))
             return
+        # All at the same time: IAM works if one of them answers.
         looks = [asyncio.ensure_future(self._look(server, None)) for server in self._servers]
         try:
             failure: CallFailure | None = None
@@ -133,12 +129,14 @@ class Servers:
             return self._servers
         for server in ill:
             self._watch(server)
+        # One that is set aside is asked last.
         ill.sort(key=lambda server: server.standing.failed_s)
         return [server for server in self._servers if server not in ill] + ill
 
     def _judge(self, inquiry: Inquiry) -> None:
         """What one call says of the urls that it went to: nothing against any of them, unless one of them decided."""
         winner, now_s = inquiry.decided_by, self._clock()
+        # A question that fails everywhere sets no url aside: whose failure it is, others judge.
         if winner is None:
             return
         winner.standing.answered(now_s)
@@ -146,6 +144,7 @@ class Servers:
             self._is_well(winner)
         for attempt in inquiry.failed:
             server = attempt.server
+            # Aside goes a url that failed what another one decided, and that answered nobody else meanwhile.
             if server.standing.failed(attempt.answers, attempt.setbacks, now_s):
                 server.standing.ill = True
                 _LOG.warning(
@@ -161,6 +160,7 @@ class Servers:
         try:
             while server.standing.ill:
                 await asyncio.sleep(server.standing.aside_s)
+                # An open circuit has probes of its own.
                 if self._breaker.state != OPEN and await self._look(server, self._share_s):
                     server.standing.put_off(self._clock())
         finally:

@@ -1,9 +1,6 @@
 """Who asks? Credentials → Subject. Each kind of identity is a small class with one method, `identify`.
 
-Rules (docs/identity.md): bad or missing credentials are 401, also while IAM is down; a credential that two parsers can
-read differently is refused, never repaired; nothing here asks IAM; nothing here logs a credential.
-
-Deliberately absent: sessions, login, token exchange. `public` routes never come here.
+Nothing here asks IAM, and nothing logs a credential. Deliberately absent: sessions, login, token exchange.
 """
 
 from __future__ import annotations

@@ -120,15 +120,6 @@ def well_formed(token: bytes) -> bool:
 
 
 # Tokens in other places than `Authorization`: found, and taken out of the request before anything else reads it.
-#
-# Rules: the first place that holds a token is used, and a bad one there is refused, with no falling through. What
-# could be a token is taken out wherever one is looked for, used or not: a query parameter before the target is
-# matched, a cookie, the last two of `Sec-WebSocket-Protocol: chat, bearer, TOKEN`; a bearer token in `Authorization`
-# if another one is decided on. The upstream gets query and cookie back only where the route says `forward_token`. The
-# same parameter or cookie twice is refused: two parsers could take either. A browser sends cookies along with what
-# any page asks for, so a request whose token is a cookie must come from a page of this host or of an origin that the
-# route's `cors` names, unless its method changes nothing (RFC 9110 section 9.2.1) and it is no WebSocket handshake,
-# which no browser holds to the same origin.
 
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _COOKIE: Final = b"cookie"
@@ -151,6 +142,7 @@ class PlacedTokens:
         taken = request.taken = Taken()
         for kind, find, name in self._finders:
             token = find(request, taken, name)
+            # The first place that holds one is used, and the others are taken out all the same.
             if token and taken.token is None:
                 taken.token, taken.kind = token, kind
 
@@ -159,12 +151,14 @@ class PlacedTokens:
         taken = request.taken
         if taken is None:
             return
+        # The upstream gets query and cookie back only where the route says so.
         if route.forward_token:
             taken.put_back = True
             request.headers = taken.headers or request.headers
             request.target = replace(request.target, raw=taken.target or request.target.raw)
         if not public and self._reads_header and taken.token is not None and taken.kind != TokenIn.HEADER:
             _without_bearer(request)
+        # A browser sends cookies with what any page asks for; what changes nothing may pass, a handshake may not.
         if public or taken.kind != TokenIn.COOKIE or (request.method in _SAFE and not _is_handshake(request)):
             return
         if not _from_here(request, route):
@@ -206,6 +200,7 @@ def _in_query(request: Request, taken: Taken, name: bytes) -> bytes | None:
     if not found:
         return None
     if len(found) > 1:
+        # Two parsers could take either.
         raise GatewayError("bad_request", "The request has its token in the query twice.")
     taken.target = taken.target or raw
     rest = b"&".join(kept)

@@ -1,14 +1,4 @@
-"""`introspection`: opaque tokens that an authorization server is asked about (RFC 7662).
-
-Rules: a token is good only where `active` is JSON `true`, and the answer does not call it something else than an
-access token for the bearer scheme: endpoints call refresh tokens active, too; an answer that does not say so or its
-contrary is the endpoint's failure: `identity_unavailable`. Good tokens are remembered for `cache`, never past their
-`exp`; refused ones for a few seconds, by their SHA-256 alone, so that one bad token is not asked about without end.
-Concurrent requests with one token share a question, and whoever leaves ends it for nobody else. After three failures
-of the endpoint in a row one request a second, later one in ten seconds, is let through to it. A token that the
-endpoint does not like (400) is no failure of the endpoint, nor is one that fails while others are answered.
-Failures of fewer than three clients hold back these clients alone: their tokens may be the cause.
-"""
+"""`introspection`: opaque tokens that an authorization server is asked about (RFC 7662)."""
 
 from __future__ import annotations
 
@@ -108,6 +98,7 @@ class IntrospectionIdentifier:
             return subject
         if not well_formed(token):
             raise self._challenge.invalid("The token is malformed.")
+        # So that one bad token is not asked about without end; kept as a hash, for a few seconds.
         if self._refused.get(digest, 0.0) > self._monotonic():
             raise self._inactive()
         return self._judged(await self._answer(token, digest, request.client), digest)
@@ -131,6 +122,7 @@ class IntrospectionIdentifier:
                 raise self._unavailable(f"too many tokens wait for introspection at {self._endpoint.name}")
             self._clients[client] += 1
             task = self._asking[digest] = asyncio.create_task(self._ask(token, digest, client))
+        # Shared by all requests with this token: whoever leaves ends it for nobody else.
         answer = await asyncio.shield(task)
         if isinstance(answer, _Unanswered):
             raise self._unavailable(f"introspection at {self._endpoint.name}: {answer}")
@@ -156,6 +148,7 @@ class IntrospectionIdentifier:
         return answer
 
     def _failed(self, error: _Unanswered, client: str, blame: Blame) -> None:
+        # One that fails while others are answered is no failure of the endpoint.
         if blame is Blame.REQUEST:
             return
         self._failures += 1
@@ -169,6 +162,7 @@ class IntrospectionIdentifier:
 
     def _refuse_while_quiet(self, client: str) -> None:
         """Let one request through each time the quiet is over: the next one is refused until its answer is here."""
+        # Failures of fewer than three clients hold back these alone: their tokens may be the cause.
         if self._failures < _FAILURES or (len(self._failing) < WIDESPREAD and client not in self._failing):
             return
         if self._monotonic() < self._quiet_until_s or self._asking:
@@ -194,6 +188,7 @@ class IntrospectionIdentifier:
             raise self._challenge.insufficient(*lacking)
         if self._cache_s:
             until_s = now_s + self._cache_s
+            # Never past the token's own end.
             until_s = until_s if exp_s is None else min(exp_s, until_s)
             self._remembered.put(digest, subject, until_s, str(claims).encode("utf-8", "replace"))
         return subject
@@ -210,6 +205,7 @@ class IntrospectionIdentifier:
 def _check_kind(claims: Mapping[str, Any]) -> None:
     """Raises TokenRefused for what is said not to be a bearer access token (RFC 7662 section 2.2)."""
     token_type = claims.get("token_type", "Bearer")
+    # Endpoints call refresh tokens active, too.
     if not isinstance(token_type, str) or token_type.lower() != "bearer" or is_other_kind(claims):
         raise TokenRefused(OTHER_KIND)
 
@@ -244,6 +240,7 @@ class _Endpoint:
             raise _Unanswered(cause_of(error)) from None
         if status != _OK:
             self._note(status)
+            # A token that the endpoint does not like (400) is no failure of the endpoint.
             own = status in _OUR_CREDENTIALS or status >= _SERVER_ERROR or status == _TOO_MANY
             raise _Unanswered(f"answered {status}", counts=own)
         return _active(body)
@@ -276,6 +273,7 @@ def _active(body: bytes) -> Answer:
         answer = strict_json.loads(body)
     except ValueError:
         raise _Unanswered("the answer is not a JSON document") from None
+    # Only JSON `true` is good; an answer that does not say so or its contrary is the endpoint's failure.
     if not isinstance(answer, dict) or not isinstance(answer.get("active"), bool):
         raise _Unanswered("the answer does not say whether the token is active")
     return answer if answer["active"] is True else None

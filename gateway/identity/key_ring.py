@@ -18,21 +18,7 @@ from gateway.errors import GatewayError
 from gateway.identity import strict_json
 from gateway.identity.keys import KeySource, KeysUnusable, VerificationKeys, algorithms_of, fetch, parse, shown
 
-# Rules:
-#
-# 1. One fetch at a time; whoever needs its outcome waits for the same one, and leaving never cancels it.
-# 2. A request waits only when there are no keys yet, or when no known key made its token's signature. After a fetch
-#    that failed nobody waits until the next one is due (1 s, doubling to 60 s).
-# 3. A signature that no known key made is looked up: at most two fetches, the second only where the first was begun
-#    before or brought other keys (an issuer's nodes may differ). If that does not verify the token, nothing is
-#    fetched for such a reason for 10 s, so that forged tokens cannot hammer the issuer. At most 500 requests wait for
-#    a look-up, so that forged tokens and an issuer that hangs cannot use up the places of everybody else.
-# 4. Keys are replaced as a whole by the regular fetch, or by a look-up that verified a token; never by a document
-#    without a usable key. A look-up that verified nothing only adds keys: a forged token cannot take a known key
-#    away.
-#
-# Times are monotonic. Deliberately absent: caching headers of the issuer; `jwks_refresh` alone says how old keys may
-# be.
+# Times are monotonic. Deliberately absent: the issuer's caching headers. `jwks_refresh` alone says how old keys may be.
 
 _log = logging.getLogger("gateway.identity")
 
@@ -106,10 +92,11 @@ class KeyRing:
         return keys.find(kid, algorithm)
 
     async def look_up(self, verifies: Callable[[VerificationKeys], bool]) -> bool:
-        """Whether the source has keys by now that `verifies` is content with (rule 3); then they are the valid ones.
+        """Whether the source has keys by now that `verifies` is content with; then they are the valid ones.
 
         Raises `identity_unavailable` where too many wait for that already.
         """
+        # Forged tokens and an issuer that hangs must not use up the places of everybody else.
         if self._waiting >= _MAX_WAITING:
             raise self._unavailable(f"{_MAX_WAITING} requests wait for keys from {self._source.name}")
         self._waiting += 1
@@ -132,6 +119,7 @@ class KeyRing:
     async def _looked_up(self, verifies: Callable[[VerificationKeys], bool]) -> bool:
         for _ in range(_MAX_FETCHES):
             joined = self.fetching
+            # Forged tokens must not hammer the issuer.
             if not joined and self._clock() < self._quiet_until_s:
                 return False
             before = self._latest
@@ -139,15 +127,18 @@ class KeyRing:
             if self._latest is not None and verifies(self._latest):
                 self._replace(self._latest)
                 return True
+            # A second fetch only after other keys, or one begun before: an issuer's nodes may differ.
             if self._latest is before and not joined:
                 break
         if self._keys is not None and self._latest is not None:
+            # It verified nothing, so it only adds keys: a forged token cannot take a known one away.
             self._replace(self._keys.and_new_ones_of(self._latest))
         self._quiet_until_s = self._clock() + _QUIET_S
         return False
 
     async def _first_keys(self) -> VerificationKeys:
         wait_s = self._next_fetch_s - self._clock()
+        # After a failed fetch nobody waits until the next one is due.
         if wait_s <= 0 or self.fetching:
             await asyncio.shield(self._fetching())
         if self._keys is None:
@@ -163,6 +154,7 @@ class KeyRing:
         )
 
     def _fetching(self, *, regular: bool = True) -> asyncio.Task[None]:
+        # One fetch at a time; whoever needs its outcome waits for the same one.
         if self._fetch is None or self._fetch.done():
             self._fetch = asyncio.create_task(self._load(regular=regular))
         return self._fetch
@@ -170,6 +162,7 @@ class KeyRing:
     async def _load(self, *, regular: bool) -> None:
         try:
             keys = await self._source.load()
+        # Keys are never replaced by a document without a usable key.
         except KeysUnusable as error:
             self._failed(error)
             return

@@ -1,10 +1,4 @@
-"""Tokens that were found good, so that the next request with one costs a hash and a look-up.
-
-Rules: the key is the token's SHA-256, never the token; an entry ends with the token, by the wall clock and also by the
-monotonic one, so that a clock set back revives nobody; least recently used ones go first; what a key verified is
-forgotten with the key. Refused tokens are not remembered: a client could fill memory with them. Bounded in bytes, by
-what claims written like that are found to hold once they are read.
-"""
+"""Tokens that were found good, so that the next request with one costs a hash and a look-up."""
 
 from __future__ import annotations
 
@@ -45,6 +39,7 @@ class Remembered:
         if entry is None:
             return None
         subject, until_s, until_monotonic_s, _, _ = entry
+        # By both clocks, so that a wall clock set back revives nobody.
         if self._clock() >= until_s or self._monotonic() >= until_monotonic_s:
             self._forget(digest)
             return None
@@ -60,6 +55,7 @@ class Remembered:
         until_monotonic_s = self._monotonic() + until_s - self._clock()
         values = claims.count(b",") + claims.count(b"[") + claims.count(b"{")
         size = _BYTES_EACH + len(claims) + _BYTES_PER_VALUE * values
+        # By the token's hash, and never a refused one: a client could fill memory with them.
         self._entries[digest] = _Entry(subject, until_s, until_monotonic_s, proof, size)
         self.held_bytes += size
         while self.held_bytes > self._max_bytes:

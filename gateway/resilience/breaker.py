@@ -1,19 +1,8 @@
 """When to stop asking: one circuit breaker for one dependency. The only place that knows pybreaker.
 
-pybreaker is the state machine of record: its state, its failure counter, its `open`, `half_open` and `close`, its
-listeners. Admission and outcomes are ours, because its own `call` is made for blocking code: under asyncio it never
-counts a coroutine's failure, lets everybody through while half-open, and counts a caller who left.
-
-Rules: **admit** asks before the attempt and gives a Ticket; the attempt runs with nothing of the breaker around it; the
-ticket is settled afterwards, once. A failure during which somebody else was answered is that request's own (Evidence).
-A closed circuit opens after `failure_threshold` consecutive failures of the dependency's own, but not while it answered
-somebody within the last second; or when `failure_rate` of at least `min_calls` calls failed in the window, and not for
-one or two subjects alone. It stays open for `open_for_s`, then one trial is admitted; its success closes the circuit,
-its failure opens it again for twice as long, up to `open_for_max_s`. A trial that was cancelled frees its place; one
-that is not settled within its own time limit has failed; whose it may be is said in `trial`. Whatever was admitted
-before a change of state does not count after it. Being held back by a peer's `Retry-After`, all or a single subject
-(`held`), rejects without being a state. An operator's force is obeyed until `auto`. Time is monotonic; nothing here
-waits, and nothing that listens can make a call fail.
+pybreaker is the state machine of record. Admission and outcomes are ours, because its own `call` is made for blocking
+code: under asyncio it counts no failure, lets everybody through while half-open, and counts a caller who left.
+Nothing here waits.
 """
 
 from __future__ import annotations
@@ -115,6 +104,7 @@ class Breaker:
         now = self._clock()
         refusal_s, held_back = self._refusal_s(now, subject, whole=whole)
         if refusal_s > 0:
+            # Whoever is refused now may have the next trial before a subject whose trial failed.
             self._trial.refused(subject)
             raise CircuitOpen(refusal_s, "" if self.forced else self.last_failure, held_back=held_back)
         return self._admit(now, trial_limit_s, subject, whole=whole)
@@ -173,6 +163,7 @@ class Breaker:
         if self.state == CLOSED:
             return Ticket(self, self.generation, self.evidence.answers, subject)
         if self.state == OPEN:
+            # The open time is over: exactly one trial is admitted.
             self._change(self._machine.half_open, "open time is over, one trial")
         return self._try(now, trial_limit_s, subject, whole=whole)
 
@@ -184,6 +175,7 @@ class Breaker:
     def _trial_out(self, now: float) -> bool:
         """Whether the place of the trial is taken; a trial that outlived its limit fails here and frees it."""
         trial = self._trial.ticket
+        # A trial that is not settled within its time limit has failed.
         if trial is not None and self._trial.overdue(now):
             trial.failure(f"{self.kind}_timeout")
         return self._trial.ticket is not None
@@ -194,6 +186,7 @@ class Breaker:
         return self.policy.open_for_s if self.forced else max(0.0, self._open_until - now)
 
     def _held_s(self, now: float, subject: str) -> float:
+        # Being held back rejects without being a state; an operator's forced close knows better.
         return 0.0 if self.forced == CLOSED else self._held.wait_s(subject, now)
 
     # After an attempt: called by Ticket
@@ -202,6 +195,7 @@ class Breaker:
         """Called by `Ticket.success`."""
         now = self._clock()
         self.evidence.answered(ticket.subject, now)
+        # What was admitted before a change of state does not count after it.
         if ticket.generation != self.generation:
             return
         if self.state == CLOSED:
@@ -214,6 +208,7 @@ class Breaker:
     def failed(self, ticket: Ticket, code: str, blame: Blame | None) -> Blame:
         """Called by `Ticket.failure`. Whose failure it is: only the dependency's own counts as consecutive."""
         if blame is None:
+            # A failure during which somebody else was answered is that request's own.
             blame = self.evidence.blame(ticket.answers)
         if ticket is self._trial.ticket:
             self._trial_failed(ticket, code, blame)
@@ -231,14 +226,17 @@ class Breaker:
         at_least = min(silence.calls, threshold) if silence.proves(threshold) else 0
         self._tally.failure(now, consecutive=blame is Blame.DEPENDENCY, at_least=at_least)
         reason = self._reason_to_open(now)
+        # An operator's force is obeyed until `auto`.
         if reason and not self.forced:
             self.last_failure = code
             self._change(self._machine.open, f"{reason}, last: {code}")
 
     def _reason_to_open(self, now: float) -> str:
+        # Not in a row while it answered somebody within the last second.
         in_a_row = "" if self.evidence.recent(now) else self._tally.in_a_row()
         if in_a_row:
             return in_a_row
+        # Nor by the rate for one or two subjects alone.
         too_many = self._tally.too_many()
         return too_many if too_many and self._many_subjects(now) else ""
 
@@ -253,6 +251,7 @@ class Breaker:
     def released(self, ticket: Ticket) -> None:
         """Called by `Ticket.neutral`."""
         if ticket is self._trial.ticket:
+            # A trial that was cancelled frees its place and says nothing.
             self._trial.end()
 
     def arrived(self, ticket: Ticket) -> None:

@@ -1,12 +1,6 @@
 """One deadline for a whole request: queueing, identity, IAM, retries and the upstream's response head.
 
-Rules: created once where the request begins; every wait inside asks `remaining_s`; `enforced()` cancels what is inside
-when it ends and raises DeadlineExceeded there; time in which the caller is still sending its body does not count
-(`pause` and `resume`, or `extend`); `stop` ends enforcement when the response head is there. Once it has expired,
-nothing rearms it. It also keeps account of the time that says nothing about whoever is asked (`excuse`). A wait inside
-that ends at the deadline by itself knows more of what it waited for, so enforcement leaves it the first word (GRACE_S).
-Times are the event loop's clock, which is monotonic; the end comes with the next tick of `ticks`, because hardly any
-deadline ever ends.
+Times are the event loop's clock, which is monotonic; the end comes with the next tick, as hardly any deadline ends.
 """
 
 from __future__ import annotations
@@ -214,6 +208,7 @@ class Deadline:
 
     def ring(self) -> None:
         """The time is over: called by the timer."""
+        # Once it has expired, nothing arms it again.
         self._tick = None
         self.expired = True
         if self._task is not None:
@@ -224,6 +219,7 @@ class Deadline:
         if self._tick is not None:
             self._disarm()
         if self._task is not None and not self.expired and not self._stopped and self.at_s != math.inf:
+            # A wait inside knows what it waited for, so it has the first word when both end.
             self._tick = ticks_of(self.loop).set(self.at_s + GRACE_S, self)
 
     def _disarm(self) -> None:

@@ -1,9 +1,6 @@
 """Whose failure is it? The one rule by which a failure is attributed, and what it is judged by: who was answered, when.
 
-A failure belongs to a dependency only if the dependency answered nobody else while the failing request was open.
-Otherwise it belongs to that request alone. Breakers, degrade rules, set-asides and trials read this verdict.
-A dependency that answers nobody is at fault whatever else speaks for it: so many questions of at least three subjects
-failed, and not one was answered since the first of them (`silence`).
+Breakers, degrade rules, set-asides and trials read this verdict.
 Deliberately absent: what counts as an answer or a failure; that is for whoever knows the protocol.
 """
 
@@ -44,6 +41,7 @@ class Answers:
 
     def blame(self, answers_before: int) -> Blame:
         """Whose failure it is that began when `answers` was `answers_before`, and failed now."""
+        # The dependency's only if it answered nobody else while the request was open; else the request's own.
         return Blame.DEPENDENCY if self.answers == answers_before else Blame.REQUEST
 
     def recent(self, now_s: float) -> bool:
@@ -134,6 +132,7 @@ class Silence:
 
     def proves(self, questions: int) -> bool:
         """Whether it is the dependency's own: so many questions failed, and no two subjects can be behind them all."""
+        # At fault whatever else speaks for it: so many, of three subjects at least, and not one answered.
         return self.questions >= questions and not _explained(self._groups, WIDESPREAD - 1)
 
 

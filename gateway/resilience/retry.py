@@ -1,9 +1,7 @@
 """When to try again: the wait before the next attempt, and what a peer's `Retry-After` says.
 
-Rules: waits grow exponentially and are spread over the upper half of their length, so that callers who failed together
-do not come back together and no wait is longer than the policy says. A peer's `Retry-After` is believed up to five
-minutes; what is not a number of seconds or an HTTP-date is as if it were absent. Deliberately absent: whether a retry
-is safe, and the loop around the attempts (they belong to the callers, which know what was sent).
+Deliberately absent: whether a retry is safe, and the loop around the attempts. They belong to the callers, which know
+what was sent.
 """
 
 from __future__ import annotations
@@ -21,13 +19,7 @@ from typing import Final
 from gateway.model.route import RetryPolicy
 from gateway.resilience.counters import SlidingWindow
 
-# How many retries: a share of the requests, so that retrying never multiplies the load on what is already failing.
-#
-# Rules: over the last ten seconds at most `ratio` of the requests are retried; a trickle of `min_per_s` is always
-# allowed, so that a quiet gateway can retry at all. Why a budget and not a number of attempts alone: with three
-# attempts each, an outage triples the load exactly when it hurts most (Google SRE, chapter 22; Envoy's
-# `retry_budget`). One subject whose requests always fail would take all of it. Where one made more than half of the
-# latest retries, the others may still make half as many as the budget has, whatever that one took.
+# How many retries: a share of the requests (Google SRE, chapter 22; Envoy's `retry_budget`).
 
 _WINDOW_S: Final = 10.0
 _LATEST: Final = 1024
@@ -74,9 +66,11 @@ class RetryBudget:
     def _has(self, now: float, subject: str) -> bool:
         window, latest = self._window, self._latest
         window.slide(now)
+        # Three attempts each would triple the load in an outage: over the window a share of the requests is retried.
         allowed = self._ratio * window.calls
         if window.marked + 1 <= allowed:
             return True
+        # A trickle is always allowed, so that a quiet gateway can retry at all.
         if len(latest) < self._trickle or now - latest[-self._trickle][0] >= 1.0:
             return True
         self._forget_before(now - _WINDOW_S)
@@ -84,6 +78,7 @@ class RetryBudget:
         share = self._counts[greedy] / total
         if greedy in {"", subject} or share <= 1 / 2:
             return False
+        # Where one subject took most retries, the others may still make half as many as the budget has.
         if window.marked * (1 - share) + 1 <= allowed / 2:
             return True
         lately = sum(who != greedy for _, who in takewhile(lambda each: now - each[0] < 1.0, reversed(latest)))
@@ -108,6 +103,7 @@ def backoff_s(policy: RetryPolicy, attempt: int, random: Callable[[], float] = _
 
     Spread evenly over the upper half: between 50 % and 100 % of that.
     """
+    # Spread, so that callers who failed together do not come back together.
     ceiling = min(policy.backoff_s * 2.0 ** min(attempt - 1, 30), policy.backoff_max_s)
     return ceiling * (0.5 + 0.5 * random())
 
@@ -119,6 +115,7 @@ def retry_after_s(value: bytes | None, now: float) -> float | None:
     """
     if value is None or len(value) > _LONGEST_VALUE:
         return None
+    # What is neither a number of seconds nor an HTTP-date is as if it were absent.
     text = value.strip(b" \t")
     if text.isdigit():
         return BELIEVED_S if len(text) > _LONGEST_NUMBER else min(float(text), BELIEVED_S)

@@ -1,10 +1,5 @@
 """Connections from the kernel to their protocol: accepted, counted, and only then anything is made of them.
 
-Rules: what a listener refuses is told so, if it speaks plain HTTP, and closed at once. TLS has `header_timeout` from
-accept to shake hands, and the request head has what is left of it. At most AT_ONCE connections are taken in one turn of
-the loop, then others have theirs. When no more files may be open, the kernel keeps what waits, and is asked again
-PAUSE_S later.
-
 Why the loop's own server is not enough: it shakes hands before anybody can count, and ends without a word what finds
 no free file.
 """
@@ -60,6 +55,7 @@ class Acceptor:
 
     def take(self, at_most: int = AT_ONCE) -> int:
         """Take what waits in the kernel now. How many there were."""
+        # So many in one turn of the loop, then others have theirs.
         for number in range(at_most):
             try:
                 connection, address = self._listening.accept()
@@ -95,6 +91,7 @@ class Acceptor:
         self._listener.refusals.count("open_files", "")
         if self._open:
             self._loop.remove_reader(self._listening)
+            # No more files may be open: the kernel keeps what waits meanwhile.
             self._loop.call_later(PAUSE_S, self._resume)
 
     def _resume(self) -> None:
@@ -113,6 +110,7 @@ class Acceptor:
     def _refuse(self, connection: socket.socket, error: GatewayError) -> None:
         connection.setblocking(False)
         with contextlib.suppress(OSError), connection:
+            # Told so, if it speaks plain HTTP, and closed at once.
             if self.context is None:
                 answer = refusal(
                     error,
@@ -128,6 +126,7 @@ class Acceptor:
         """Let the loop serve it. A handshake that fails or takes too long is nobody's error but the client's."""
         tls: dict[str, Any] = {}
         if self.context is not None:
+            # The request head has what the handshake leaves of this time.
             tls = {"ssl": self.context, "ssl_handshake_timeout": self._listener.settings.header_timeout_s}
         connection.setblocking(False)
         protocol = self._make(admission)

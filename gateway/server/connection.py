@@ -1,20 +1,7 @@
 """One connection of the public listener: an asyncio protocol for uvicorn (`uvicorn.Config(http=EdgeProtocol)`).
 
-One message at a time (`messages`): what a client pipelines waits as bytes, bounded because reading pauses; answers come
-in order, and a malformed request cannot touch the answer to the one before.
-
-    READING ──► ANSWERING ──► READING …          a WebSocket handshake: TAKEN, by another protocol
-       └──── anything wrong, or Connection: close ──► OVER: answer, FIN, discard, close
-
-Rules: the head has an absolute deadline, from accept and from the first byte of each later head; between requests there
-is an idle limit; a client that takes nothing of its answer for that long is cut off. What is refused here is answered
-structured, reported to `Listener.on_refusal`, and ends the connection, with FIN first so that the client can read it;
-what it still sends is discarded for as long as it goes on sending, within LINGER_MAX_S. Of a body in tiny chunks one
-step is read in each turn of the loop, so that others have their turn.
-A FIN is a client that left: half-closed clients are not served, because they cannot be told from it.
-
-Not derived from uvicorn's httptools protocol, of which nothing would be left; what it needs of uvicorn is Config,
-ServerState and FlowControl. While the gateway itself does not read (64 KiB wait), it learns of a leaving client late.
+READING ──► ANSWERING ──► READING …          a WebSocket handshake: TAKEN, by another protocol
+   └──── anything wrong, or Connection: close ──► OVER: answer, FIN, discard, close
 """
 
 from __future__ import annotations
@@ -54,6 +41,7 @@ _RESET: Final = struct.pack("ii", 1, 0)
 _WHAT_IS_SERVED: Final = [(b"allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")]
 
 
+# Not derived from uvicorn's httptools protocol, of which nothing would be left.
 class EdgeProtocol(asyncio.Protocol):
     """One connection. uvicorn makes it, and calls `shutdown` when the server stops."""
 
@@ -111,10 +99,12 @@ class EdgeProtocol(asyncio.Protocol):
         if self.admission is not None:
             self.admission.connection = self
             left_s -= self.loop.time() - self.admission.since_s
+        # The head's deadline is absolute, counted from accept.
         self._alarm.set(max(0.0, left_s))
 
     def eof_received(self) -> None:
         """The client is done sending; the transport closes."""
+        # A half-closed client cannot be told from one that left.
         self._client_left()
 
     def connection_lost(self, exc: Exception | None) -> None:  # asyncio's signature
@@ -167,6 +157,7 @@ class EdgeProtocol(asyncio.Protocol):
             self._discarded += len(data)
         elif self._phase == _ANSWERING or self._working:
             self._held, self._held_at = self._held[self._held_at :] + data, 0
+            # What a client pipelines waits as bytes, bounded because reading pauses; its leaving is noticed late.
             if len(self._held) > _HELD_HIGH_WATER:
                 self.flow.pause_reading()
         else:
@@ -193,6 +184,7 @@ class EdgeProtocol(asyncio.Protocol):
                 self._held, self._held_at = data, at
         elif at < len(data):
             self._held, self._held_at, self._working = data, at, True
+            # One step in each turn of the loop, so that a body in tiny chunks lets others have theirs.
             self.loop.call_soon(self._go_on)
         elif self._reader.state == HEAD:
             self._time_head()
@@ -312,6 +304,7 @@ class EdgeProtocol(asyncio.Protocol):
     def _finish(self) -> None:
         """FIN, then discard what still comes for a while: a RST would take the answer from the client."""
         request_complete = self._phase == _ANSWERING and not self._held
+        # What still comes is discarded while the client goes on sending, within LINGER_MAX_S.
         self._phase, self._held = _OVER, b""
         self.flow.resume_reading()
         self._alarm.set(LINGER_S)
@@ -330,6 +323,7 @@ class EdgeProtocol(asyncio.Protocol):
 
     async def drain(self) -> None:
         """Wait until the client has taken most of what was written; at most the idle limit."""
+        # A client that takes nothing of its answer for that long is cut off.
         self._alarm.set(self.settings.idle_timeout_s)
         try:
             await self.flow.drain()

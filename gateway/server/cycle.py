@@ -1,13 +1,4 @@
-"""One request and its one response on a connection: ASGI's `receive` and `send`, and what `Edge` promises.
-
-Rules of receiving: `100 Continue` goes out when the app first waits for a body of which nothing has come; a body that
-is malformed or too slow raises GatewayError; only time in which the app waits for the client counts as slow.
-Rules of sending: a response that cannot be completed is aborted (RST), never ended; while the body has not all come,
-the answer says `Connection: close`, because what follows could not be told from a next request.
-Rules of leaving: when the client goes, the app's task is cancelled, and nothing is logged as an error.
-
-Not derived from uvicorn's cycle: nothing of it would be left.
-"""
+"""One request and its one response on a connection: ASGI's `receive` and `send`, and what `Edge` promises."""
 
 from __future__ import annotations
 
@@ -136,6 +127,7 @@ class Cycle:
         self._wake()
         if client_left and not self.complete and not self.client_left:
             self.client_left = True
+            # The client has gone: the app's task ends, and nothing is logged as an error.
             self._cancel()
 
     def _cancel(self) -> None:
@@ -190,6 +182,7 @@ class Cycle:
             self.closed = True
             self._connection.refuse(GatewayError("internal_error"))
         else:
+            # What cannot be completed is aborted (RST), never ended.
             self.abort()
 
     # The request body, by ASGI
@@ -215,6 +208,7 @@ class Cycle:
     def _continue(self) -> None:
         """RFC 9110 section 10.1.1: needless once some of the body is here."""
         self.expects_continue = False
+        # Only when the app first waits for a body of which nothing has come.
         if self.more_body and not self._parts and not self._started:
             self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
@@ -246,6 +240,7 @@ class Cycle:
             await self._wait()
         finally:
             alarm.cancel()
+        # Only time in which the app waits for the client counts as slow.
         self._waited_s += loop.time() - started
         if self._waited_s >= RATE_WINDOW_S:
             if self._window_bytes < rate * RATE_WINDOW_S and self.more_body and not self._over():
@@ -292,6 +287,7 @@ class Cycle:
             self._connection.server_state.default_headers,
             head_request=self.head.method == "HEAD",
             http_1_0=self.head.version == "1.0",
+            # What follows an unread body could not be told from a next request.
             keep_alive=self.keep_alive and not self.more_body,
         )
         self._started = True

@@ -1,10 +1,6 @@
 """What a request head must be before anything of it is believed (RFC 9112 sections 3, 5, 6; RFC 9110 sections 5, 7).
 
-llhttp has parsed the head in strict mode; this is what it leaves open: HTTP/1.1 or 1.0 by name, exactly one valid Host,
-fields that carry a decision or the framing at most once, `Transfer-Encoding` exactly `chunked` and never beside a
-length, no control bytes, no CONNECT. The target comes out in origin form: the absolute form is taken only if its
-authority is the Host (RFC 9112 section 3.2.2 would let it win; here nobody but Host names the host).
-
+llhttp has parsed the head in strict mode; this is what it leaves open.
 Deliberately absent: what the path may be (`routing.parse_target`), and whose headers are believed (`forwarded`).
 """
 
@@ -126,6 +122,7 @@ def _origin_form(method: bytes, target: bytes, host: str, scheme: str) -> bytes:
     if absolute is None:
         raise GatewayError("bad_request", "The request target is not in origin form.")
     given, authority, rest = absolute.groups()
+    # RFC 9112 section 3.2.2 would let the absolute form win; here nobody but Host names the host.
     if given.lower() != scheme.encode() or authority.lower() != host.lower().encode():
         raise GatewayError("bad_request", "The request target names another origin than the Host field.")
     return rest
@@ -135,6 +132,7 @@ def _body(fields: dict[bytes, bytes], version: str) -> int | None:
     """RFC 9112 section 6: how many bytes follow, None for chunked."""
     length, coding = fields.get(b"content-length"), fields.get(b"transfer-encoding")
     if coding is not None:
+        # Exactly `chunked`, and never beside a length.
         if version != "1.1" or length is not None or coding.lower() != b"chunked":
             raise GatewayError("bad_request", "The request's framing is not understood.")
         return None

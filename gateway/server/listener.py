@@ -1,14 +1,4 @@
-"""What the connections of one listener share: settings, admission, and who is told of refusals.
-
-Rules: a connection counts from when it was accepted, also while TLS shakes hands. One too many is closed at once and
-counts for nothing, so that refused ones cannot use up the room of the others. A client is an IPv4 address or an IPv6
-network of 64 bits, which is what one host has. A trusted proxy's connections do not count against
-`max_connections_per_client`, as they carry many clients. A listener that `makes_room` closes the connection that has
-been without a request for longest instead: for the few connections of operators and of the decision point.
-Settings may be replaced while it serves: limits of new requests and connections follow, what is counted stays.
-
-The room is also what the process may open: a quarter of its files is left for upstreams, IAM and files to be read.
-"""
+"""What the connections of one listener share: settings, admission, and who is told of refusals."""
 
 from __future__ import annotations
 
@@ -111,7 +101,8 @@ class Admission:
 class Listener:
     """The state that all connections of one listener share.
 
-    `on_refusal` hears of requests that never reached the app. `makes_room`: see above.
+    `on_refusal` hears of requests that never reached the app. `makes_room`: one too many closes the connection that has
+    been without a request for longest, for the few connections of operators and of the decision point.
     """
 
     def __init__(
@@ -143,6 +134,7 @@ class Listener:
         client = client_of(peer)
         error = self._too_many(peer, client, file)
         if error is not None and not (self._makes_room and self._room_made(client)):
+            # Refused ones count for nothing, so they cannot use up the room of the others.
             self.refusals.count(error.reason, peer)
             return error
         admission = Admission(self, peer, client, now_s)
@@ -163,6 +155,7 @@ class Listener:
             return GatewayError("overloaded", "There are too many connections.", reason="open_files")
         if len(self._admitted) >= settings.max_connections:
             return GatewayError("overloaded", "There are too many connections.", reason="max_connections")
+        # A trusted proxy's connections carry many clients.
         if peer and self._by_client[client] >= settings.max_connections_per_client and peer not in self._trust:
             return GatewayError(
                 "overloaded", "There are too many connections of this client.", reason="max_connections_per_client"
@@ -193,6 +186,7 @@ def files_for_connections(limit: int) -> int:
     """How many of the files that a process may open (RLIMIT_NOFILE) its clients may use."""
     if limit == resource.RLIM_INFINITY:
         return sys.maxsize
+    # A quarter is left for upstreams, IAM and files to be read.
     return max(1, limit - limit // 4 - _OWN_FILES // 4)
 
 

@@ -1,14 +1,5 @@
 """The bytes of a connection as messages, one at a time: head, body, end.
 
-A piece that is fed to the parser never reaches over the end of a message (`boundary`). So there is never a second
-message inside the parser while the first is being answered, and what a client pipelines stays bytes.
-
-Rules: a head has at most `max_header_bytes`; what a chunked body has around its content (chunk lines, extensions,
-trailers) is limited by the same number beyond 16 bytes for each byte of content. Trailers are discarded (RFC 9110
-section 6.5.1). A few empty lines before a request line are ignored (RFC 9112 section 2.2). One step reads at most
-MAX_CHUNKS chunks, because each of them costs like a request's field, however small it is. An upgrade to anything but
-WebSocket is ignored (RFC 9110 section 7.8): llhttp takes it for the end of HTTP, so the body's framing is fed anew.
-
 Deliberately absent: time, answers, and what follows a message.
 """
 
@@ -95,6 +86,7 @@ class ChunkBoundary:
     def _past_whole(self, data: bytes, at: int) -> int:
         """Over chunks that begin here; there may be many, so nothing is cut out."""
         match, size = _SIZE_LINE.match, len(data)
+        # Each chunk costs like a request's field, however small it is.
         for _ in range(MAX_CHUNKS):
             if at >= size:
                 break
@@ -187,10 +179,12 @@ class MessageReader:
         Raises GatewayError for what makes no sense; then nothing more can be read.
         """
         size = len(data)
+        # Empty lines before a request line are ignored (RFC 9112 section 2.2).
         if self.state == HEAD and not self.raw and data[at] in _EMPTY_LINE:
             at = self._past_empty_lines(data, at)
         while at < size and self.state < COMPLETE:
             chunked = self.state == CHUNKED
+            # Never over the end of a message, so what a client pipelines stays bytes.
             end = self._reach(data, at)
             self._parse(data[at:end])
             at = end
@@ -244,6 +238,7 @@ class MessageReader:
         if head.body == 0:
             self.on_message_complete()
             return
+        # The upgrade is ignored (RFC 9110 section 7.8), but llhttp takes it for the end of HTTP: feed the framing anew.
         framing = b"transfer-encoding: chunked" if head.body is None else b"content-length: %d" % head.body
         self._ignored = head
         self._parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + b"\r\n\r\n")
@@ -280,6 +275,7 @@ class MessageReader:
 
     def on_body(self, data: bytes) -> None:
         """A part of the body."""
+        # What is around the content is limited, beyond so much for each byte of it.
         self._overhead = max(0, self._overhead - _AROUND_A_BYTE * len(data))
         self._sink.part_arrived(data)
 

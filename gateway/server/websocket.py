@@ -1,14 +1,8 @@
 """A WebSocket handshake at the edge, and the connection after it (RFC 6455), for an app that relays frames.
 
-Rules: the handshake is a request like any other: the same head rules, the same app, which authorizes it before it
-accepts. What is wrong with the handshake itself is refused before the app is asked. Frames are Peer's business.
-Before `websocket.accept` a client that leaves cancels the app's task; afterwards the app gets `websocket.disconnect`.
-
-What differs from ASGI: `websocket.receive` and `websocket.send` carry `frames`, a list of pieces, and no messages;
-`websocket.accept` may say `max_message` in bytes and who is to be told of life (`heard`); `websocket.disconnect` says
-in `broke` whether the client was closed for breaking a rule.
-
-Deliberately absent: compression (a decompressed message could be a thousand times its size) and subprotocols of ours.
+What differs from ASGI: `websocket.receive` and `websocket.send` carry `frames`, a list of pieces; `websocket.accept`
+may say `max_message` and whom to tell of life (`heard`); `websocket.disconnect` says in `broke` who broke a rule.
+Deliberately absent: compression (a decompressed message could be a thousand times its size), subprotocols of ours.
 """
 
 from __future__ import annotations
@@ -51,6 +45,7 @@ _logger: Final = logging.getLogger("gateway.server")
 def check_handshake(head: Head, headers: Headers) -> None:
     """RFC 6455 section 4.2.1. Raises `bad_request`."""
     fields = dict(headers)
+    # What is wrong with the handshake itself is refused before the app is asked.
     if head.method != "GET" or head.version != "1.1" or head.body != 0:
         raise GatewayError("bad_request", "A WebSocket handshake is a GET without content.")
     if fields.get(b"sec-websocket-version") != _VERSION:
@@ -124,6 +119,7 @@ class EdgeWebSocket(Peer):
     def shake_hands(self) -> None:
         """Start the app on the handshake."""
         self._server.connections.add(self)  # type: ignore[arg-type]  # uvicorn lists its own protocols
+        # A request like any other: the app authorizes it before it accepts.
         self._task = self.loop.create_task(self._run())
         self._server.tasks.add(self._task)
         self._task.add_done_callback(self._server.tasks.discard)

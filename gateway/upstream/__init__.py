@@ -1,11 +1,6 @@
 """The way to other systems: one thin HTTP/1.1 client for the data path and, through httpx, for control calls.
 
-Map: `outgoing` (a request as bytes) → `upstream` (which of its `origins`) → `pool` (which connection) → `wire` (one
-connection) → `parse` (bytes to a response) → `reply` (what the caller reads). `connect` makes connections, `failures`
-names what went wrong, `transport` is the same wire for httpx.
-
-Deliberately absent: retries, breakers, authentication (see `guarded`), redirects, cookies, proxies, content codings,
-HTTP/2. Nothing here reads the environment.
+Deliberately absent: redirects, cookies, proxies, content codings, HTTP/2. Nothing here reads the environment.
 """
 
 from gateway.upstream.origins import Member

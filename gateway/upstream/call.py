@@ -132,6 +132,7 @@ class Call(Journey):
         if isinstance(error, QueuedTooLong):
             return True
         if error.code == "deadline_exceeded":
+            # Without our queue and the caller's slow sending or reading: a failure if the upstream had half the time.
             theirs_s = self.clock() - self.begun_s - self._excused()
             return theirs_s < self.deadline.granted_s / 2
         if error.kind.source is not Source.UPSTREAM or error.code in _OURS:

@@ -1,9 +1,8 @@
 """What can go wrong with an upstream, in the words of the taxonomy and of RFC 9209 section 2.3.
 
-The one border where errors of sockets, DNS and TLS become GatewayErrors. Rules: `sent` is False exactly when no byte of
-the request went out; running out of our own descriptors is our overload, not the upstream's failure; `detail` (shown to
-the caller) names no host. `reason` (for operators) says what was being done, where, and what was wrong, as in
-`connect 10.1.2.3:8181: refused`, `tls iam.example:443: certificate expired 2026-03-01`, `dns iam.test: no such name`.
+The one border where errors of sockets, DNS and TLS become GatewayErrors. `sent` is False exactly when no byte of the
+request went out. `detail` (for the caller) names no host; `reason` (for operators) says what was done, where, and what
+was wrong, as in `connect 10.1.2.3:8181: refused`.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from typing import Final
 
 from gateway.errors import GatewayError
 
+# Running out of our own descriptors is our overload, not the upstream's failure.
 _OUR_LIMITS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
 _UNROUTABLE: Final = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN})
 _SOCKET_WORDS: Final = {

@@ -1,26 +1,8 @@
 """How one (route, upstream) pair is called: deadline( breaker( retry( attempt ))). The order is written here, once.
 
-Why this order. The **deadline** is outside everything, because the caller waits for everything; it is enforced where
-the request begins, and only its end is given a name here. The **breaker** stands around the retries, not inside: a
-request counts once, by its last attempt, so that three attempts at a dead upstream are one failure and not three;
-before each further attempt it is looked at again, so that a circuit which opened meanwhile ends the retrying. The
-**retry** stands around the attempt alone and knows from it whether a byte was sent.
-
-What counts: connect failures, timeouts, broken or garbled responses (also in the middle of a body) and
-`failure_statuses` are failures; other statuses are successes; a caller who left, a malformed or slow client body and
-our own overload say nothing. The upstream's time is what is left without our queue and without the time in which the
-caller was the slow one, sending or reading: a deadline that ended here is a failure if the upstream had at least half
-of it, and what broke while the caller had most of the time says nothing. Whose failure it is, the breaker says.
-What is retried: connect failures, lost connections, timeouts and `retry.on` statuses, while nothing has gone to the
-caller, within the deadline and the budget, after a growing pause or the upstream's `Retry-After`. Safe means that no
-byte was sent, or that the caller of `exchange` says the request is replayable.
-With several origins each failure is the origin's first (see `origins`): a request that may be repeated moves on to
-another one, once, at once, beside the attempts but within the budget; what is left after that is the breaker's.
-A 429 with `Retry-After` holds back whose credentials it was: this subject, or all where the upstream has `auth`. A 503
-with `Retry-After` holds back the origin. Credentials of our own that are refused (401) are renewed once, and the
-request is tried once more, uncounted.
-A trial of the half-open circuit, and an event stream, are judged by the response head; other responses by their end. A
-trial's time limit is the deadline, which stands still while its body arrives.
+The **deadline** is outside everything, because the caller waits for everything; here its end only gets its name.
+The **breaker** is around the retries: a request counts once, by its last attempt. The **retry** is around the attempt
+alone, and knows from it whether a byte was sent.
 """
 
 from __future__ import annotations
@@ -146,6 +128,7 @@ class GuardedUpstream:
         try:
             if self._budgeted:
                 self._budget.request()
+            # A request counts once, by its last attempt, so that three at a dead upstream are one failure.
             outcome = await self._attempt(call, 1)
             wait_s = self._wait_s(call, 1, outcome)
             if wait_s is not None:
@@ -171,6 +154,7 @@ class GuardedUpstream:
         if held_s > 0 and breaker.forced != CLOSED:  # an operator knows better; an answer ends it
             raise CircuitOpen(held_s, "", held_back=True)
         whole = isinstance(outgoing.body, (bytes, type(None)))
+        # A trial may last as long as the deadline, which stands still while its body arrives.
         return breaker.admit(deadline.remaining_s() + _TRIAL_GRACE_S, outgoing.share_key, whole=whole)
 
     # Retry
@@ -195,6 +179,7 @@ class GuardedUpstream:
         if isinstance(outcome, GatewayError):
             asked_s = 0.0
             failed = not call.says_nothing(outcome)
+            # Safe to repeat: no byte was sent, or sending twice does no harm.
             repeatable = call.replayable or not outcome.sent
             wanted = repeatable and _repeatable(outcome)
         else:
@@ -218,6 +203,7 @@ class GuardedUpstream:
             return False
         if call.deadline.remaining_s() <= 0 or not _still_admitted(call.ticket) or not self._has_retry(call):
             return False
+        # To another origin once, at once, beside the attempts but within the budget.
         call.moved = True
         return True
 
@@ -229,6 +215,7 @@ class GuardedUpstream:
         wait_s = backoff_s(retry, attempt)
         if asked_s > wait_s and (call.member is None or not self.upstream.elsewhere(call)):
             wait_s = asked_s
+        # A circuit that opened meanwhile ends the retrying.
         if wait_s >= call.deadline.remaining_s() or not _still_admitted(call.ticket):
             return None
         return wait_s if self._has_retry(call) else None
@@ -238,6 +225,7 @@ class GuardedUpstream:
 
     def _hold_back(self, call: Call, status: int, asked_s: float) -> None:
         """Obey a `Retry-After` from now on."""
+        # A 503 holds back the origin; a 429 the subject, or all where the credentials are ours.
         if status == _UNAVAILABLE:
             self.upstream.hold(call, asked_s)
         elif status == _TOO_MANY and self.auth is None:
@@ -306,6 +294,7 @@ class GuardedUpstream:
         answer = await self.upstream.exchange(outgoing, timeouts=timeouts, deadline=deadline)
         if answer.status != _UNAUTHORIZED:
             return answer
+        # Credentials of our own are renewed once, and the request is tried once more, uncounted.
         auth.rejected()
         if not isinstance(outgoing.body, (bytes, type(None))):
             return answer
@@ -325,6 +314,7 @@ class GuardedUpstream:
 
     def _judge(self, answer: Answer, call: Call, *, by_head: bool) -> Answer:
         """Settle the ticket now, or when the body has ended."""
+        # A trial and an event stream are judged by the head, other responses by their end.
         if by_head or answer.arrived or answer.status in self.resilience.failure_statuses:
             self._judge_status(call, answer.status)
         elif self.streams.matches(answer.headers):
@@ -334,12 +324,14 @@ class GuardedUpstream:
         return answer
 
     def _judge_status(self, call: Call, status: int) -> None:
+        # Statuses that are no failures are successes: the upstream answered.
         if status in self.resilience.failure_statuses:
             call.ticket.failure(f"http_{status}")
         else:
             call.well()
 
     def _judge_error(self, call: Call, error: GatewayError) -> None:
+        # A caller who left or was slow, and our own overload, say nothing about the upstream.
         if call.says_nothing(error):
             call.ticket.neutral()
         else:

@@ -1,12 +1,4 @@
-"""Which addresses an origin's name has, and in which order they are tried.
-
-Rules: all who wait share one look-up, and what was found is used for RESOLVED_FOR_S. A look-up that hangs is not waited
-for for ever: after AGAIN_AFTER_S another one begins beside it, and for each that hangs it takes twice as long until the
-next one, so that one name cannot take all resolver threads from the other upstreams. When a later look-up fails, or
-takes longer than STALE_WAIT_S, the last known addresses serve: names change seldom, and resolvers fail more often than
-addresses move. IPv4 and IPv6 alternate (RFC 8305 section 4). An address that could not be connected to is tried last
-for DEAD_S; it is never left out, because it may be the only one that works by then.
-"""
+"""Which addresses an origin's name has, and in which order they are tried."""
 
 from __future__ import annotations
 
@@ -71,6 +63,7 @@ class Names:
         known = self._known.get(address)
         if known is None:
             return self._ordered(await self._first(address, within_s))
+        # What was found is used for RESOLVED_FOR_S.
         if asyncio.get_running_loop().time() >= known.until_s:
             await self._renew(address, known, min(within_s, STALE_WAIT_S))
         return self._ordered(self._known[address].addresses)
@@ -105,6 +98,7 @@ class Names:
         try:
             async with asyncio.timeout(within_s):
                 await self._asked(address)
+        # The last known addresses serve: resolvers fail more often than addresses move.
         except OSError as error:  # TimeoutError is one
             known.until_s = asyncio.get_running_loop().time() + RESOLVED_FOR_S
             if not known.failing:
@@ -118,10 +112,13 @@ class Names:
         if lookups is None:
             lookups = self._lookups[address] = _Lookups()
         if lookups.newest is None or loop.time() >= lookups.again_s:
+            # Another look-up begins beside one that hangs, later each time, so that one name cannot take all resolver
+            # threads.
             lookups.again_s = loop.time() + AGAIN_AFTER_S * 2**lookups.hanging
             lookups.hanging += 1
             lookups.newest = loop.create_task(self._look_up(address, loop.time()))
             lookups.newest.add_done_callback(partial(self._ended, address, lookups))
+        # All who wait share one look-up.
         return await asyncio.shield(lookups.newest)
 
     async def _look_up(self, address: Address, begun_s: float) -> list[AddressInfo]:
@@ -147,10 +144,12 @@ class Names:
             return addresses
         first = [each for each in addresses if each[0] == addresses[0][0]]
         others = [each for each in addresses if each[0] != addresses[0][0]]
+        # IPv4 and IPv6 alternate (RFC 8305 section 4).
         alternating = [each for each in chain(*zip_longest(first, others)) if each is not None]
         if not self._dead:
             return alternating
         now = asyncio.get_running_loop().time()
+        # A dead one goes last and is never left out: it may be the only one that works by then.
         return sorted(alternating, key=lambda each: self._dead.get(each[4], 0.0) > now)
 
 

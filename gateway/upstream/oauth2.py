@@ -1,17 +1,5 @@
 """OAuth 2.0 client credentials (RFC 6749 section 4.4): one token, fetched once and shared by all requests.
 
-Rules:
-
-1. One fetch at a time; whoever needs its outcome waits for the same one, within its own deadline; leaving cancels
-   nothing.
-2. From 80 % of its lifetime on a token is renewed in the background, by the first request that uses it then; nobody
-   waits while it is still valid. An upstream that nobody asks costs no token.
-3. A 401 of the upstream makes one new token. If that is refused too it is kept for 10 s: a new one would not help.
-   Only the request that was refused waits for it: a 401 may be that request's own, so the others use the old one until
-   there is another.
-4. After a failed fetch the next one is 1 s away, doubling to 60 s; until then whoever needs a token fails at once.
-
-The secret goes to the token server and nowhere else (see client_auth). Redirects are not followed.
 Times are monotonic. Deliberately absent: refresh tokens, which this grant does not have.
 """
 
@@ -224,14 +212,16 @@ class ClientCredentials:
         token, now_s = self._token, self._clock()
         if token is None or now_s >= token.expires_at_s:
             return await self._fetched(deadline)
+        # Renewed in the background by the first request that uses it late; an upstream nobody asks costs no token.
         if now_s >= token.renew_at_s and now_s >= self._next_fetch_s:
             self._fetching()
         return token.headers
 
     def rejected(self) -> None:
-        """See Credentials (rule 3)."""
+        """See Credentials."""
         token = self._token
         now_s = self._clock()
+        # A second token that is refused too is kept for a while: a new one would not help.
         if token is None or (token.second and now_s - token.fetched_at_s < _KEEP_REFUSED_S):
             return
         self._refused = True
@@ -240,6 +230,7 @@ class ClientCredentials:
 
     async def renewed(self, deadline: Deadline) -> Headers:
         """See Credentials."""
+        # Only the request that was refused waits: a 401 may be its own, so the others use the old token.
         return await (self._fetched(deadline) if self._refused else self.headers(deadline))
 
     async def aclose(self) -> None:
@@ -250,6 +241,7 @@ class ClientCredentials:
 
     async def _fetched(self, deadline: Deadline) -> Headers:
         waiting = self._fetch is not None and not self._fetch.done()
+        # After a failed fetch whoever needs a token fails at once, until the next one is due.
         if self._failed is not None and not waiting and self._clock() < self._next_fetch_s:
             raise self._failed.refusal()
         task = self._fetching()
@@ -265,6 +257,7 @@ class ClientCredentials:
         return outcome.headers
 
     def _fetching(self) -> asyncio.Task[_Token | _FetchFailed]:
+        # One fetch at a time; whoever needs its outcome waits for the same one.
         if self._fetch is None or self._fetch.done():
             self._fetch = asyncio.create_task(self._load())
         return self._fetch
@@ -330,6 +323,7 @@ class _TokenServer:
             data=self._form | self._proof.form(),
             headers=self._headers | self._proof.headers(),
             timeout=_TIMEOUTS,
+            # The secret goes to the token server and nowhere else.
             follow_redirects=False,
         ) as response:
             if response.headers.get("content-encoding", "identity").lower() != "identity":

@@ -1,10 +1,6 @@
 """One origin of an upstream: how it is, and whether a request should go there.
 
-Rules: an origin that failed by its own (see Evidence) is set aside, for ASIDE_S at first, doubling up to LONGEST_S; an
-answer ends that. When the time is over one request tries it, and the others have to wait as long again, unless it is
-answered. A request that cannot be repeated only tries when nobody else has for as long again. An origin that said when
-to come back (503 with `Retry-After`) is held back until then, but never while it answered somebody within the last
-second. One that is `ill` (its health check says so) is passed over. Which of several it will be is not decided here.
+Which of several it will be is not decided here.
 """
 
 from __future__ import annotations
@@ -57,17 +53,20 @@ class Standing:
     @property
     def aside_s(self) -> float:
         """How long its last failure sets it aside."""
+        # ASIDE_S at first, doubling up to LONGEST_S.
         return min(ASIDE_S * 2.0 ** min(self.failures - 1, _DOUBLINGS), LONGEST_S)
 
     def fit(self, now_s: float, *, repeatable: bool = True) -> bool:
         """Whether a request should go there while there are others."""
         until_s = self.aside_until_s
         if until_s and not repeatable:
+            # What cannot be repeated only tries when nobody else has for as long again.
             until_s += self.aside_s
         return until_s <= now_s and not self.ill and not (self._held_until_s and self.held_s(now_s))
 
     def held_s(self, now_s: float) -> float:
         """Seconds for which it wants to be asked nothing."""
+        # Never held back while it answered somebody within the last second.
         if self._held_until_s and self.evidence.recent(now_s):
             self._held_until_s = 0.0
         return max(0.0, self._held_until_s - now_s)
@@ -88,6 +87,7 @@ class Standing:
         evidence.answered_s = now_s
         if not self.failures:
             return False
+        # An answer ends being set aside.
         self.failures = 0
         self.aside_until_s = 0.0
         return True
@@ -95,6 +95,7 @@ class Standing:
     def failed(self, answers_before: int, setbacks_before: int, now_s: float) -> bool:
         """A request failed here that began when `answers` and `setbacks` were so. Whether that sets it aside."""
         self.failed_s = now_s
+        # Only a failure of its own sets it aside, and one in flight when it was is no news.
         if self.setbacks != setbacks_before or self.evidence.blame(answers_before) is Blame.REQUEST:
             return False
         self.failures += 1

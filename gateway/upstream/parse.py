@@ -1,11 +1,6 @@
 """Bytes of an upstream into a Reply: llhttp in its strict mode, and what it lets through but we do not.
 
-Refused besides llhttp's own rules (RFC 9112): versions other than HTTP/1.0 and 1.1; statuses outside 100 to 599; 101,
-because no upgrade was asked for; transfer codings other than exactly `chunked`, or any in HTTP/1.0 (section 6.1); a 1xx
-that announces a body; heads over MAX_HEAD or MAX_HEADERS; endless chunk extensions, trailers or 1xx.
-
-1xx are swallowed, trailers dropped. HEAD, 204 and 304 have no body. Any byte beyond a complete response is surplus: the
-response stands, and the connection must never be used again (response-queue poisoning).
+1xx are swallowed, trailers dropped.
 """
 
 from __future__ import annotations
@@ -125,6 +120,7 @@ class ResponseParser:
             if not self.complete:
                 cause = error.__context__
                 raise Violation(str(cause if isinstance(cause, Violation) else error)) from None
+            # The response stands, but the connection must never be used again (response-queue poisoning).
             self.surplus = True
             return
         if not self.head_done and len(self._headers) > MAX_HEADERS:
@@ -174,6 +170,7 @@ class ResponseParser:
         self._unbodied = 0
         self.until_close = not framed
         self.keep_alive = self._llhttp.should_keep_alive()
+        # HEAD, 204 and 304 have no body.
         if self.bare or status in _BODILESS:
             self._expect_no_body(reply, framed=framed)
 

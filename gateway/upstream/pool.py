@@ -1,22 +1,4 @@
-"""The connections to one origin: which one a request gets, and what becomes of it afterwards.
-
-Rules:
-1. A connection at rest is used before a new one is made (`idle`).
-2. At most `max_connections` are open or being opened; at most `max_pending` requests wait for a place. Callers take
-   turns (`turns`), and one caller has no more than its share (`shares`). A stream takes up no place.
-3. Connecting is done by a task of the pool, not of the request: a request that leaves loses nothing, the connection
-   goes to the next one or is kept. Every request that waits either has a connection being made for it or stands in the
-   queue for a place, and whenever a place is free the first of the queue gets it.
-4. A kept connection that ends before the first byte of the response is replaced once by a new one, if nothing was sent
-   or if the request may be repeated (RFC 9110 section 9.2.2, RFC 9112 section 9.3.1). New means never used: where one
-   kept connection was dead the next may be too.
-5. What fails on a kept connection makes the others suspect: those at rest that have answered nothing since the failing
-   exchange began are closed.
-6. After `max_age_s` (a tenth more or less, so that connections do not end together) a connection takes no further
-   request: whoever connects anew follows a name that has moved.
-7. An origin that sent what nobody asked for loses its kept connections, and keeps none for UNKEPT_S: the next request
-   would get another one's answer.
-"""
+"""The connections to one origin: which one a request gets, and what becomes of it afterwards."""
 
 from __future__ import annotations
 
@@ -138,6 +120,7 @@ class Pool:
     async def exchange(self, outgoing: Outgoing, timeouts: Timeouts, deadline: Deadline) -> Reply:
         """See `Upstream.exchange`; ConnectFailed when no connection could be made."""
         head = head_of(outgoing)
+        # One at rest is used before a new one is made.
         connection = None if outgoing.fresh else self._take_for(outgoing)
         if connection is None:
             connection = await self._wait_for_one(outgoing, timeouts, deadline)
@@ -146,8 +129,10 @@ class Pool:
         try:
             return await connection.exchange(head, outgoing, timeouts, deadline)
         except failures.ConnectionLost as lost:
+            # Replaced once, if nothing was sent or it may be repeated (RFC 9110 section 9.2.2).
             if not kept or (lost.sent and not outgoing.replayable):
                 raise
+        # New means never used: where one kept connection was dead the next may be too.
         connection = await self._obtain(outgoing, timeouts, deadline, new=True)
         return await connection.exchange(head, outgoing, timeouts, deadline)
 
@@ -175,6 +160,7 @@ class Pool:
         now_s = connection.answered_s
         if connection.share_key:
             self._shares.release(connection)
+        # After `max_age_s` it takes no further request: whoever connects follows a name that has moved.
         if now_s >= connection.retire_at_s or now_s < self._unkept_until_s or connection in self._streams:
             connection.abort()
         elif self._queue or self._dialing or self._closed:
@@ -223,13 +209,13 @@ class Pool:
             self._emptied.set_result(None)
 
     def on_failed(self, connection: Connection, error: Exception) -> None:
-        """Rule 5."""
+        """What fails on a kept connection makes suspect those at rest that have answered nothing since it began."""
         self._note(error)
         if connection.requests > 1:
             self._idle.end_silent_since(connection.began_s)
 
     def on_unasked(self, connection: Connection) -> None:
-        """Rule 7."""
+        """It sent what nobody asked for: keep no connection, or the next request gets another's answer."""
         if connection.requests:
             _log.warning(
                 "[upstream] %s sent an answer that nobody asked for: its connections are not kept for %g s",
@@ -284,6 +270,7 @@ class Pool:
         if new and self._full and self._idle:
             self._idle[0].abort()
         waiter = Waiter(outgoing, connect_s, new=new)
+        # Who waits has a connection being made for it, or stands in the queue for a place.
         if not self._full and self._may(waiter):
             self._dial(waiter)
         else:
@@ -416,6 +403,7 @@ class Pool:
         if waiter.share_key:
             self._shares.reserve(waiter)
         self.connecting += 1
+        # The pool's task, not the request's: if that leaves, the connection goes to the next one.
         dial = asyncio.get_running_loop().create_task(self._connect(waiter))
         self._dials.add(dial)
         dial.add_done_callback(self._dials.discard)
@@ -438,6 +426,7 @@ class Pool:
             self._fill()
         else:
             self._open.add(connection)
+            # A tenth more or less, so that connections do not end together.
             connection.retire_at_s = time.monotonic() + self._max_age_s * (1 + _JITTER * (2 * random.random() - 1))  # noqa: S311
             self._give(connection, waiter if waiter in self._dialing else None)
 

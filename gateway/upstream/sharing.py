@@ -12,15 +12,7 @@ if TYPE_CHECKING:
     from gateway.upstream.wire import Connection
 
 
-# What each caller holds of an upstream's connections.
-#
-# Rules: of the connections one caller (`share_key`) has at most a quarter for requests whose body is still arriving;
-# more of them wait. One that leaves a quarter unread gets no more connections at all, and those beyond the quarter
-# that it did not read for UNREAD_S are broken off while others wait. The gateway's own calls, without a key, are not
-# counted. Many callers that are slow together leave a quarter to the others, too: no more bodies arrive at a time
-# than three quarters have room for, and of answers that nobody reads the oldest beyond three quarters are broken off
-# while others wait. Those whose answers were broken off share these three quarters for SLOW_S, or they would come
-# back at once.
+# What each caller holds of an upstream's connections: slow ones never have all of them.
 
 UNREAD_S: Final = 1.0
 SLOW_S: Final = 30.0
@@ -106,16 +98,20 @@ class Shares:
 
     def may(self, key: str, *, sending: bool) -> bool:
         """Whether the caller may have one more connection. Always where nobody is slow."""
+        # The gateway's own calls, without a key, are not counted.
         if not key or not (self._sending or self._unread or self._slow):
             return True
+        # Many slow callers together leave a quarter to the others: so many bodies may arrive at a time.
         if sending and self._arriving >= max(1, self.most_slow):
             return False
+        # Those whose answers were broken off share three quarters for a while, or they would be back at once.
         if self._slow and self._is_slow(key) and sum(self._held.get(each, 0) for each in self._slow) >= self.most_slow:
             return False
         slow = self._sending.get(key, 0) if sending else 0
         unread = self._unread.get(key)
         if unread is not None:
             slow += len(unread) if sending else len(_since(unread))
+        # One caller has at most a quarter for bodies that still arrive, and none more if a quarter is unread.
         return slow < self.quarter
 
     def excess(self) -> list[Connection]:

@@ -1,8 +1,5 @@
 """httpx over the same wire and the same pool, for control calls (IAM, keys, tokens, health).
 
-Rules: one transport serves one upstream and refuses every other origin, so that no URL can lead elsewhere; the target
-goes out as httpx made it; GatewayErrors leave here as httpx's exceptions, with the GatewayError as their `__cause__`.
-
 Deliberately absent: the `pool` timeout of httpx (the caller's total limit ends that wait), proxies, HTTP/2.
 """
 
@@ -61,6 +58,7 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """One exchange; see httpx. Raises httpx.TransportError only."""
+        # One transport serves one upstream, so that no URL can lead elsewhere.
         if not self.serves(request.url):
             raise httpx.UnsupportedProtocol(f"not an origin of upstream {self.upstream.name}", request=request)
         try:

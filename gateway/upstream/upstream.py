@@ -1,12 +1,6 @@
 """One named upstream: which of its origins a request goes to.
 
-Rules: least in flight of two origins taken at random (the "power of two choices"), among those that are fit (see
-Member). A request to which no connection can be made moves on to the next origin, at most once to each; a further
-attempt does not go to the origin that just failed while there is another. When none is fit, the least bad one is used:
-nobody is refused for what some origins do. Only if all want to be asked nothing (`held_s`) there is nobody to ask.
-A repeatable request that tries a suspect origin has half its time there, so that it can still move on.
-Limits (`max_connections`, `max_pending`) are each origin's own, so that a slow one cannot use up the places of the
-others.
+Limits (`max_connections`, `max_pending`) are each origin's own, so that a slow one uses up no places of the others.
 """
 
 from __future__ import annotations
@@ -146,6 +140,7 @@ class Upstream:
         while True:
             member = self._choose(untried, journey, repeatable=outgoing.replayable)
             untried.remove(member)
+            # A repeatable request has half its time at a suspect origin, so that it can still move on.
             brief = member.suspect and bool(untried) and outgoing.replayable
             limits = _briefly(timeouts, deadline) if brief else timeouts
             try:
@@ -155,6 +150,7 @@ class Upstream:
                 fit = [each for each in self._members if each.fit(now, repeatable=False) and each.pool.has_room]
                 untried = fit or [member]
             except GatewayError as error:
+                # To the next origin where no connection can be made, at most once to each.
                 moves_on = isinstance(error, (ConnectFailed, ConnectionLost)) and not error.sent and bool(untried)
                 if moves_on or not judged:
                     self._blame(journey, error)
@@ -168,8 +164,10 @@ class Upstream:
     def _choose(self, members: list[Member], journey: Journey, *, repeatable: bool) -> Member:
         now = self._clock()
         if journey.failed is not None and len(members) > 1:
+            # A further attempt does not go to the origin that just failed while there is another.
             members = [member for member in members if member is not journey.failed]
         good = [member for member in members if member.fit(now, repeatable=repeatable)]
+        # When none is fit the least bad one is used: nobody is refused for what some origins do.
         member = _less_busy(good or _least_bad(members, now))
         journey.goes_to(member)
         if not good:
@@ -243,6 +241,7 @@ def _load(member: Member) -> int:
 
 
 def _less_busy(members: list[Member]) -> Member:
+    # The less busy of two at random (the "power of two choices").
     pair = random.sample(members, 2) if len(members) > 1 else members
     return min(pair, key=_load)
 

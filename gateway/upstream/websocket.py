@@ -1,11 +1,6 @@
 """A WebSocket to an upstream: the opening handshake (RFC 6455 section 4.1), as one attempt among others.
 
-Rules: the request line and header leave exactly as they were made, as for any request; only `Upgrade`, `Connection`,
-the key and the version are added. Redirects are not followed and no proxy is looked for: a response other than 101 is
-an answer to pass on. No extension is offered (no permessage-deflate): each side of the gateway negotiates its own.
-The library makes the handshake and reads the answer to it; the frames after it are Peer's business. An upstream that
-has closed, or must be, has a little time to end the connection as well, then we do. One border: what `websockets`
-raises leaves here as GatewayErrors.
+One border: what `websockets` raises leaves here as GatewayErrors. The frames after the handshake are Peer's business.
 """
 
 from __future__ import annotations
@@ -147,6 +142,7 @@ async def _shake_hands(connection: UpstreamSocket, within_s: float) -> Handshake
             return Handshake(await connection.answer, connection)
     except BaseException as error:
         connection.transport.abort()
+        # Redirects are not followed: a response other than 101 is an answer to pass on.
         if isinstance(error, InvalidStatus) and error.response.status_code >= _FINAL:
             return Handshake(error.response, None)
         if isinstance(error, TimeoutError):
@@ -223,6 +219,7 @@ class _Protocol(ClientProtocol):
         super().__init__(
             WebSocketURI(origin.scheme == "https", origin.address.host, origin.address.port, "/", ""),
             subprotocols=[Subprotocol(name) for name in names if name] or None,
+            # No extension is offered: each side of the gateway negotiates its own.
             logger=_LOG,
         )
         self._outgoing = outgoing
@@ -230,6 +227,7 @@ class _Protocol(ClientProtocol):
 
     def connect(self) -> Request:
         """Our head, with what makes it a handshake."""
+        # The head leaves as it was made, as for any request.
         head = head_of(self._outgoing)[:-2]
         upgrade = (
             b"upgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-version: 13\r\nsec-websocket-key: %b\r\n\r\n"

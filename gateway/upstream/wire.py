@@ -1,21 +1,4 @@
-"""One HTTP/1.1 connection to an origin: writes one request at a time, reads its response, tells its pool when free.
-
-Rules:
-1. The head leaves in one write, with a small body joined to it. A streamed body is sent by a task of its own, so that a
-   response which comes early is seen at once.
-2. A request whose body broke off is never ended: the connection is aborted, and the caller gets what the body raised.
-3. An early response of 3xx and above stops the sending (RFC 9112 section 9.5), one below may go on in both directions;
-   a connection whose request was not sent whole is never used again.
-4. Back to the pool goes only a connection whose response was whole, that both sides keep alive, with no byte beyond it,
-   and that does not stand for a user (Negotiate, NTLM). Before it is used again its socket is looked at.
-5. Silence is watched only while somebody waits for the upstream, the deadline only until the response head is there.
-6. Whoever stops waiting (cancellation) aborts the connection, as half an exchange is of no use to anybody else. It does
-   so only while the connection is its own: in the turn of the loop in which its response becomes whole, the connection
-   may be the next request's already.
-7. What comes is parsed in turns of at most TURN_BYTES and about TURN_PARTS fields or chunks; between them others have
-   theirs.
-8. An exchange whose connection ends always has an outcome: `abort` without a cause gives it one.
-"""
+"""One HTTP/1.1 connection to an origin: writes one request at a time, reads its response, tells its pool when free."""
 
 from __future__ import annotations
 
@@ -48,11 +31,11 @@ _TOO_LATE: Final = (b"HTTP/1.1 408", b"HTTP/1.0 408")
 
 
 class Connection(asyncio.Protocol):
-    """See the module. `requests` counts those begun; a `kept` connection has had one before.
+    """One connection. `requests` counts those begun; a `kept` connection has had one before.
 
     In monotonic seconds: `began_s` is when the last exchange began, `answered_s` when the upstream was last heard to be
     well, `retire_at_s` from when on it takes no further exchange. `peer` is the address at the other end.
-    `share_key` is whose it is at present, `sending` whether the body of that request is still arriving (see `shares`).
+    `share_key` is whose it is at present, `sending` whether the body of that request is still arriving (see Shares).
     """
 
     __slots__ = (
@@ -136,6 +119,7 @@ class Connection(asyncio.Protocol):
             self._write(head, outgoing)
             await waiter
         except BaseException:
+            # Half an exchange is of no use to anybody; but by now the connection may be the next request's.
             if self._reads(reply):
                 if deadline.remaining_s() <= _LAST_INSTANT_S:
                     self._owner.on_failed(self, failures.deadline_exceeded(sent=True))
@@ -162,6 +146,7 @@ class Connection(asyncio.Protocol):
         if not body:
             transport.write(head)
         elif isinstance(body, bytes):
+            # The head leaves in one write, with a small body joined to it.
             if len(body) <= JOINED:
                 transport.write(head + body)
             else:
@@ -170,6 +155,7 @@ class Connection(asyncio.Protocol):
             transport.write(head)
             self.watch.start(self._write_s if self._writing_paused else inf)
             assert self._reply is not None  # noqa: S101 - `exchange` has just set it
+            # A task of its own, so that a response which comes early is seen at once.
             self._pump = self._loop.create_task(self._send_body(self._reply, body, outgoing.content_length))
             return
         self._on_request_sent()
@@ -190,6 +176,7 @@ class Connection(asyncio.Protocol):
                 self.give_up(reply, GatewayError("bad_request", "The request body ended early."))
             raise
         except Exception as error:  # noqa: BLE001 - the caller's iterator may raise anything; it gets it back
+            # A request whose body broke off is never ended, and the caller gets what the body raised.
             self._pump = None
             self.give_up(reply, error)
         else:
@@ -246,6 +233,7 @@ class Connection(asyncio.Protocol):
             self.lost = True
             self._owner.on_lost(self)
         if reply is not None:
+            # An exchange whose connection ends always has an outcome.
             reply.fail(error or failures.broken_off(None, self.peer))
 
     # --- what the pool calls ------------------------------------------------------------------------------------------
@@ -287,6 +275,7 @@ class Connection(asyncio.Protocol):
         """So much of it as this turn of the loop allows; whether that is all. The stride fits the work in the bytes."""
         parser, size, at, parts = self._parser, len(data), 0, 0
         while at < size and self._reply is reply:
+            # Between turns other connections have theirs.
             if at >= TURN_BYTES or parts >= TURN_PARTS or self._reading_paused:
                 self._rest = data[at:]
                 self._transport.pause_reading()
@@ -371,7 +360,9 @@ class Connection(asyncio.Protocol):
 
     def _on_part(self, reply: Reply) -> None:
         """The head is there, or more of the body."""
+        # The deadline is watched only until the head, silence only while somebody waits for the upstream.
         self.watch.stop()
+        # An early response of 3xx and above stops the sending (RFC 9112 section 9.5), one below need not.
         if self._pump is not None and reply.status >= _REDIRECT:
             self._pump.cancel()
         reply.wake()
@@ -398,8 +389,10 @@ class Connection(asyncio.Protocol):
 
     def _keepable(self, reply: Reply) -> bool:
         parser = self._parser
+        # Whole, kept alive by both, no byte beyond it, and all of the request sent.
         if not parser.keep_alive or parser.surplus or self._pump is not None or self._writing_paused or self.bound:
             return False
+        # Nor one that stands for a user (Negotiate, NTLM).
         return reply.status != _UNAUTHORIZED or not asks_to_bind(reply.headers)
 
     def _retire(self) -> None:
