@@ -56,7 +56,7 @@ Audience = Annotated[
 
 
 class SubjectKeys(Keys):
-    """Who the subject is, as templates in which `{claim.NAME}` stands for a claim."""
+    """Who the subject is: templates in which `{claim.NAME}` is replaced by a claim."""
 
     type: Text = key("identity", "The type of the subject.")
     id: Text = key("{claim.sub}", "Its id.")
@@ -65,7 +65,7 @@ class SubjectKeys(Keys):
 class IdentityTlsKeys(Keys):
     """TLS towards the issuer, for https://."""
 
-    ca_file: Maybe[FilePath] = optional("Authorities to believe, PEM. When left out: the system's.")
+    ca_file: Maybe[FilePath] = optional("The trusted certificate authorities, PEM. When left out: the system's.")
 
 
 class ClaimKeys(Keys):
@@ -73,26 +73,27 @@ class ClaimKeys(Keys):
 
     subject: SubjectKeys = group(SubjectKeys, "Who the subject is.")
     claims: list[Text] = listing(
-        "Claims that IAM is told as properties of the subject: a claim of exactly that name, else the dotted path."
+        "Claims that are sent to IAM as properties of the subject. A claim of exactly this name is used, otherwise "
+        "the dotted path."
     )
     headers: dict[HeaderName, Text] = Field(
         default_factory=dict,
-        description="Request headers that the upstream is told claims by; their names begin with `X-Auth-`.",
+        description="Request headers with claims for the upstream. Their names begin with `X-Auth-`.",
     )
     required: dict[Text, Annotated[list[Text], Field(min_length=1)]] = Field(
         default_factory=dict,
-        description="Claims (a list, or a text separated by spaces) and the values that each must hold; else 403.",
+        description="Claims (a list, or a text separated by spaces) and the values that each must contain; else 403.",
     )
     tls: IdentityTlsKeys = group(IdentityTlsKeys, "TLS, for https://.")
 
 
 class JwtKeys(ClaimKeys):
-    """Bearer tokens that are verified here. Without `jwks_url` and `jwks_file`: OpenID discovery at the issuer."""
+    """Bearer tokens that the gateway verifies. Without `jwks_url` and `jwks_file` it uses OpenID discovery."""
 
-    issuer: Text = required("The `iss` that a token must carry.")
-    audience: Audience = required("The `aud` that a token must carry, or a list of which it must carry one.")
+    issuer: Text = required("The `iss` that a token must have.")
+    audience: Audience = required("The `aud` that a token must have, or a list of which it must have one.")
     algorithms: Annotated[list[Text], Field(min_length=1)] = key(
-        ["RS256", "ES256", "EdDSA"], "The signature algorithms that are accepted; all asymmetric."
+        ["RS256", "ES256", "EdDSA"], "The accepted signature algorithms. All are asymmetric."
     )
     jwks_url: Maybe[Text] = optional("Where the issuer's keys are fetched.")
     jwks_file: Maybe[FilePath] = optional("The issuer's keys as a file.")
@@ -101,28 +102,28 @@ class JwtKeys(ClaimKeys):
 
 
 class IntrospectionKeys(ClaimKeys):
-    """Opaque tokens that an authorization server is asked about (RFC 7662)."""
+    """Opaque tokens that an authorization server checks (RFC 7662)."""
 
     url: Text = required("The introspection endpoint.")
     auth: Maybe[AuthKeys] = optional("The gateway's own credentials towards the endpoint.")
-    cache: DurationOrZero = key("30s", "How long a good token is remembered, never past its `exp`. 0s: not at all.")
+    cache: DurationOrZero = key("30s", "How long a good token is remembered, but never past its `exp`. 0s: not at all.")
 
 
 class OpaqueKeys(Keys):
-    """Nobody is authenticated here: the bearer token is the subject and IAM resolves it."""
+    """The gateway authenticates nobody. The bearer token itself is the subject, and IAM resolves it."""
 
 
 class HeaderKeys(Keys):
     """A trusted proxy names the subject."""
 
-    name: HeaderName = required("The header field that holds the subject's id.")
+    name: HeaderName = required("The header field with the subject's id.")
 
 
 class TokenPlaceKeys(Keys):
-    """A place with a name. Exactly one."""
+    """A place that has a name. Exactly one."""
 
     cookie: Maybe[Text] = optional("The cookie of this name.")
-    query: Maybe[Text] = optional("The query parameter of this name; it is cut out before the target is matched.")
+    query: Maybe[Text] = optional("The query parameter of this name. It is removed before the target is matched.")
 
 
 TokenPlaceText = Annotated[
@@ -138,16 +139,19 @@ Jwt = Annotated[
 
 
 class IdentityKeys(Keys):
-    """How the gateway learns who asks. Exactly one of `jwt`, `introspection`, `opaque` and `header`."""
+    """How the gateway finds out who the caller is. Exactly one of `jwt`, `introspection`, `opaque` and `header`."""
 
-    jwt: Maybe[Jwt] = optional("Bearer tokens that are verified here; of several issuers the token's `iss` chooses.")
-    introspection: Maybe[IntrospectionKeys] = optional("Bearer tokens that an authorization server is asked about.")
-    opaque: Maybe[OpaqueKeys] = optional("The bearer token is the subject and IAM resolves it: `opaque: {}`.")
+    jwt: Maybe[Jwt] = optional(
+        "Bearer tokens that the gateway verifies. With several issuers, the token's `iss` chooses one."
+    )
+    introspection: Maybe[IntrospectionKeys] = optional("Bearer tokens that an authorization server checks.")
+    opaque: Maybe[OpaqueKeys] = optional("The bearer token itself is the subject, and IAM resolves it: `opaque: {}`.")
     header: Maybe[HeaderKeys] = optional("A header field set by one of server.trusted_proxies.")
     token: Annotated[list[TokenPlaceText], Field(min_length=1)] = key(
         ["header"],
-        "Where the token is looked for; the first place that holds one is used. `header` is `Authorization: Bearer`, "
-        "`websocket_protocol` the last two of `Sec-WebSocket-Protocol: …, bearer, TOKEN`.",
+        "The places where the gateway looks for the token. The first place that has one is used. `header` is "
+        "`Authorization: Bearer`, `websocket_protocol` is the last two items of `Sec-WebSocket-Protocol: …, bearer, "
+        "TOKEN`.",
     )
 
 

@@ -272,7 +272,7 @@ Share = TypeAliasType(
         _unit(values.parse_share, "bad-share", zero=False),
         _schema(
             {"type": "string", "pattern": values.SHARE_PATTERN},
-            description="Of a hundred, more than 0%: 50%.",
+            description="A percentage above 0%: 50%.",
             examples=["50%"],
         ),
     ],
@@ -285,7 +285,7 @@ SomeOrNone = TypeAliasType(
         _schema(
             {"type": "string", "pattern": values.SHARE_PATTERN},
             {"enum": ["all", "none"]},
-            description="all, none, or a share of a hundred: 1%.",
+            description="all, none, or a percentage: 1%.",
             examples=["all", "1%"],
         ),
     ],
@@ -328,7 +328,10 @@ Secret = TypeAliasType(
         str,
         AfterValidator(_secret),
         WithJsonSchema(
-            {"type": "string", "description": "A secret, best as ${VAR} or ${file:/path}; never shown. Empty is none."}
+            {
+                "type": "string",
+                "description": "A secret. Write it as ${VAR} or ${file:/path}. It is never shown. Empty means none.",
+            }
         ),
     ],
 )
@@ -338,7 +341,11 @@ RequiredSecret = TypeAliasType(
         str,
         AfterValidator(_required_secret),
         WithJsonSchema(
-            {"type": "string", "minLength": 1, "description": "A secret, best as ${VAR} or ${file:/path}; never shown."}
+            {
+                "type": "string",
+                "minLength": 1,
+                "description": "A secret. Write it as ${VAR} or ${file:/path}. It is never shown.",
+            }
         ),
     ],
 )

@@ -93,38 +93,45 @@ def _one_way(schema: dict[str, Any]) -> dict[str, Any]:
 _SECTIONS: Final = ("server", "iam", "iam_shadow", "identity", "upstreams", "routes")
 _HEAD: Final = """# Configuration
 
-`routes.yaml` and the folder `policies/` beside it are all of the configuration. This page is generated from the schema
-that the gateway validates with (`gateway schema` prints it; editors take it from `routes.schema.json`).
+The configuration is the file `routes.yaml` and the folder `policies/` beside it. This page is generated from the schema
+that the gateway uses for validation. `gateway schema` prints the schema. Editors can use `routes.schema.json`.
 
-**YAML** is read as version 1.2: `true` and `false` are the only truth values; `on`, `yes`, `017`, `1:30` and `1_000`
-are text. Duplicate keys, unknown keys, tags and several documents in one file are mistakes. Anchors and aliases are
-read within one file; merge keys (`<<`) are not part of YAML 1.2: what routes share is a policy.
+**YAML** is read as version 1.2. `true` and `false` are the only truth values: `on`, `yes`, `017`, `1:30` and `1_000`
+are text. Duplicate keys, unknown keys, tags and several documents in one file are mistakes. Anchors and aliases work
+within one file. Merge keys (`<<`) are not part of YAML 1.2: put what routes share into a policy.
 
-**Variables** stand in values: `${VAR}` (must be set), `${VAR:-default}` (also when it is empty), `${file:/path}` (the
-file's text without the line break at its end); `$$` is a dollar sign, and so is `$` before anything but `{` and `$`.
-They are replaced after the file was parsed, so a value can't change its shape; inside `{ }` and `[ ]` they must be
-quoted. Where a key takes a number or a truth value, text that came from a variable is read as one.
+**Variables** in values are replaced:
 
-**Durations** have a unit: `250ms`, `2s`, `1m30s`, `1h`. **Sizes** too: `512B`, `64KiB`, `10MiB`, `1GiB`; `0` alone
-needs none and means no limit where it is allowed. **Shares** are written `50%`. Relative paths of files start at the
-folder of `routes.yaml`.
+- `${VAR}` must be set. `${VAR:-default}` uses the default if the variable is not set or empty.
+- `${file:/path}` is the file's text without the line break at its end.
+- `$$` is a dollar sign. `$` before any character except `{` and `$` is a dollar sign too.
+
+Variables are replaced after the file was parsed, so a value can't change the structure. Inside `{ }` and `[ ]` quote
+them. If a key takes a number or a truth value, the text of a variable is read as one.
+
+**Durations** have a unit: `250ms`, `2s`, `1m30s`, `1h`. **Sizes** have one too: `512B`, `64KiB`, `10MiB`, `1GiB`. Only
+`0` needs no unit. It means no limit, where it is allowed. **Shares** are written `50%`. Relative paths of files start
+at the folder of `routes.yaml`.
 
 **Placeholders** in checks and in the paths of aggregates: `{method}`, `{path.NAME}`, `{route.id}`, `{route.path}` (the
 template), `{subject.id}`, `{claim.NAME}`, `{query.NAME}`, `{header.NAME}`, and `{item.NAME}` in the check of a
-navigation. They are filled in after the check was parsed; a value that is missing, repeated or over 1 KiB is 400.
-Different values always make different questions. So two placeholders in one text need text between them, and a value
-that holds this text is 400: with `doc:{path.folder}:{path.name}` a folder holds no `:`. The last value may hold it, so
-put there what may. A type that is filled in holds no `:`.
+navigation. They are filled in after the check was parsed. If a value is missing, repeated or over 1 KiB, the request
+gets 400.
 
-Every mistake is reported, all at once, as `FILE:LINE:COL: error[id]: message`; `gateway validate` shows them and, for
-a file without any, what every route does when IAM is down.
+Different values always make different questions. So two placeholders in one text need text between them, and a value
+that contains this text gets 400. Example: with `doc:{path.folder}:{path.name}` a folder can't contain `:`. Only the
+last value may contain it, so put the value that may contain it last. A type that is filled in can't contain `:`.
+
+All mistakes are reported at once, as `FILE:LINE:COL: error[id]: message`. `gateway validate` shows them. For a file
+without mistakes it shows what every route does when IAM is down.
 """
 _POLICIES: Final = """
 ## policies/NAME.yaml
 
-A resilience policy: a named set of the keys below. A route says `policy: NAME` and may override any key; the route's
-keys go over the policy's, those over the server's. Mappings merge by key, lists replace. A failure rule that names
-another `degrade` than the policy's replaces it whole. A file with the name of a built-in policy replaces that one.
+A resilience policy: a named set of the keys below. A route uses it with `policy: NAME` and may override any key. The
+route's keys override the policy's, and the policy's override the server's. Mappings are merged by key, lists are
+replaced. A failure rule with another `degrade` than the policy's replaces the whole rule. A file with the name of a
+built-in policy replaces that policy.
 """
 Schema = dict[str, Any]
 

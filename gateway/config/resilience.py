@@ -42,45 +42,47 @@ ServerErrorStatus = Annotated[
 class TimeoutKeys(Keys):
     """How long one attempt may take, by phase."""
 
-    connect: Duration = key("1s", "Until connected, DNS and TLS included.")
-    read: Duration = key("5s", "The longest silence before and within a response.")
-    write: Duration = key("5s", "The longest time in which the upstream takes no more of the request.")
+    connect: Duration = key("1s", "The time to connect, with DNS and TLS.")
+    read: Duration = key("5s", "The longest time without a byte, before and within a response.")
+    write: Duration = key("5s", "The longest time in which the upstream accepts no byte of the request.")
 
 
 class RetryKeys(Keys):
-    """Repeating what failed, only while it is safe."""
+    """How failed requests are repeated. Only requests that can be repeated safely are."""
 
     attempts: Annotated[Count, Field(le=20)] = key(1, "Attempts in all: 1 means no retry. At most 20.")
     backoff: DurationOrZero = key("100ms", "The wait before the second attempt; it doubles each time, with jitter.")
     backoff_max: DurationOrZero = key("10s", "The longest wait between two attempts.")
     on: list[ServerErrorStatus] = key([502, 503, 504], "Statuses that are retried: 5xx ones, or `5xx` for all.")
-    max_body: SizeOrZero = key("64KiB", "The largest request body that is kept for a further attempt.")
+    max_body: SizeOrZero = key("64KiB", "The largest request body that is kept for another attempt.")
 
 
 class CircuitBreakerKeys(Keys):
-    """When to stop calling what keeps failing, and for how long."""
+    """When the gateway stops calling a failing upstream, and for how long."""
 
     failure_threshold: Count = key(5, "Consecutive failures that open the circuit.")
-    open_for: Duration = key("30s", "How long no call is made, until one trial.")
+    open_for: Duration = key("30s", "How long the gateway makes no call. Then one call is the trial.")
     open_for_max: Maybe[Duration] = optional(
-        "Failed trials double the open time up to this. When left out: open_for, so that it does not grow."
+        "Each failed trial doubles the open time, up to this. When left out: open_for, so the time does not grow."
     )
     failure_rate: Share = key(
-        "90%", "Opens also when this share of the calls within `window` fails, for at least three subjects or for all."
+        "90%",
+        "The circuit also opens when this share of the calls within `window` fails, for at least three subjects or "
+        "for all.",
     )
     window: Duration = key("10s", "The time over which failure_rate is measured.")
-    min_calls: Count = key(20, "Calls within `window` below which failure_rate does not count.")
+    min_calls: Count = key(20, "With fewer calls within `window`, failure_rate does not count.")
     probe: Maybe[DurationOrOff] = optional(
-        "How often the gateway tries an open circuit by itself, or `off`. When left out: as often as the upstream's "
-        "`health.path` is looked at, and off without one."
+        "How often the gateway itself tries an open circuit, or `off`. When left out: as often as the upstream's "
+        "`health.path` is checked, and off without one."
     )
 
 
 class ResponseKeys(Keys):
-    """The route's own answer, given instead of forwarding."""
+    """The route's own answer. It is sent instead of forwarding the request."""
 
     status: Status = key(200, "The status of the answer.")
-    headers: dict[HeaderName, Text] = Field(default_factory=dict, description="Further header fields of the answer.")
+    headers: dict[HeaderName, Text] = Field(default_factory=dict, description="More header fields of the answer.")
     json_: Json = Field(default=None, alias="json", description="The body, any JSON value.")
 
 
@@ -88,17 +90,17 @@ Methods = list[Annotated[str, Word]]
 
 
 class _Rule(Keys):
-    methods: Maybe[Methods] = optional("The methods that the rule is for. When left out: GET and HEAD.")
-    max_stale: Maybe[Duration] = optional("The greatest age under `stale`. When left out: iam.cache.max_stale.")
-    response: Maybe[ResponseKeys] = optional("The answer under `fallback`.")
+    methods: Maybe[Methods] = optional("The methods of the rule. When left out: GET and HEAD.")
+    max_stale: Maybe[Duration] = optional("The greatest age with `stale`. When left out: iam.cache.max_stale.")
+    response: Maybe[ResponseKeys] = optional("The answer with `fallback`.")
 
 
 class IamRuleKeys(_Rule):
     """What a route does when IAM cannot answer."""
 
     degrade: Maybe[Annotated[Literal["stale", "local", "fallback", "allow"], Word]] = optional(
-        "stale: forward what was permitted before · local: the embedded policies decide · fallback: the route's own "
-        "response · allow: forward (fail open)."
+        "stale: forward if the same question was permitted before · local: the embedded policies decide · fallback: "
+        "the route's own response · allow: forward (fail open)."
     )
     acknowledge_fail_open: Flag = key(False, "Must be true beside `degrade: allow`.")
 
@@ -141,14 +143,16 @@ class CallKeys(Keys):
     """How an upstream is called: what a part of an aggregate may override of its route."""
 
     timeout: Maybe[TimeoutKeys] = optional("How long one attempt may take, by phase.")
-    retry: Maybe[RetryKeys] = optional("Repeating what failed, only while it is safe.")
-    circuit_breaker: Maybe[CircuitBreakerKeys] = optional("When to stop calling what keeps failing.")
+    retry: Maybe[RetryKeys] = optional(
+        "How failed requests are repeated. Only requests that can be repeated safely are."
+    )
+    circuit_breaker: Maybe[CircuitBreakerKeys] = optional("When the gateway stops calling a failing upstream.")
     failure_statuses: Maybe[list[ServerErrorStatus]] = optional(
         "Statuses that count as failures of the upstream, or `5xx` for all. When left out: 502, 503, 504."
     )
     on_upstream_failure: Maybe[UpstreamRules] = optional(
-        "error, stale, or one rule or a list of rules of which the first with a matching method wins. "
-        "When left out: error."
+        "error, stale, one rule, or a list of rules. The first rule with a matching method is used. When left out: "
+        "error."
     )
 
 
@@ -156,13 +160,16 @@ class PolicyKeys(CallKeys):
     """A resilience policy: `policies/NAME.yaml`."""
 
     deadline: Maybe[Duration] = optional(
-        "For queueing, identity, IAM, retries and the upstream's response head. When left out: server.deadline."
+        "The time for queueing, identity, IAM, retries and the upstream's response head. When left out: "
+        "server.deadline."
     )
     on_iam_failure: Maybe[IamRules] = optional(
-        "fail_closed, or one rule or a list of rules of which the first with a matching method wins; what no rule "
-        "matches fails closed. When left out: fail_closed."
+        "fail_closed, one rule, or a list of rules. The first rule with a matching method is used. Requests that "
+        "match no rule fail closed. When left out: fail_closed."
     )
-    max_body: Maybe[SizeOrZero] = optional("The largest request body, 0 for no limit. When left out: server.max_body.")
+    max_body: Maybe[SizeOrZero] = optional(
+        "The largest request body. 0 means no limit. When left out: server.max_body."
+    )
 
 
 # `timeout`, `retry`, `circuit_breaker`, `failure_statuses` → Resilience.

@@ -41,26 +41,26 @@ from gateway.model.route import STREAM_CONTENT_TYPES
 
 
 class CheckActionKeys(Keys):
-    """What is to be done."""
+    """What the caller wants to do."""
 
-    name: Text = required("The action's name; placeholders are filled in.")
-    properties: Maybe[JsonObject] = optional("Further properties; placeholders in their texts are filled in.")
+    name: Text = required("The action's name. Placeholders are filled in.")
+    properties: Maybe[JsonObject] = optional("More properties. Placeholders in their texts are filled in.")
 
 
 class CheckResourceKeys(Keys):
-    """To what it is to be done."""
+    """The object of the action."""
 
-    type: Text = required("The resource's type; placeholders are filled in.")
-    id: Text = required("The resource's id; placeholders are filled in.")
-    properties: Maybe[JsonObject] = optional("Further properties; placeholders in their texts are filled in.")
+    type: Text = required("The resource's type. Placeholders are filled in.")
+    id: Text = required("The resource's id. Placeholders are filled in.")
+    properties: Maybe[JsonObject] = optional("More properties. Placeholders in their texts are filled in.")
 
 
 class CheckKeys(Keys):
     """A check as AuthZEN names its parts."""
 
-    action: CheckActionKeys = required("What is to be done.")
-    resource: CheckResourceKeys = required("To what it is to be done.")
-    context: Maybe[JsonObject] = optional("Circumstances; placeholders in their texts are filled in.")
+    action: CheckActionKeys = required("What the caller wants to do.")
+    resource: CheckResourceKeys = required("The object of the action.")
+    context: Maybe[JsonObject] = optional("More facts for the decision. Placeholders in their texts are filled in.")
 
 
 Check = Annotated[
@@ -90,13 +90,13 @@ Authorize = Annotated[
 
 
 class CorsKeys(Keys):
-    """Cross-origin requests, answered by the gateway."""
+    """Cross-origin requests that the gateway answers."""
 
     origins: Annotated[list[Text], Field(min_length=1)] = required("Origins like https://app.example, or `*` alone.")
     max_age: DurationOrZero = key("10m", "How long a browser may remember a preflight.")
-    credentials: Flag = key(False, "Whether credentials may be sent; not with `*`.")
+    credentials: Flag = key(False, "Whether credentials may be sent. Not possible with `*`.")
     expose: list[HeaderName] = listing(
-        "Response fields that scripts may read, beside Retry-After, X-Request-ID and X-Gateway-Degraded."
+        "Response fields that scripts may read. They can always read Retry-After, X-Request-ID and X-Gateway-Degraded."
     )
 
 
@@ -104,38 +104,39 @@ class PartKeys(CallKeys):
     """One system of an aggregate, with its own instance of the route's timeouts, retries and breaker."""
 
     upstream: Name = required("The upstream that is asked.")
-    path: Text = required("Path and query; placeholders are filled in, percent-encoded.")
+    path: Text = required("Path and query. Placeholders are filled in, percent-encoded.")
     method: Annotated[Literal["GET", "POST"], Word] = key("GET", "GET, or POST with `json`.")
-    json_: Json = Field(default=None, alias="json", description="The body of a POST; placeholders are filled in.")
+    json_: Json = Field(default=None, alias="json", description="The body of a POST. Placeholders are filled in.")
     found_field: Maybe[Text] = optional(
-        "The name of the answer's member that says whether it was found: true, false, or null where the system could "
-        "not be asked."
+        "The name of the member in the answer that says whether the system found it: true, false, or null if the "
+        "system could not be asked."
     )
     found_at: Maybe[Text] = optional(
         "For systems that answer 200 also when they found nothing (GraphQL, searches): the JSON pointer (RFC 6901) of "
-        "what was asked for. Null, false, an empty list or mapping there is not found. When left out: a 2xx is found."
+        "the result. Null, false, an empty list or an empty mapping there means not found. When left out: every 2xx "
+        "means found."
     )
-    authorize: Maybe[Checks] = optional("Further checks for this system alone, asked in the same call.")
+    authorize: Maybe[Checks] = optional("More checks, for this system only. They are asked in the same call.")
 
 
 class CompareKeys(Keys):
-    """One field compared pairwise over the systems that answered and found."""
+    """One field, compared between every two systems that found something."""
 
     field: Text = required("The field's name in the answer.")
     severity: Text = key("medium", "How much a difference matters.")
     values: Annotated[dict[str, Text], Field(min_length=2)] = required(
-        "For each system the JSON pointer (RFC 6901) of the value in its answer."
+        "For each system, the JSON pointer (RFC 6901) of the value in its answer."
     )
 
 
 class BulkKeys(Keys):
     """Many items in one request."""
 
-    path: Text = required("Where they are posted.")
+    path: Text = required("The path to which they are posted.")
     items: Text = required("The JSON pointer of the list in the body.")
-    param: Text = required("The path parameter that each item stands for.")
-    max_items: Count = key(500, "Items in one request.")
-    concurrency: Count = key(8, "Items asked at the same time.")
+    param: Text = required("The path parameter that takes the value of each item.")
+    max_items: Count = key(500, "The most items in one request.")
+    concurrency: Count = key(8, "The most items that are asked at the same time.")
 
 
 Require = Annotated[
@@ -148,40 +149,40 @@ class AggregateKeys(Keys):
     """One answer from several systems, partial when some fail."""
 
     systems: Annotated[dict[str, PartKeys], Field(min_length=1, max_length=100)] = required(
-        "The systems by name; all are asked at the same time."
+        "The systems by name. All are asked at the same time."
     )
-    require: Require = key(1, "How many must answer, or a list of those that must; otherwise 503.")
+    require: Require = key(1, "How many systems must answer, or a list of those that must. Otherwise 503.")
     compare: list[CompareKeys] = listing("Fields compared between the systems.")
     unknown_as_false: Flag = key(
         False,
-        "Say false in the `found_field` of a system that failed or was not asked. When left out it is null: nobody "
-        "knows whether it is there.",
+        "Write false in the `found_field` of a system that failed or was not asked. When left out it is null, because "
+        "the answer is not known.",
     )
     include: Maybe[Annotated[Literal["data"], Word]] = optional("`data` adds the systems' bodies to the answer.")
     bulk: Maybe[BulkKeys] = optional("Many items in one request.")
 
 
 class NavigationKeys(Keys):
-    """A document of the upstream, each item marked with what IAM says."""
+    """A document of the upstream. Each item is marked with IAM's decision."""
 
-    upstream: Name = required("The upstream that has the document, under the same path.")
-    items: Text = required("A JSON pointer to the items, in which `*` stands for all members.")
-    check: Check = required("Asked for each item; `{item.NAME}` is a member of the item.")
-    on_denied: Annotated[Literal["remove", "disable"], Word] = key("remove", "What becomes of a denied item.")
+    upstream: Name = required("The upstream that serves the document, at the same path.")
+    items: Text = required("A JSON pointer to the items. `*` in it means all members.")
+    check: Check = required("The check for each item. `{item.NAME}` is a member of the item.")
+    on_denied: Annotated[Literal["remove", "disable"], Word] = key("remove", "What happens to a denied item.")
 
 
 class PermissionsKeys(Keys):
     """Answers the caller's own questions."""
 
-    max_items: Count = key(100, "Questions in one request.")
+    max_items: Count = key(100, "The most questions in one request.")
 
 
 class ErrorPageKeys(Keys):
-    """A page for people: sent instead of problem+json to who asks for `text/html` by name. `error_page: {}`: ours."""
+    """A page for people, instead of problem+json, if Accept names `text/html`. `error_page: {}`: the built-in one."""
 
     html: Maybe[FilePath] = optional(
-        "A page of your own, UTF-8, at most 256 KiB. `{status}`, `{title}`, `{detail}`, `{retry_after}`, "
-        "`{request_id}` and `{refresh}` are filled in. When left out: a plain page."
+        "Your own page, UTF-8, at most 256 KiB. `{status}`, `{title}`, `{detail}`, `{retry_after}`, `{request_id}` "
+        "and `{refresh}` are filled in. When left out: a plain page."
     )
 
 
@@ -194,47 +195,54 @@ class RouteKeys(PolicyKeys):
 
     id: Name = required("The route's name in logs, metrics and error bodies; unique.")
     host: Maybe[Text] = optional("Only for this Host. When left out: for any.")
-    path: Text = required("Literal segments, {name} for one segment, a closing /* for everything below.")
+    path: Text = required("Literal segments, {name} for one segment, /* at the end for everything below.")
     methods: Maybe[Annotated[Methods, Field(min_length=1)]] = optional(
-        "What is allowed; HEAD is where GET is. When left out: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS; "
-        "of `permissions` POST; of the other kinds GET and HEAD."
+        "The allowed methods. GET includes HEAD. When left out: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS; for "
+        "`permissions` POST; for the other kinds GET and HEAD."
     )
     authorize: Authorize = required(
-        "public, authenticated, a list of checks that all must be permitted, or one of these by method (for HEAD also "
-        "GET's, `*` for the rest)."
+        "public, authenticated, a list of checks that must all be permitted, or one of these by method (HEAD uses "
+        "GET's too, `*` is for the other methods)."
     )
     upstream: Maybe[Name] = optional("Forward to this upstream.")
     aggregate: Maybe[AggregateKeys] = optional("One answer from several systems.")
-    navigation: Maybe[NavigationKeys] = optional("A document whose items are marked with what IAM says.")
+    navigation: Maybe[NavigationKeys] = optional("A document whose items are marked with IAM's decisions.")
     permissions: Maybe[PermissionsKeys] = optional("Answers the caller's own questions.")
     health: Maybe[HealthKeys] = optional("The health of all systems: `health: {}`.")
-    strip_prefix: Maybe[Text] = optional("A literal beginning of the path that is removed before forwarding.")
+    strip_prefix: Maybe[Text] = optional("A literal beginning of the path. It is removed before forwarding.")
     preserve_host: Flag = key(False, "Send the caller's Host instead of the upstream's own.")
     rewrite_redirects: Flag = key(
         True,
-        "Show `Location`, `Content-Location` and the `Path` of cookies as paths of the gateway where they name the "
-        "upstream's own origin, with what `strip_prefix` removed (nginx: `proxy_redirect default`).",
+        "Rewrite `Location`, `Content-Location` and the `Path` of cookies to paths of the gateway if they name the "
+        "upstream's own origin. What `strip_prefix` removed is added again (nginx: `proxy_redirect default`).",
     )
-    policy: Name = key("fail-closed", "A resilience policy: one of policies/, or a built-in one.")
-    max_concurrency: Maybe[Count] = optional("Requests in flight on this route. When left out: half of the server's.")
-    cors: Maybe[CorsKeys] = optional("Answer cross-origin requests here. When left out OPTIONS is a request like any.")
+    policy: Name = key("fail-closed", "A resilience policy: a file of policies/, or a built-in policy.")
+    max_concurrency: Maybe[Count] = optional(
+        "The most requests in flight on this route. When left out: half of the server's limit."
+    )
+    cors: Maybe[CorsKeys] = optional(
+        "The gateway answers cross-origin requests. When left out: OPTIONS is handled like any request."
+    )
     error_page: Maybe[ErrorPageKeys] = optional(
-        "Show people in browsers a page when the gateway refuses or fails. When left out: problem+json for everybody."
+        "A page for people in browsers, shown when the gateway refuses or fails. When left out: problem+json for "
+        "everybody."
     )
     recheck: Maybe[Duration] = optional("How often open streams are checked again. When left out: never.")
-    stream_idle_timeout: Duration = key("5m", "The longest silence of a WebSocket or of an answer that is a stream.")
+    stream_idle_timeout: Duration = key(
+        "5m", "The longest time without a byte on a WebSocket, or in an answer that is a stream."
+    )
     stream_content_types: list[MediaType] = key(
         list(STREAM_CONTENT_TYPES),
         "Answers of these media types are streams: `stream_idle_timeout` counts instead of `timeout.read`, and "
-        "`max_streams` instead of `max_concurrency`. A closing `*` stands for whatever follows.",
+        "`max_streams` instead of `max_concurrency`. `*` at the end matches any text.",
     )
-    server_timing: Flag = key(False, "Tell the caller the times of IAM and upstream in Server-Timing.")
+    server_timing: Flag = key(False, "Show the caller the times of IAM and the upstream in Server-Timing.")
     forward_token: Flag = key(
-        False, "Send the upstream the token too where it came in a cookie or in the query (see `identity.token`)."
+        False, "Also send the token to the upstream if it came in a cookie or in the query (see `identity.token`)."
     )
-    allow_encoded_slashes: Flag = key(False, "Admit %2F and %5C in the target; the bytes go on unchanged.")
-    allow_empty_segments: Flag = key(False, "Admit // in the target; the bytes go on unchanged.")
-    allow_path_parameters: Flag = key(False, "Admit ; in the target; the bytes go on unchanged.")
+    allow_encoded_slashes: Flag = key(False, "Accept %2F and %5C in the target. The target is sent on unchanged.")
+    allow_empty_segments: Flag = key(False, "Accept // in the target. The target is sent on unchanged.")
+    allow_path_parameters: Flag = key(False, "Accept ; in the target. The target is sent on unchanged.")
 
 
 _VERSION = "The version of the file's format: 1."
@@ -263,17 +271,19 @@ class Outline(Keys):
 
 
 class RoutesFile(Keys):
-    """routes.yaml: together with the folder policies/ beside it, all of the gateway's configuration."""
+    """routes.yaml and the folder policies/ beside it are the gateway's whole configuration."""
 
     version: Version = required(_VERSION)
-    server: ServerKeys = group(ServerKeys, "The listeners and the limits of everything that goes through them.")
-    iam: IamKeys = required("The policy decision point and how it is asked.")
+    server: ServerKeys = group(ServerKeys, "The listeners and their limits.")
+    iam: IamKeys = required("The policy decision point, and how the gateway asks it.")
     iam_shadow: Maybe[IamShadowKeys] = optional(
-        "A second IAM, asked beside the first and after the answer (docs/evidence.md). It has the keys of `iam`, and "
-        "`sample`, like 10%: the share of decisions that it is asked about."
+        "A second IAM, asked the same questions after the answer was sent (docs/evidence.md). It has the keys of "
+        "`iam`, and `sample`: the share of decisions that it is asked about, like 10%."
     )
-    identity: IdentityKeys = required("How the gateway learns who asks.")
+    identity: IdentityKeys = required("How the gateway finds out who the caller is.")
     upstreams: dict[str, UpstreamKeys] = Field(
-        default_factory=dict, description="The systems behind the gateway, by name."
+        default_factory=dict, description="The systems behind the gateway. The key is the name."
     )
-    routes: Annotated[list[RouteKeys], Field(min_length=1)] = required("Paths, what they need and where they go.")
+    routes: Annotated[list[RouteKeys], Field(min_length=1)] = required(
+        "The paths, which checks they need, and where they are forwarded."
+    )

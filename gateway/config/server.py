@@ -38,15 +38,15 @@ from gateway.model.settings import Address, DecisionLogSettings, Network, Server
 
 
 class ServerTlsKeys(Keys):
-    """TLS on the public listener; the files are read again when they are renewed."""
+    """TLS on the public listener. The gateway reads the files again when they are renewed."""
 
     cert_file: FilePath = required("The certificate chain, PEM.")
     key_file: FilePath = required("Its private key, PEM.")
-    client_ca_file: Maybe[FilePath] = optional("With it, clients must show a certificate of these authorities.")
+    client_ca_file: Maybe[FilePath] = optional("Clients must present a certificate of these authorities.")
 
 
 class DecisionsKeys(Keys):
-    """The decision listener, for a proxy that forwards by itself (docs/decisions.md)."""
+    """The decision listener, for another proxy that forwards requests itself (docs/decisions.md)."""
 
     listen: Text = required("Where the other proxy asks: HOST:PORT. Only `trusted_proxies` may ask.")
 
@@ -54,74 +54,84 @@ class DecisionsKeys(Keys):
 class DecisionLogKeys(Keys):
     """One line for each decision, in a file (docs/evidence.md)."""
 
-    path: FilePath = required("The file, made with mode 0600. Rotate it by renaming it, then SIGHUP.")
-    permits: SomeOrNone = key("all", "all, none or a share like 1% of the permits; denials and unknowns always.")
+    path: FilePath = required("The file, with mode 0600. To rotate it, rename it and send SIGHUP.")
+    permits: SomeOrNone = key(
+        "all",
+        "Which permits are written: all, none, or a share like 1%. Denials and unknown answers are always written.",
+    )
     subject: Annotated[Literal["plain", "hash", "none"], Word] = key(
-        "plain", "How a line names the subject. An opaque token is hashed in any case."
+        "plain", "How a line names the subject. An opaque token is always hashed."
     )
     values: Annotated[Literal["plain", "hash"], Word] = key(
-        "plain", "How a line shows what checks have from `{header.NAME}` and `{query.NAME}`."
+        "plain", "How a line shows values that checks take from `{header.NAME}` and `{query.NAME}`."
     )
-    properties: Flag = key(False, "Whether a line has the properties of the subject that IAM is told (`claims`).")
-    key: Maybe[RequiredSecret] = optional("What hashes are keyed with. Required where anything is hashed.")
+    properties: Flag = key(False, "Whether a line has the properties of the subject that IAM gets (`claims`).")
+    key: Maybe[RequiredSecret] = optional("The key of the hashes. Required if anything is hashed.")
 
 
 class ServerKeys(Keys):
     """The public listener, the admin listener and their limits."""
 
-    listen: Text = key("127.0.0.1:8080", "Where callers connect: HOST:PORT, [IPv6]:PORT; port 0 takes any free one.")
+    listen: Text = key(
+        "127.0.0.1:8080", "The address for callers: HOST:PORT or [IPv6]:PORT. Port 0 takes any free port."
+    )
     admin: Text = key(
         "127.0.0.1:9901",
-        "Health, metrics and status page: HOST:PORT. Never on the public listener; off loopback it needs admin_token.",
+        "The address for health, metrics and the status page: HOST:PORT. It differs from the public listener. If it "
+        "is not on loopback, it needs admin_token.",
     )
     decisions: Maybe[DecisionsKeys] = optional(
-        "The decision listener, for a proxy that asks here and forwards by itself. None when left out."
+        "The decision listener: another proxy asks here and forwards the request itself. When left out: none."
     )
-    name: Name = key("edge", "What the gateway calls itself in Via and Proxy-Status.")
-    deadline: Duration = key("10s", "A route's deadline where it and its policy name none.")
+    name: Name = key("edge", "The gateway's name in Via and Proxy-Status.")
+    deadline: Duration = key("10s", "The deadline of a route if neither the route nor its policy sets one.")
     trusted_proxies: list[Text] = listing(
-        "CIDRs whose X-Forwarded-*, X-Request-ID and traceparent are believed. None when left out."
+        "The gateway trusts X-Forwarded-*, X-Request-ID and traceparent from these CIDRs. When left out: none."
     )
-    max_concurrency: Count = key(2000, "Requests in flight; more are answered 503 overloaded.")
-    max_body: SizeOrZero = key("64MiB", "The largest request body, 0 for no limit; a route may set its own.")
-    max_header_bytes: Size = key("32KiB", "The largest request head; more is 431.")
+    max_concurrency: Count = key(2000, "The most requests in flight. Further requests get 503 overloaded.")
+    max_body: SizeOrZero = key("64MiB", "The largest request body. 0 means no limit. A route may set its own.")
+    max_header_bytes: Size = key("32KiB", "The largest request head. A larger one gets 431.")
     header_timeout: Duration = key(
-        "10s", "For a request head: from accept, then from the first byte of each later head."
+        "10s", "The time for a request head: from accept for the first head, from its first byte for each later head."
     )
-    idle_timeout: Duration = key("75s", "How long a kept connection may stay silent between requests.")
+    idle_timeout: Duration = key("75s", "How long a connection may be idle between requests.")
     drain_notice: Maybe[DurationOrZero] = optional(
-        "How long a stopping gateway, no longer ready, still takes new connections, so that load balancers notice. "
-        "When left out: 0 on a terminal, else 5s and at most half of drain_timeout."
+        "How long a stopping gateway still accepts new connections. It is not ready any more, so load balancers can "
+        "notice. When left out: 0 on a terminal, otherwise 5s, but at most half of drain_timeout."
     )
     drain_timeout: DurationOrZero = key(
         "15s", "How long a stopping gateway waits for requests in flight, after drain_notice."
     )
     tls: Maybe[ServerTlsKeys] = optional("TLS on the public listener. Without it the listener speaks plain HTTP.")
     max_connections: Count = key(
-        10000, "Connections on the public listener, counted from accept. One more is told so and closed at once."
+        10000,
+        "The most connections on the public listener, counted from accept. A further one gets an error and is closed "
+        "immediately.",
     )
     max_connections_per_client: Count = key(
         1000, "Of these, connections from one IPv4 address or IPv6 /64. Trusted proxies have no such limit."
     )
-    max_headers: Count = key(100, "Header fields in one request.")
-    max_uri: Size = key("8KiB", "The longest request target; more is 414.")
+    max_headers: Count = key(100, "The most header fields in one request.")
+    max_uri: Size = key("8KiB", "The longest request target. A longer one gets 414.")
     min_body_rate: SizeOrZero = key(
-        "1KiB", "Per second, measured over 10 s: a body that comes slower is 408. 0 turns it off."
+        "1KiB",
+        "The lowest rate of a request body, per second, measured over 10 s. A slower body gets 408. 0 turns the limit "
+        "off.",
     )
-    max_streams: Count = key(10000, "Event streams and WebSockets; they do not count in max_concurrency.")
-    max_token: Size = key("8KiB", "The longest token; more is 431.")
+    max_streams: Count = key(10000, "The most event streams and WebSockets. They do not count in max_concurrency.")
+    max_token: Size = key("8KiB", "The longest token. A longer one gets 431.")
     strip_request_headers: list[HeaderName] = listing(
-        "Header fields removed from every request, besides those that are always removed."
+        "More header fields to remove from every request. Some are always removed."
     )
-    admin_token: Maybe[Secret] = optional("The bearer token that the admin listener asks for. None when left out.")
-    admin_hosts: list[Text] = listing("Further values of Host that the admin listener answers to.")
+    admin_token: Maybe[Secret] = optional("The bearer token that the admin listener requires. When left out: none.")
+    admin_hosts: list[Text] = listing("More values of Host that the admin listener accepts.")
     access_log: Maybe[Annotated[Literal["json", "text", "off"], Word]] = optional(
-        "json, text or off. When left out: text on a terminal, else json."
+        "json, text or off. When left out: text on a terminal, otherwise json."
     )
     log: Maybe[Annotated[Literal["text", "json"], Word]] = optional(
         "The form of the lines on stderr: text or json. When left out: text."
     )
-    decision_log: Maybe[DecisionLogKeys] = optional("A log of decisions. None when left out.")
+    decision_log: Maybe[DecisionLogKeys] = optional("A log of decisions. When left out: none.")
 
 
 # `server` → ServerSettings. The admin listener off loopback needs a token.

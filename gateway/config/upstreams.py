@@ -47,22 +47,24 @@ from gateway.model.settings import (
 class ClientTlsKeys(Keys):
     """TLS towards an upstream or IAM."""
 
-    ca_file: Maybe[FilePath] = optional("Authorities to believe, PEM. When left out: the system's.")
+    ca_file: Maybe[FilePath] = optional("The trusted certificate authorities, PEM. When left out: the system's.")
     cert_file: Maybe[FilePath] = optional("The gateway's own certificate chain, PEM.")
     key_file: Maybe[FilePath] = optional("Its private key, PEM.")
     server_name: Maybe[Text] = optional(
-        "The name expected in the certificate and sent as SNI. When left out: the URL's."
+        "The name that the certificate must have. It is also sent as SNI. When left out: the URL's host."
     )
-    verify: Flag = key(True, "false believes any certificate. For a test bench only.")
+    verify: Flag = key(True, "false accepts any certificate. Only for tests.")
 
 
 class HealthCheckKeys(Keys):
-    """How /health/systems asks the system; with several `urls` and a path, each is also asked every `interval`."""
+    """How /health/systems checks the system. With several `urls` and a `path`, each is checked every `interval`."""
 
-    path: Maybe[Text] = optional("GET this; a 2xx is healthy. When left out: a TCP connection.")
+    path: Maybe[Text] = optional(
+        "The path of a GET. A 2xx means healthy. When left out: a TCP connection means healthy."
+    )
     interval: Duration = key(
         "10s",
-        "With several `urls`: the time between two checks of each. One that fails gets no requests till it answers.",
+        "With several `urls`: the time between two checks of each. A url that fails gets no requests until it answers.",
     )
     timeout: Duration = key("2s", "The time for one check.")
 
@@ -74,28 +76,28 @@ class BearerKeys(Keys):
 
 
 class BasicKeys(Keys):
-    """RFC 7617."""
+    """User and password of RFC 7617."""
 
-    username: Text = required("The user; it can't hold a colon.")
+    username: Text = required("The user. It can't contain a colon.")
     password: RequiredSecret = required("The password.")
 
 
 class OAuth2Keys(Keys):
-    """RFC 6749 section 4.4: fetched once, shared, renewed before it expires."""
+    """A token of RFC 6749 section 4.4. It is fetched once, shared, and renewed before it expires."""
 
     token_url: Text = required("The authorization server's token endpoint.")
     client_id: Text = required("The gateway's client id.")
     client_secret: Maybe[RequiredSecret] = optional("Its secret. Required unless `client_auth: private_key_jwt`.")
     scope: Maybe[Text] = optional("The scope to ask for.")
-    audience: Maybe[Text] = optional("Whom the token is for, for servers that ask for an `audience`.")
-    resource: Maybe[Text] = optional("Whom the token is for, as a URI (RFC 8707).")
+    audience: Maybe[Text] = optional("The system that the token is for, for servers that require an `audience`.")
+    resource: Maybe[Text] = optional("The system that the token is for, as a URI (RFC 8707).")
     client_auth: Annotated[Literal["basic", "post", "private_key_jwt"], Word] = key(
         "basic",
-        "How the secret goes there. basic: HTTP Basic · post: in the form · private_key_jwt: not at all, an assertion "
-        "is signed with `key_file` (RFC 7523).",
+        "How the gateway authenticates there. basic: the secret in HTTP Basic · post: the secret in the form · "
+        "private_key_jwt: without a secret, by an assertion signed with `key_file` (RFC 7523).",
     )
     key_file: Maybe[FilePath] = optional("private_key_jwt: the key, PEM without a passphrase: RSA, EC or Ed25519.")
-    key_id: Maybe[Text] = optional("private_key_jwt: the `kid` of the assertion. None when left out.")
+    key_id: Maybe[Text] = optional("private_key_jwt: the `kid` of the assertion. When left out: none.")
 
 
 Bearer = Annotated[
@@ -105,31 +107,33 @@ Bearer = Annotated[
 
 
 class AuthKeys(Keys):
-    """How the gateway authenticates itself, instead of passing on the caller's credentials. Exactly one."""
+    """How the gateway authenticates itself, instead of sending on the caller's credentials. Exactly one."""
 
-    bearer: Maybe[Bearer] = optional("A fixed bearer token: the token, or {token: …}.")
+    bearer: Maybe[Bearer] = optional("A fixed bearer token: the text itself, or {token: …}.")
     basic: Maybe[BasicKeys] = optional("User and password.")
     oauth2_client_credentials: Maybe[OAuth2Keys] = optional("A token from an OAuth 2 authorization server.")
 
 
 class UpstreamKeys(Keys):
-    """One system: one or several origins that share their limits. Exactly one of `url` and `urls`."""
+    """One system, with one origin or several origins that share their limits. Exactly one of `url` and `urls`."""
 
-    url: Maybe[Text] = optional("http:// or https://, host and port; nothing after the port.")
+    url: Maybe[Text] = optional("http:// or https://, host and port. No path.")
     urls: Maybe[Annotated[list[Text], Field(min_length=1, max_length=256)]] = optional(
-        "Several origins, balanced by least in flight of two at random."
+        "Several origins. Of two random ones, the one with fewer requests in flight gets the request."
     )
-    max_connections: Count = key(256, "Connections to the upstream; further requests wait within their deadline.")
-    max_pending: Count = key(1024, "Requests that may wait for a connection; more are answered 503.")
+    max_connections: Count = key(
+        256, "The most connections to the upstream. Further requests wait within their deadline."
+    )
+    max_pending: Count = key(1024, "The most requests that wait for a connection. Further requests get 503.")
     idle_timeout: Duration = key("60s", "How long an unused connection is kept.")
     max_connection_age: Duration = key(
         "10m",
-        "After this time, give or take a tenth, a connection is not used for a further request. New connections follow"
-        " a name that has moved to another address.",
+        "After this time (± a tenth) a connection gets no further request. New connections use the present address of "
+        "a name.",
     )
     tls: ClientTlsKeys = group(ClientTlsKeys, "TLS, for https:// origins.")
-    health: HealthCheckKeys = group(HealthCheckKeys, "How /health/systems asks this system.")
-    auth: Maybe[AuthKeys] = optional("The gateway's own credentials. When left out the caller's are passed on.")
+    health: HealthCheckKeys = group(HealthCheckKeys, "How /health/systems checks this system.")
+    auth: Maybe[AuthKeys] = optional("The gateway's own credentials. When left out: the caller's are sent on.")
 
 
 # What IAM and upstreams have in common: URLs that are warned about, TLS, retries and breakers of their own.
