@@ -5,10 +5,10 @@
     3 may?     authorize   checks, Subject → decisions → Permit           403 · 503
     4 forward  forward     Permit → proxy, aggregate, navigation …         502 · 503 · 504
 
-Rules: nothing is forwarded without the Permit of step 3. Whatever is raised ends here and becomes problem+json, or,
-once a response has begun, an aborted connection. A caller who leaves cancels the request's task: that is not an error,
-and nobody else's. A task cancelled by anybody else is one that outlived the drain: `draining`. A bug is an opaque 500
-to the caller and a full record to the operator.
+Rules: nothing is forwarded without the Permit of step 3. Every exception ends here and becomes problem+json, or, if the
+response has begun, an aborted connection. A caller who leaves cancels the request's task: that is no error, and affects
+nobody else. A task that is cancelled otherwise ran longer than the drain: `draining`. For a bug, the caller gets a 500
+without details, and the operator a full record.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from gateway.telemetry.observer import Observer, Span
 
 
 class Identify(Protocol):
-    """Step 2: who asks."""
+    """Step 2: who is the caller?"""
 
     async def identify(self, request: Request) -> Subject:
         """The subject, or GatewayError `unauthenticated`, `identity_unavailable`."""
@@ -46,7 +46,7 @@ class Identify(Protocol):
 
 
 class Authorize(Protocol):
-    """Step 3: may they."""
+    """Step 3: is it permitted?"""
 
     async def authorize(
         self,
@@ -81,7 +81,7 @@ class Service:
 
 @dataclass(slots=True)
 class ActiveConfig:
-    """One configuration, constructed. What a request began on it ends on."""
+    """One configuration, constructed. A request ends with the configuration with which it began."""
 
     settings: ServerSettings
     router: Router
@@ -91,10 +91,10 @@ class ActiveConfig:
     limit: Limit
     streams: Limit
     tokens: PlacedTokens | None = None
-    """Where tokens are looked for, if that is not `Authorization` alone."""
+    """Where the gateway looks for tokens, if not only in `Authorization`."""
     in_flight: int = 0
     retired: Callable[[], None] | None = None
-    """Called when the last request of a replaced site is over."""
+    """Called when the last request of a replaced configuration is over."""
 
 
 R = TypeVar("R", bound=Request)
@@ -153,14 +153,14 @@ class Pipeline(Generic[R]):
         return Exchange(request, record, span, scope["extensions"]["gateway.edge"], receive, send)
 
     def _service(self, exchange: Exchange, site: ActiveConfig) -> Service:
-        """Step 1. What only the decision listener serves is not found here, whatever other routes would match."""
+        """Step 1. A route of the decision listener only is not found here, even if other routes would match."""
         service = match(exchange, site)
         if service.endpoint is None:
             raise GatewayError("route_not_found")
         return service
 
     async def _handle(self, exchange: Exchange, site: ActiveConfig) -> None:
-        """The error boundary: whatever is raised inside is answered here."""
+        """The error boundary: every exception from inside is answered here."""
         try:
             service = self._service(exchange, site)
             route = service.route
@@ -174,7 +174,7 @@ class Pipeline(Generic[R]):
                 place.release()
         except GatewayError as error:
             await self._refuse(exchange, site, error)
-        except Exception as error:  # noqa: BLE001 - the one place where a bug is turned into an answer
+        except Exception as error:  # noqa: BLE001 - the only place where a bug becomes an answer
             self._observer.bug("pipeline", error)
             await self._refuse(exchange, site, GatewayError("internal_error", "Something went wrong in the gateway."))
 
@@ -230,7 +230,7 @@ class Pipeline(Generic[R]):
         await respond_with(exchange, fallback.response)
 
     async def _refuse(self, exchange: Exchange, site: ActiveConfig, error: GatewayError) -> None:
-        """Answer with the error, or break off a response that has begun."""
+        """Answer with the error, or abort a response that has begun."""
         record = exchange.record
         record.code = error.code
         record.reason = record.reason or error.reason
@@ -244,7 +244,7 @@ class Pipeline(Generic[R]):
     def _answer(
         self, error: GatewayError, request: Request, site: ActiveConfig, route_id: str
     ) -> tuple[int, Headers, bytes]:
-        """A refusal as a response: the route's page for a person, else problem+json."""
+        """A refusal as a response: the route's error page for a browser, otherwise problem+json."""
         page = site.services[route_id].route.error_page if route_id else None
         if page is not None and self._wants_page(request):
             return render_page(error, page, request, server_name=site.settings.name)
@@ -255,7 +255,7 @@ class Pipeline(Generic[R]):
 
 
 def match(exchange: Exchange, site: ActiveConfig) -> Service:
-    """Step 1: what is asked for. Raises `bad_request`, `route_not_found`, `method_not_allowed`."""
+    """Step 1: what is requested? Raises `bad_request`, `route_not_found`, `method_not_allowed`."""
     request, record = exchange.request, exchange.record
     if site.tokens is not None:
         site.tokens.take_out(request)

@@ -97,7 +97,7 @@ def compose(configuration: Configuration, observer: Observer, parts: Parts) -> C
 
 
 async def compose_beside(configuration: Configuration, observer: Observer, parts: Parts) -> Composition:
-    """The same while another composition serves, which has its turn again and again."""
+    """The same while another composition serves requests. It works in slices, so that requests are not delayed."""
     return await one_by_one(_Composer(configuration, observer, parts).steps())
 
 
@@ -302,7 +302,7 @@ class _Composer:
         )
 
     def _witness(self, log: DecisionLog | None) -> Witness | None:
-        """Who is told of decisions: the log, the second IAM, both or nobody."""
+        """The receivers of decisions: the log, the second IAM, both or none."""
         shadow = self._shadow(log)
         if log is None or shadow is None:
             return log or shadow
@@ -321,13 +321,13 @@ class _Composer:
         )
 
     def _shadow_iam(self, settings: IamSettings) -> DecisionPoint:
-        """The second IAM: nothing of it is the first one's."""
+        """The second IAM. It shares nothing with the first one."""
         if settings.api is IamApi.EMBEDDED:
             return self._embedded(SHADOW)
         return self._asked(SHADOW, "shadow", settings, ShadowObserver(self._observer))
 
     def _identifier(self) -> Identifier:
-        """Judges tokens anew after every change; keys and verified signatures stay with the verifiers."""
+        """Checks tokens again after every change; keys and verified signatures stay with the verifiers."""
         settings, server = self._configuration.identity, self._configuration.server
         helpers = Helpers()
         if isinstance(settings, JwtIdentity):
@@ -411,7 +411,7 @@ def _names_of(configuration: Configuration, system: str) -> list[str]:
 
 
 def _believe_well(members: Iterable[Member]) -> None:
-    """Nobody looks after these origins any more, so nobody would find them well again."""
+    """These origins have no health check any more, so nothing else would mark them as healthy again."""
     for member in members:
         member.ill = False
 

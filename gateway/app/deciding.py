@@ -104,7 +104,7 @@ class _Policies:
         try:
             self.point = EmbeddedDecisionPoint.load(self._folder)
         except PolicyError as error:
-            self._say(f"{error}\ngateway iam: the policies were not reloaded; the last good ones stay in force")
+            self._say(f"{error}\ngateway iam: the policies were not reloaded; the last good ones stay in use")
         else:
             self._say(f"gateway iam: reloaded {self.point.policy_count} policies of {self._folder}")
 

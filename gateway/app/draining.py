@@ -1,14 +1,14 @@
-"""The way back, in the order that hurts least. All of it is over after `drain_notice` and `drain_timeout`.
+"""How a gateway stops, so that few requests fail. It takes at most `drain_notice` and `drain_timeout`.
 
-    told           not ready any more; every answer says `Connection: close`; streams are told to come back elsewhere
-    drain_notice   new connections are still taken, for load balancers to notice
-    then           what waits in the kernel is accepted, then no new connections; requests on open ones are served as
-                   long as anything is in flight, and for IDLE_S
-    the end        idle connections are closed; what still runs `drain_timeout` after the notice is answered `draining`,
-                   or broken off
+    signal         not ready any more; every answer has `Connection: close`; streams end, and clients connect elsewhere
+    drain_notice   new connections are still accepted, so that load balancers can notice
+    then           connections that wait in the kernel are accepted, then no new ones; requests on open connections are
+                   served as long as anything is in flight, and for IDLE_S
+    the end        idle connections are closed; a request that still runs `drain_timeout` after the notice is answered
+                   `draining`, or aborted
 
-Idle connections are kept that long because a client that was not told cannot know: closing one while its next request
-is on the way would fail that request. Whoever uses its connections learns it from the next answer.
+Idle connections are kept this long because their clients do not know about the drain. To close one while its next
+request is on the way would fail that request. A client that uses its connection learns it from the next answer.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from gateway.model.settings import ServerSettings
 
 NOTICE_S: Final = 5.0
 IDLE_S: Final = 5.0
-"""How long connections without a request are kept, where nothing else holds the process."""
+"""How long connections without a request are kept if nothing else is in flight."""
 ANSWER_S: Final = 1.0
-"""How long what is broken off has for its last answer."""
+"""How long an aborted request has for its last answer."""
 _LOOK_S: Final = 0.05
 
 
 def notice_s(settings: ServerSettings) -> float:
-    """How long new connections are taken after the gateway was told to end. On a terminal nobody has to notice."""
+    """How long a stopping gateway accepts new connections. On a terminal there is no load balancer to inform."""
     if settings.drain_notice_s is not None:
         return settings.drain_notice_s
     return 0.0 if sys.stderr.isatty() else min(NOTICE_S, settings.drain_timeout_s / 2)

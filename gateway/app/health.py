@@ -72,7 +72,7 @@ class _AskIam:
 
 
 def probe_of(upstream: Upstream, check: HealthCheck) -> Callable[[], Awaitable[None]]:
-    """What asks one upstream: its `health` path, else a TCP connect. Of several origins one must be well."""
+    """What asks one upstream: its `health` path, else a TCP connect. Of several origins, one must be healthy."""
     if check.path is None:
         return partial(upstream.probe, check.timeout_s * OWN_SHARE)
     return partial(_any_well, [partial(ask_origin, member, check) for member in upstream.members])
@@ -95,7 +95,7 @@ async def ask_origin(member: Member, check: HealthCheck) -> None:
 
 
 async def _any_well(asks: Sequence[Callable[[], Awaitable[None]]]) -> None:
-    """Ask all at the same time. The first that is well is enough; else what is wrong with the first one."""
+    """Ask all at the same time. The first healthy one is enough. Otherwise raise what is wrong with the first one."""
     asking = [asyncio.ensure_future(ask()) for ask in asks]
     try:
         for answered in asyncio.as_completed(asking):
@@ -111,7 +111,7 @@ async def _any_well(asks: Sequence[Callable[[], Awaitable[None]]]) -> None:
 
 # `health.interval`: each origin of an upstream that has several is asked for its `health` path again and again.
 #
-# Rules: an origin that does not answer 2xx within `health.timeout` is ill and passed over while there are others; the
+# Rules: an origin that does not answer 2xx within `health.timeout` is unhealthy and skipped while there are others; the
 # next time that it answers, it is used again. Origins are asked at the same time, the first time at once. An upstream
 # with one origin has nothing to choose from, and one without a `health` path nothing to ask: neither is looked after.
 

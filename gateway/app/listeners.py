@@ -33,7 +33,7 @@ _LOG: Final = logging.getLogger("gateway")
 
 
 def provide_for(connections: int) -> None:
-    """Raise this process's own limit as far as so many connections need; say so if the system does not let us."""
+    """Raise this process's own limit as far as these connections need it. Log if the system does not allow it."""
     wanted = files_for(connections)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if _enough(soft, wanted):
@@ -44,8 +44,8 @@ def provide_for(connections: int) -> None:
         soft = raised
     if not _enough(soft, wanted):
         _LOG.warning(
-            "this process may open %d files: enough for about %d connections, not for server.max_connections: %d; "
-            "allow it %d (ulimit -n, LimitNOFILE of systemd)",
+            "this process may open %d files, enough for about %d connections, but server.max_connections is %d; "
+            "raise its limit to %d files (ulimit -n, LimitNOFILE of systemd)",
             soft, files_for_connections(soft), connections, wanted,
         )  # fmt: skip
 
@@ -54,19 +54,19 @@ def _enough(limit: int, wanted: int) -> bool:
     return limit == resource.RLIM_INFINITY or limit >= wanted
 
 
-# TLS on the public listener: the context that new connections shake hands with, made anew when its files are renewed.
+# TLS on the public listener: the context for handshakes of new connections. A new one is made when its files change.
 #
-# Rules: a renewed pair serves from the next connection on, connections that are open keep theirs; a pair that cannot
-# be used (one of two files is written, the other not yet) changes nothing but a log line, and the next look finds it
-# whole. The context is made anew, not changed, so that authorities that are gone from `client_ca_file` are believed
-# no longer.
+# Rules: a renewed pair is used from the next connection on. Open connections keep theirs. A pair that cannot be used
+# (only one of the two files is written yet) is logged and changes nothing; the next check finds it complete. A new
+# context is made instead of changing the old one, so that authorities removed from `client_ca_file` are not trusted
+# any more.
 
 
 class Listening(Protocol):
-    """What listens, and can do so under another context without losing a connection."""
+    """A listener whose context can be replaced without losing a connection."""
 
     async def listen_with(self, context: ssl.SSLContext | None) -> None:
-        """Shake hands with this from now on; None: plain HTTP."""
+        """Use this for new handshakes from now on; None: plain HTTP."""
 
 
 def material(*files: Path | None) -> tuple[str, ...]:
@@ -95,7 +95,7 @@ class Certificates:
             context = None if tls is None else server_context(tls)
             await self._listening.listen_with(context)
         except (OSError, ssl.SSLError) as error:
-            _LOG.error("the certificate was not renewed, the one before goes on serving: %s", error)
+            _LOG.error("the certificate was not renewed, the previous one stays in use: %s", error)
             return
         self._live = wanted
         _LOG.warning("new connections are served %s", "without TLS" if context is None else "with the new certificate")
@@ -116,7 +116,7 @@ BACKLOG = 2048
 HANDSHAKES_S: Final = 0.25
 """How long a listener that closes waits for connections that are being made: about a round trip."""
 CLOSING_S: Final = 2.0
-"""How long it goes on at most, while connections still arrive."""
+"""How long it waits at most while connections still arrive."""
 _LOOK_S: Final = 0.01
 _TLS_S: Final = 1.0
 _ATTACH_FILTER: Final = 26
@@ -133,7 +133,7 @@ ADMIN_CONNECTIONS: Final = 256
 
 
 class CannotServeError(Exception):
-    """A listener cannot be had: one line for the user."""
+    """A listener cannot be opened: one line for the user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +251,7 @@ def admin_config(app: ASGIApp, settings: ServerSettings) -> ListenerConfig:
 
 
 class Server(EdgeServer):
-    """A server on one socket. Its signals are somebody else's, and it ends in steps."""
+    """A server on one socket. It handles no signals, and it stops in steps."""
 
     def __init__(self, config: ListenerConfig, listener: socket.socket) -> None:
         super().__init__(config, listener)
@@ -273,7 +273,7 @@ class Server(EdgeServer):
         self.up.set()
 
     async def listen_with(self, context: ssl.SSLContext | None) -> None:
-        """Let new connections shake hands with another context."""
+        """Use another context for handshakes of new connections."""
         self.acceptor.context = context
 
     def close_after_responses(self) -> None:

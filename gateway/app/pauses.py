@@ -1,4 +1,4 @@
-"""What would hold up every request for a while: work about every route, in slices; and garbage collection."""
+"""Work that could delay every request: work on all routes, done in slices, and garbage collection."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import gc
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, Final, TypeVar
 
-# Work about every route, a slice at a time: with thousands of routes no request waits for the whole of it.
+# Work on all routes, a slice at a time: even with thousands of routes no request waits for all of it.
 #
 # What touches what serves stays on the event loop, in slices (`in_slices`); what only computes goes to a thread. Both
 # are steps of a generator, so that the same work can also be done at once, before anything serves (`at_once`).
@@ -17,7 +17,7 @@ SLICE: Final = 50
 
 T = TypeVar("T")
 Steps = Generator[Callable[[], Any] | None, Any, T]
-"""Yields work for a thread and is sent its result, or None where others may have their turn."""
+"""Yields work for a thread and is sent its result, or yields None to let other tasks run."""
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 
@@ -35,7 +35,7 @@ def at_once(steps: Steps[T]) -> T:
 
 
 async def one_by_one(steps: Steps[T]) -> T:
-    """Give others their turn between steps."""
+    """Let other tasks run between steps."""
     result: Any = None
     while True:
         try:
@@ -47,7 +47,7 @@ async def one_by_one(steps: Steps[T]) -> T:
 
 
 def each(items: Iterable[Item], make: Callable[[Item], Made]) -> Steps[list[Made]]:
-    """`make` of every item; others have their turn after each slice."""
+    """`make` of every item; other tasks run after each slice."""
     made: list[Made] = []
     for item in items:
         made.append(make(item))
@@ -61,11 +61,11 @@ async def in_slices(items: Iterable[Item], make: Callable[[Item], Made]) -> list
     return await one_by_one(each(items, make))
 
 
-# Garbage collection for a server: what was there before the first request is not looked at again.
+# Garbage collection for a server: objects from before the first request are not checked again.
 #
-# A request leaves no circles behind, so that nearly nothing waits for the collector; with the interpreter's settings
-# it went through all objects of the process again and again, for an eighth of all time and pauses of tens of
-# milliseconds. Rule: only circles that were made before serving or by a reload are never found. Loading and composing
+# A request leaves no reference cycles, so there is almost nothing for the collector to do. With the interpreter's
+# settings it checked all objects of the process repeatedly. This took an eighth of all time, with pauses of tens of
+# milliseconds. Rule: only cycles that were made before serving or by a reload are never found. Loading and composing
 # make none that grow with the routes; what a reload replaces goes without the collector.
 
 _YOUNG: Final = 10_000

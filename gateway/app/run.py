@@ -1,4 +1,4 @@
-"""One serving process: sockets first, then the gateway, then ready; and the way back, in the order that hurts least.
+"""One serving process. The sockets start first, then the gateway, then it is ready. It stops so that few requests fail.
 
 SIGTERM, SIGINT and `POST /-/drain` begin the drain (`draining`); a second signal ends it at once. A first signal after
 `POST /-/drain` changes nothing: a hook that drains is followed by one. SIGHUP reloads. What every request needs is
@@ -296,7 +296,7 @@ class Process:
 
         def stop(name: str) -> None:
             if self._signalled:
-                _LOG.error("stopped by a second signal: requests in flight are broken off")
+                _LOG.error("stopped by a second signal: requests in flight are aborted")
                 telemetry.write_lines()
                 os._exit(EXIT_FORCED)
             self._signalled = True

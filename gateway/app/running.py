@@ -40,11 +40,11 @@ _TRY_S: Final = 3.0
 _AT_START: Final = ("listen", "admin", "decisions", "admin_token", "admin_hosts", "access_log", "log")
 """What of `server` a reload does not change."""
 BY_CHANGE: Final = "a change of its folder"
-"""A reload that nobody asked for: what it found is told once, however often the folder changes."""
+"""A reload after a change of the folder. Its result is logged once, however often the folder changes."""
 
 
 async def _nobody(settings: ServerSettings) -> None:
-    """Nobody has to be told."""
+    """Does nothing: nobody needs to know."""
 
 
 class Gateway:
@@ -197,7 +197,7 @@ class Gateway:
             _LOG.warning("reload weakens: %s", line)
         for name in _AT_START:
             if getattr(old.server, name) != getattr(new.server, name):
-                _LOG.warning("server.%s has changed, which takes effect at the next start", name)
+                _LOG.warning("server.%s has changed; the change takes effect at the next start", name)
         for warning in new.warnings:
             if warning not in old.warnings:
                 _LOG.warning("%s", warning)

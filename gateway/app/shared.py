@@ -1,4 +1,4 @@
-"""What outlives a configuration: breakers, pools, clients, what was learned; and what a reload drops of it."""
+"""What a reload keeps and what it drops: breakers, pools, clients, and what was learned."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Any, Final, TypeVar
 from gateway.app.pauses import Steps, at_once, each
 from gateway.model.settings import Configuration, IamApi, IamSettings
 
-# What the things that outlive a configuration depend on: a reload drops exactly those whose dependence has changed.
+# What the long-lived parts depend on: a reload drops exactly the parts whose dependency has changed.
 #
 # Permits and denials depend on the question (which is their key) and on who decides. Breakers, connections and copies
-# depend on where requests go. Where several addresses serve one purpose, what was learned stays as long as the old
-# and the new list share one: adding an address, or taking one of several away, changes nothing that was learned.
+# depend on where requests go. With several addresses, what was learned stays as long as the old and the new list have
+# one in common. So adding an address, or removing one of several, changes nothing that was learned.
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +85,10 @@ def _paths(iam: IamSettings) -> tuple[str | None, ...]:
     return ()
 
 
-# Rules: a part is taken over when what it depends on has not changed, else made anew. Every composition that took a
-# part holds it, and it is closed when the last of them has let go: a request that still runs on an old configuration
-# never loses a pool that a later one no longer knows. What a part depends on
-# says whoever takes it (see `kept`); what it merely is set to is changed under it once the new composition serves.
+# Rules: a part is taken over if its dependencies have not changed, otherwise a new one is made. Every composition that
+# took a part holds it. The part is closed when the last of them has released it. So a request that still runs on an old
+# configuration never loses a pool that a later configuration does not have. The caller says what a part depends on (see
+# `kept`). Its other settings are changed when the new composition is in use.
 
 _LOG: Final = logging.getLogger("gateway")
 
@@ -148,7 +148,7 @@ class Parts:
         return None if held is None else held.part
 
     def settle(self) -> None:
-        """This composition serves now: make the changes, and forget the one before, so that it can be collected."""
+        """This composition is in use now: make the changes, and forget the previous one, so that it can be freed."""
         at_once(self.settling())
 
     def settling(self) -> Steps[None]:
@@ -158,7 +158,7 @@ class Parts:
         self._before = {}
 
     async def release(self) -> None:
-        """Let go of every part, and close those that nobody else holds, the last made first."""
+        """Release every part, and close those that nobody else holds, the newest first."""
         let_go = list(reversed(self.held.values()))
         self.held, self._before = {}, {}
         self._changes.clear()
@@ -173,5 +173,5 @@ async def _close(close: Close, name: str) -> None:
     """One part that cannot be closed must not keep the others open."""
     try:
         await close()
-    except Exception:  # noqa: BLE001 - whatever it is, it is logged whole
+    except Exception:  # noqa: BLE001 - any error is logged with its traceback
         _LOG.exception("%s was not closed", name)

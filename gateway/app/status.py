@@ -1,4 +1,4 @@
-"""What one process says of itself: `/routes`, and its share of `/status`, in words an operator needs at night.
+"""What one process says of itself: `/routes`, and its share of `/status`, in words for operators.
 
 `admin.merge` makes the documents that are shown of it. Rules: nothing is measured here; no secret and nothing of a
 request but what the access log says of it too.

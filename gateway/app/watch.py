@@ -23,7 +23,7 @@ from gateway.app.running import BY_CHANGE, Gateway
 LOOK_S: Final = 10.0
 QUIET_S: Final = 1.0
 RESTLESS_S: Final = 10.0
-"""After this long of changing all the time the files are read as they are."""
+"""If the files change all the time for this long, they are read as they are."""
 _DEBOUNCE_MS: Final = 200
 _ROUNDS: Final = 5
 _LOG: Final = logging.getLogger("gateway")
@@ -40,7 +40,7 @@ def matters(path: str, known: frozenset[str]) -> bool:
 
 
 def stamps(files: Iterable[Path]) -> Stamps:
-    """What tells a changed file or folder from the one before. What is gone has none."""
+    """What shows that a file or folder has changed. A deleted one has none."""
     found = set()
     for file in files:
         try:
@@ -82,7 +82,7 @@ class _Watch:
                 return
 
     async def _reload(self) -> None:
-        """Reload, and again if something changed meanwhile: the notice of it may be one that is not given again."""
+        """Reload, and again if something changed meanwhile: its notification may not come again."""
         for _ in range(_ROUNDS):
             before = await self._quiet()
             await self._gateway.reload(BY_CHANGE)
@@ -92,7 +92,7 @@ class _Watch:
             return
 
     async def _quiet(self) -> Stamps:
-        """What the files are like once nobody writes them any more."""
+        """The state of the files when they do not change any more."""
         found = self._stamps()
         for _ in range(round(RESTLESS_S / QUIET_S)):
             await asyncio.sleep(QUIET_S)
@@ -112,5 +112,5 @@ async def reload_on_change(gateway: Gateway) -> None:
         try:
             await watch.folders()
         except (OSError, RuntimeError) as error:
-            _LOG.warning("cannot watch the configuration's folders, SIGHUP and /-/reload still work: %s", error)
+            _LOG.warning("cannot watch the folders of the configuration (SIGHUP and /-/reload still work): %s", error)
             await asyncio.sleep(60)

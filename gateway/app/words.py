@@ -1,6 +1,6 @@
-"""What `serve` says of itself on stderr: one line when it serves, when it drains, and when it has stopped.
+"""The lines of `serve` on stderr: one when it serves, one when it drains, and one when it has stopped.
 
-Rule: no secret; of a URL only what the configuration shows to operators too.
+Rule: no secrets. Of a URL, only the parts that the configuration also shows to operators.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from gateway.model.settings import Configuration, IamApi
 
 
 def serving(configuration: Configuration, addresses: Sequence[str], workers: int = 1) -> str:
-    """That it serves: version, file, addresses (public, admin, decisions if any), routes, IAM, warnings."""
+    """The gateway serves: version, file, addresses (public, admin, decisions if any), routes, IAM, warnings."""
     listen, admin, *decisions = addresses
     scheme = "http" if configuration.server.tls is None else "https"
     parts = [
@@ -28,29 +28,29 @@ def serving(configuration: Configuration, addresses: Sequence[str], workers: int
 
 
 def reloaded(result: str, by: str, configuration: Configuration, problems: list[str]) -> list[tuple[int, str]]:
-    """Lines for a reload with their level: changed, unchanged, or refused with every mistake on a line of its own.
+    """Lines for a reload with their level: changed, unchanged, or refused, with one line for each mistake.
 
-    `configuration` is the one that serves now.
+    `configuration` is the one in use now.
     """
     file = configuration.file
     if problems:
-        refused = "the configuration was not reloaded, the one before goes on serving"
+        refused = "the configuration was not reloaded, the previous one stays in use"
         first = f"{refused}: {several(len(problems), 'mistake')} in {file} (by {by})"
         return [(logging.ERROR, first), *((logging.ERROR, problem) for problem in problems)]
     if result == "unchanged":
         return [(logging.INFO, f"reloaded: {file} is unchanged (by {by})")]
     counts = f"{several(len(configuration.routes), 'route')}, {several(len(configuration.warnings), 'warning')}"
-    return [(logging.INFO, f"reloaded: {file} has changed and serves now, {counts} (by {by})")]
+    return [(logging.INFO, f"reloaded: {file} has changed and is in use now, {counts} (by {by})")]
 
 
 def draining(why: str, notice_s: float, timeout_s: float) -> str:
-    """That it was told to end, and what happens now."""
-    taken = f"new connections are taken for {notice_s:g} s more" if notice_s else "no new connections"
-    return f"draining ({why}): {taken}, then requests in flight have {timeout_s:g} s"
+    """The gateway was told to stop, and what happens next."""
+    accepted = f"are accepted for {notice_s:g} s more" if notice_s else "are not accepted"
+    return f"draining ({why}): new connections {accepted}, then requests in flight have {timeout_s:g} s to end"
 
 
 def stopped(broken_off: int) -> str:
-    """How it ended."""
+    """How the gateway stopped."""
     if broken_off:
         return f"stopped: {several(broken_off, 'request')} did not end within server.drain_timeout"
     return "stopped: every request was answered"

@@ -1,11 +1,11 @@
 """`--workers N`: one process that binds, starts and watches workers, and answers operators for all of them.
 
-Each worker has a listening socket of its own on the same port, so that the kernel spreads connections evenly and a
-worker that dies takes only its own. It listens when it is ready, and before it ends it accepts what waits (`draining`).
-The supervisor keeps the port by a socket that never listens. A worker that dies is started again, after a pause that
-grows while it keeps dying. If the file is broken by then, it serves what the others serve (`last_good`). It learns
-from a pipe that its supervisor died, and drains. SIGTERM, SIGINT and SIGHUP are passed on; the supervisor ends when the
-last worker has.
+Each worker has its own listening socket on the same port. So the kernel spreads connections evenly, and a worker that
+crashes loses only its own. It listens when it is ready, and before it ends it accepts waiting connections (`draining`).
+The supervisor reserves the port with a socket that never listens. A worker that crashes is started again, after a pause
+that grows if it crashes repeatedly. If the file is broken by then, it serves what the others serve (`last_good`). If
+its supervisor dies, a worker notices this by a pipe, and drains. SIGTERM, SIGINT and SIGHUP are passed on. The
+supervisor ends when the last worker has ended.
 """
 
 from __future__ import annotations
@@ -285,7 +285,7 @@ class Supervisor:
 
         def stop(name: str) -> None:
             if self._signalled:
-                _LOG.error("stopped by a second signal: requests in flight are broken off")
+                _LOG.error("stopped by a second signal: requests in flight are aborted")
                 self._signal_all(signal.SIGKILL)
                 self._close_log()
                 os._exit(EXIT_FORCED)

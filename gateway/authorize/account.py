@@ -1,4 +1,4 @@
-"""Writes a verdict down: access record, span, metrics, and what a witness hears. Decides nothing."""
+"""Records a verdict in the access record, span and metrics, and tells the witness. Decides nothing."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def write_down_items(
     record: AccessRecord,
     observer: Observer,
 ) -> None:
-    """Account for every item of a bulk request; its access record tells of the first refusal, else of a permit."""
+    """Account for every item of a bulk request; its access record has the first refusal, otherwise a permit."""
     record.authz_s += duration_s
     decided = [verdict for verdict in verdicts if not isinstance(verdict, GatewayError)]
     for verdict in decided:

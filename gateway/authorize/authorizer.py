@@ -251,7 +251,7 @@ class Authorizer:
 
 
 def _ended(deadline: Deadline) -> Refusal | None:
-    """What is written down of a request that ended before its verdict; nothing where it was the caller who left."""
+    """What is recorded of a request that ended before its verdict; nothing if the caller left."""
     if deadline.remaining_s() > 0:
         return None
     return Refusal(GatewayError("iam_timeout", reason="the deadline ended before the permit"), "unknown")
@@ -276,7 +276,7 @@ def _degrades_to_local(plan: Plan) -> bool:
 
 
 def _item_case(plan: Plan, request: Request, subject: Subject) -> Case | GatewayError:
-    """The item's questions, or why its values cannot stand in them: one unusable item harms no other."""
+    """The item's questions, or why its values cannot stand in them: one unusable item does not affect the others."""
     try:
         return Case(request, plan, subject, plan.questions(request, subject))
     except GatewayError as unusable:

@@ -25,7 +25,7 @@ __all__ = ["SUBJECT_SHARE", "DecisionCache", "Stamp", "digest_of"]
 _DENIALS_SHARE: Final = 10
 _MIN_DENIALS: Final = 1000
 _SHORT: Final = 512
-_SITE_PREFIX: Final = 64  # what one IPv6 subscriber has (RFC 6177)
+_SITE_PREFIX: Final = 64  # the network of one IPv6 subscriber (RFC 6177)
 
 
 Stamp = tuple[float, int]
@@ -75,7 +75,7 @@ class Restored(Protocol):
 
 
 class DecisionCache:
-    """A bounded memory of single decisions. `serves`: whether any answer may be given in IAM's stead."""
+    """A bounded memory of single decisions. `serves`: whether any answer may be used instead of asking IAM."""
 
     __slots__ = (
         "_clock",
@@ -111,7 +111,7 @@ class DecisionCache:
         return len(self._permits) + len(self._denials)
 
     def update(self, settings: CacheSettings) -> None:
-        """Go on under other settings: what is known stays, as far as there is room."""
+        """Use other settings: what is known stays, as far as there is room."""
         self.serves = settings.ttl_s > 0 or settings.negative_ttl_s > 0
         self._settings = settings
         # Denials have a shelf of their own, so that what is denied evicts no permit.
@@ -138,7 +138,7 @@ class DecisionCache:
         return self._clock(), self._epoch
 
     def get(self, question: Question) -> Decision | None:
-        """The answer that may be served in IAM's stead, None if IAM has to be asked."""
+        """The answer that may be used instead of asking IAM, None if IAM has to be asked."""
         digest = digest_of(question)
         known = self._living(self._permits.get(digest))
         if known is not None:
@@ -181,7 +181,7 @@ class DecisionCache:
             if decision.unauthenticated and not self._restored:
                 self._forget(question)
             elif decision.unauthenticated:
-                self._denied(question, asked_s, client)  # what was restored must know of it
+                self._denied(question, asked_s, client)  # restored permits must be compared with it
             # Kept however small the ttl is, so that a stale rule switched on in an outage finds it.
             elif decision.outcome is Outcome.ALLOW:
                 self._permitted(question, asked_s, client)
@@ -200,7 +200,7 @@ class DecisionCache:
 
     def purge_subject(self, name: str) -> int:
         """Forget everything about one subject (`name_of`), also what is being asked. How many answers that was."""
-        self._epoch += 1  # whatever is being asked is not kept: cheaper than knowing about whom
+        self._epoch += 1  # answers on the way are not kept: cheaper than knowing whose they are
         _remembered_digest.cache_clear()
         now_s = self._wall()
         self._purges = {who: at_s for who, at_s in self._purges.items() if at_s > now_s - self.max_stale_s}
@@ -212,7 +212,7 @@ class DecisionCache:
         return max(self._permits.drop_subject(name), restored) + self._denials.drop_subject(name)
 
     def _living(self, known: Known | None) -> Known | None:
-        """None too for what dies with its token: it stays as an answer to which a later one is compared."""
+        """None also if its token has ended: the entry stays, so that a later answer can be compared with it."""
         # A permit dies with the token that it was asked with; that is wall-clock time.
         if known is not None and known.dies_s != math.inf and self._wall() >= known.dies_s:
             return None
@@ -253,13 +253,13 @@ class DecisionCache:
         if denied is not None and denied.asked_s > asked_s:
             return
         if asked_s < self._denials.newest_evicted_s:
-            return  # a denial of this question may have been asked for later, and have had to make room
+            return  # a later denial of this question may have been dropped for lack of room
         self._denials.drop(digest)
         subject = name_of(question.subject.id)
         self._permits.put(digest, subject, _site_of(client), asked_s, math.inf if dies_s is None else dies_s)
 
     def _denied(self, question: Question, asked_s: float, client: str, decision: Decision = DENY) -> None:
-        """A denial is known, and never served, where more belongs to it than is kept: a challenge, or many words."""
+        """A denial is known but never served if not all of it is kept: a challenge, or long texts."""
         digest, dies_s = digest_of(question), question.subject.expires_at_s
         words = decision.reason_user
         whole = not decision.step_up and (not words or cost_of(words) <= WORDS_BYTES)

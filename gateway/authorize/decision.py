@@ -25,7 +25,7 @@ from gateway.model.route import IamFailureMode, IamFailureRule
 from gateway.resilience.deadline import Deadline
 from gateway.telemetry.observer import Observer, Span
 
-# IAM's words for a denied caller, in the language that the caller prefers (`iam.deny_reasons`).
+# IAM's texts for a denied caller, in the language that the caller prefers (`iam.deny_reasons`).
 #
 # Rules: `Accept-Language` (RFC 9110 section 12.5.4) is read in its order, weights aside; a language fits one that it
 # is the beginning of (`en` and `en-403`, `de` and `de-CH`); else English, else what is there first.
@@ -49,18 +49,18 @@ def _languages(request: Request) -> list[str]:
     return [shorter for tag in tags if tag and tag != "*" for shorter in (tag, tag.partition("-")[0])]
 
 
-# Many decisions, one. The order of precedence is the whole of what "all must be permitted" means.
+# Many decisions become one. This order of precedence defines what "all must be permitted" means.
 #
-# unauthenticated   the credentials are void: whatever else was said, 401
-# deny              a policy said no, also while other questions stayed open
-# unknown           first what never degrades (our own overload, a rejected or a lone failing question), then the rest
+# unauthenticated   the credentials are invalid: 401, whatever the other decisions are
+# deny              a policy denied, also if other questions have no answer
+# unknown           first what never degrades (our overload, a rejected question, one that fails alone), then the rest
 # allow             only if every single decision is a permit; of nothing at all it is made by the caller's own rule
 
 _WEIGHT: Final = {"cache": 0, "coalesced": 1, "iam": 2, "stale": 3, "local": 4, "fail_open": 5}
 
 
 def combine(decisions: Sequence[Decision]) -> Decision:
-    """One decision for all. A combined permit has the source that says most about it and the age of the oldest."""
+    """One decision for all. A combined permit has the most telling source and the age of the oldest."""
     if not decisions:
         return ALLOW
     if len(decisions) == 1:
@@ -98,14 +98,14 @@ def _precedence(decision: Decision) -> tuple[int, float, float]:
         return (4, 0, 0)
     match decision.outcome:
         case Outcome.DENY:
-            return (3, not decision.step_up, 0)  # stronger authentication does not help where another check says no
+            return (3, not decision.step_up, 0)  # stronger authentication does not help if another check is denied
         case Outcome.UNKNOWN:
             return (2, not degrades(decision), 0)
         case Outcome.ALLOW:
             return (1, _WEIGHT.get(decision.source, 0), decision.age_s)
 
 
-# What stands in for an answer when IAM itself cannot give one (docs/authorization.md).
+# What replaces an answer when IAM itself cannot give one (docs/authorization.md).
 
 _OPEN_DOOR: Final = Decision(Outcome.ALLOW, "fail_open")
 
@@ -174,15 +174,15 @@ class StandIns:
 
 # From the decisions of one case to its Permit or its refusal: the table of docs/authorization.md, as code.
 #
-#     void credentials                             401
+#     invalid credentials                          401
 #     the route's own checks denied                403
-#     … open, by what never degrades               the fault (our overload, a rejected or a lone failing question)
+#     … open, by what never degrades               the error (our overload, a rejected question, one that fails alone)
 #     anything open by IAM's own failure           the route's rule: 503 · stale · local · fallback · allow
 #     all parts, or a required one, denied         403
 #     otherwise                                    Permit; a part that is denied or still open is not asked
 
 _STAND_INS: Final = {"stale": ("stale", "stale"), "local": ("local", "local"), "fail_open": ("fail_open", "allow")}
-"""What a stand-in's source is called as an outcome, and as a mode in `X-Gateway-Degraded`."""
+"""The name of a stand-in's source as an outcome, and as a mode in `X-Gateway-Degraded`."""
 _BY_IAM: Final = ("allow", None)
 _NEEDS_IDENTITY: Final = frozenset({IamFailureMode.LOCAL, IamFailureMode.ALLOW})
 _DETAIL: Final = "A policy does not allow this."
@@ -216,7 +216,7 @@ class Refusal:
 
 
 class Judge:
-    """Makes Permits. Asks nobody but the stand-ins."""
+    """Makes Permits. Asks only the stand-ins."""
 
     __slots__ = ("_stand_ins",)
 
@@ -276,7 +276,7 @@ class Judge:
 
 
 def _granted(case: Case, decisions: Sequence[Decision], code: str) -> Permit | Refusal:
-    """The permit, unless what is denied or still open leaves nothing to permit."""
+    """The permit, unless denied and open questions leave nothing to permit."""
     plan = case.plan
     own = combine(decisions[: plan.own])
     if own.outcome is not Outcome.ALLOW:

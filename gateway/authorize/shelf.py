@@ -1,4 +1,4 @@
-"""A bounded store of single answers, in which nobody takes another's place.
+"""A bounded store of single answers, in which each subject and client has a share.
 
 Every operation costs the same whatever is stored.
 """
@@ -14,7 +14,7 @@ SUBJECT_SHARE: Final = 20
 ENTRY_BYTES: Final = 1024
 """Upper bound of what one entry costs: the entry, two digests, the client's address and its places in the lists."""
 WORDS_BYTES: Final = 2048
-"""Upper bound of what a denial's words for the caller may cost beside its entry."""
+"""Upper bound for the cost of a denial's texts for the caller, beside its entry."""
 SECOND_CHANCES: Final = 8
 
 
@@ -37,7 +37,7 @@ class Holder:
 
 
 class Known:
-    """One answer. `asked_s` is monotonic: when IAM was asked; `dies_s` is Unix time. `used` since it was looked at.
+    """One answer. `asked_s` is monotonic: when IAM was asked; `dies_s` is Unix time. `used` since the last check.
 
     `words`: a denial's words for the caller (see Decision.reason_user), at most WORDS_BYTES.
     """
@@ -69,7 +69,7 @@ class Shelf:
         return len(self._entries)
 
     def resize(self, max_entries: int) -> None:
-        """Hold so many from now on. What is too much goes with the next answers."""
+        """Hold so many from now on. Entries above the limit are dropped with the next answers."""
         self.max_entries = max_entries
         self._share = max(1, max_entries // SUBJECT_SHARE)
 
@@ -144,7 +144,7 @@ class Shelf:
         self.drop(digest)
 
     def _resized(self, client: Holder, before: int) -> None:
-        """A client holds one more or one less than `before`: keep track of who holds most."""
+        """A client holds one more or one less than `before`: update which client holds most."""
         now = len(client.entries)
         if before:
             # A size changes by one at a time, so each step is a look-up.

@@ -1,4 +1,4 @@
-"""Permits on disk: what outlives a restart and is shared by workers (`iam.cache.snapshot`).
+"""Permits on disk. They survive a restart, and workers share them (`iam.cache.snapshot`).
 
 One file: a header, a record for each permit, and a seal over both. An old file that is put back is not noticed: its
 permits are as old as they say.
@@ -50,7 +50,7 @@ class Content:
 
 
 class Refused(Exception):
-    """The file must not be believed."""
+    """The file must not be trusted."""
 
 
 class Snapshot:
@@ -84,7 +84,7 @@ class Snapshot:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     def read(self) -> Content:
-        """What the file says, nothing if it is not to be believed."""
+        """The content of the file, nothing if it must not be trusted."""
         try:
             return self._believed(self._bytes())
         except FileNotFoundError:
@@ -94,7 +94,7 @@ class Snapshot:
             return Content()
 
     async def write(self) -> None:
-        """Put what is known now beside what other workers wrote."""
+        """Merge what is known now with what other workers wrote."""
         cache = self._cache
         if cache is None:
             return
@@ -189,7 +189,7 @@ class Snapshot:
 
     def _replace(self, content: bytes) -> None:
         if self._path.is_dir():
-            return  # which reading it has said already
+            return  # reading it has logged this already
         # A reader sees the old file or the new one, never a part.
         beside = self._path.with_name(f".{self._path.name}.new")
         beside.unlink(missing_ok=True)
@@ -204,7 +204,7 @@ class Snapshot:
             raise
 
     def _tell(self, message: str) -> None:
-        """Each thing once, however often it is tried."""
+        """Log each problem once, however often it occurs."""
         if message not in self._told:
             self._told.add(message)
             _LOG.warning("%s", message)
@@ -212,7 +212,7 @@ class Snapshot:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Alone among those who write in this folder. TimeoutError if somebody holds it for long."""
+    """Lock the folder for writing. TimeoutError if another process holds the lock for long."""
     directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         end_s = time.monotonic() + _LOCK_S

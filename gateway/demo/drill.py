@@ -172,7 +172,7 @@ def in_words(reply: httpx.Response) -> str:
 
 # A drill is a fault, a time, and a row each second: the state of IAM's circuit and what the caller of every kind of
 # route sees: the answer to its latest request, or how long it has been waiting for one. The rows keep time: nobody
-# who hangs is waited for. It always mends what it broke, also when it is interrupted.
+# who hangs is waited for. It always repairs what it broke, also when it is interrupted.
 
 PERIOD_S: Final = 1.0
 PATIENCE_S: Final = 30.0
@@ -223,7 +223,7 @@ class Drill:
         self._due_s = 0.0
 
     async def run(self, for_s: float) -> None:
-        """Watch, break, watch for `for_s` seconds, mend, and watch it recover. Raises NoSuchPartError at once."""
+        """Watch, break, watch for `for_s` seconds, repair, and watch it recover. Raises NoSuchPartError at once."""
         await self._break("ok")
         looking = asyncio.create_task(self._circuits.look_for_ever())
         self._due_s = time.monotonic()
@@ -232,20 +232,20 @@ class Drill:
             self._view.event(f"{self._fault.what} ({self._part}) for {for_s:g} s")
             self._broken = True
             await asyncio.gather(self._break(self._fault.mode), self._watch(for_s, "the end of the fault"))
-            await asyncio.gather(self._mend(), self._recover())
+            await asyncio.gather(self._repair(), self._recover())
         finally:
             if self._broken:
-                await self._mend()
+                await self._repair()
             looking.cancel()
             for caller in self._callers.values():
                 caller.leave()
             self._view.close()
             await self._client.aclose()
 
-    async def _mend(self) -> None:
+    async def _repair(self) -> None:
         await self._break("ok")
         self._broken = False
-        self._view.event("mended")
+        self._view.event("repaired")
 
     async def _watch(self, seconds: float, what_for: str) -> None:
         """Show each second, for so long."""

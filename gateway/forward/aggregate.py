@@ -20,10 +20,10 @@ from gateway.model.route import AggregateAction, Comparison, Route, UpstreamFail
 from gateway.resilience.deadline import Deadline
 from gateway.telemetry.observer import Observer, Span
 
-# Where systems disagree about one and the same thing: pairwise, in the order of the systems.
+# Differences between systems about the same thing: in pairs, in the order of the systems.
 #
-# Rules: only systems that answered and found are compared; what a system does not say counts as null. Values are
-# compared as JSON: `1` is `1.0`, but neither is `true`; the order of members says nothing, the order of a list does.
+# Rules: only systems that answered and found are compared. A value that a system does not have counts as null. Values
+# are compared as JSON: `1` is `1.0`, but neither is `true`. The order of members does not matter, that of a list does.
 
 Discrepancy = dict[str, Any]
 
@@ -70,9 +70,9 @@ def _values(pointers: Sequence[tuple[str, tuple[str, ...]]], found: Mapping[str,
 
 # The answer of an aggregate, made from what its systems said. Pure: no waiting, no network.
 #
-# Rules: the path's parameters come first, then who was asked and who answered; a system whose policy said no is not
-# asked, stands in `systems_denied` and takes nothing from the answer's being complete; a system that failed does.
-# `*_found` is None where a system did not answer, since False would say that it did. Systems are always in the
+# Rules: the path's parameters come first, then who was asked and who answered. A denied system is not asked and is
+# listed in `systems_denied`; the answer can still be complete. With a failed system the answer is not complete.
+# `*_found` is None if a system did not answer, because False would say that it did. Systems are always in the
 # route's order.
 
 _UNAVAILABLE: Final = 503
@@ -142,7 +142,7 @@ class AggregateDocument:
     def shortfall(self, said: Answers) -> GatewayError | None:
         """The 503 that too few answers mean, with the smallest wait after which there could be enough.
 
-        The wait is not spread yet: whoever tells it does that, once.
+        The wait is not spread yet: the caller of this function spreads it, once.
         """
         failures = said.failures
         missing = self._action.require - (len(said.answers) - len(failures))

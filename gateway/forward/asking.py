@@ -1,6 +1,6 @@
-"""What navigation, permissions and aggregates share: asking for decisions, calling a system, telling of an outage.
+"""What navigation, permissions and aggregates share: asking for decisions, calling a system, reporting an outage.
 
-Nothing here makes a permit: these are the shapes of what the composition root hands in, because stages do not import
+Nothing here makes a permit. These are the types of what the composition root passes in, because stages do not import
 one another.
 """
 
@@ -48,7 +48,7 @@ class Guarded(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """That some decisions are not known. `retry_after` in whole seconds, already spread."""
+    """Some decisions are not known. `retry_after` in whole seconds, already spread."""
 
     code: str
     retry_after: int
@@ -64,7 +64,7 @@ def outage_of(decisions: Sequence[Decision]) -> Outage | None:
 
 
 def a_moment_before(deadline: Deadline) -> Deadline:
-    """The end of asking: what is not known by then is not waited for, so that the rest can still be composed and sent.
+    """The end of asking. Nothing waits longer than this, so that the answer can still be composed and sent.
 
     5 % of what is left, at most 100 ms.
     """
@@ -73,13 +73,13 @@ def a_moment_before(deadline: Deadline) -> Deadline:
 
 
 async def body_of(exchange: Exchange, deadline: Deadline, max_body: int) -> bytes:
-    """The caller's whole body, at most `max_body` bytes; the deadline stands still while it is being sent."""
+    """The caller's whole body, at most `max_body` bytes; the time in which it is sent does not count."""
     body = (await upload(exchange, deadline, max_body=max_body, hold=max_body)).body
     return body if isinstance(body, bytes) else b""
 
 
 def refuse_void_credentials(decisions: Sequence[Decision]) -> None:
-    """Raise `unauthenticated` where IAM does not know the token: then nothing it said is about anybody."""
+    """Raise `unauthenticated` if IAM does not know the token: then its decisions are about nobody."""
     if any(decision.unauthenticated for decision in decisions):
         raise void_credentials()
 

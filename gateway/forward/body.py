@@ -1,4 +1,4 @@
-"""Bodies on their way, to the upstream and to the caller: streamed, and a broken one is never completed."""
+"""Bodies to the upstream and to the caller. They are streamed, and an incomplete one is never made to look complete."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def _held(caller: _FromCaller, hold: int) -> Upload:
 
 
 class _FromCaller:
-    """The parts of the body as they come; the deadline stands still from the first wait for one until the last."""
+    """The parts of the body as they come; time from the first wait until the last does not count."""
 
     __slots__ = ("_chunks", "_deadline", "_read")
 
@@ -75,7 +75,7 @@ class _FromCaller:
         self._read: list[bytes] = []
 
     def put_back(self, chunks: list[bytes]) -> None:
-        """What was read comes first again, and nobody waits for more until that was taken."""
+        """First yield again what was read. Wait for more only after that."""
         self._read = chunks[::-1]
         self._deadline.resume()
 
@@ -97,10 +97,10 @@ class _FromCaller:
             self._deadline.excuse_ends()
 
 
-# The upstream's response on its way down, in the caller's pace, and never made to look complete when it is not.
+# The upstream's response to the caller, as fast as the caller reads, and never made to look complete when it is not.
 #
-# Rules: parts go on as they come, and the next is only asked for when the caller has taken the one before; a small
-# response that is already whole goes out in one piece. What breaks off upstream is broken off towards the caller.
+# Rules: parts are sent on as they come. The next part is read when the caller has taken the previous one. A small
+# response that is already complete goes out in one piece. If the upstream aborts, the caller's response is aborted.
 
 Keep = Callable[[bytes], None]
 """What to do with the whole body, once it is known to be whole."""
@@ -133,7 +133,7 @@ def break_off(exchange: Exchange, error: GatewayError) -> None:
 
 
 async def end_well(exchange: Exchange, error: GatewayError) -> None:
-    """End a stream of events that could go on elsewhere: its client comes back, and loses no event that was whole."""
+    """End an event stream that another gateway can continue. Its client reconnects and loses no complete event."""
     exchange.record.code = error.code
     exchange.record.reason = error.reason or error.detail
     await exchange.finish()

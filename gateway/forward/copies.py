@@ -1,4 +1,4 @@
-"""Last good answers: bounded copies of what an upstream said, to be served with their age while it cannot answer.
+"""Last good answers: bounded copies of an upstream's answers. They are served with their age while it cannot answer.
 
 Nothing is shared between subjects, so `private` may be kept. What a request costs does not depend on how much is kept.
 Whether a copy may be served is not decided here: the caller does that, after a fresh permit.
@@ -53,7 +53,7 @@ class CopyKey(NamedTuple):
 
 
 def sent_with(headers: Headers, *, own: bool) -> bytes:
-    """SHA-256 of what the answer may depend on, whoever asks: credentials, and where the gateway is seen from outside.
+    """SHA-256 of what the answer may depend on beside the subject: credentials, and the gateway's address from outside.
 
     These are `Authorization`, `Cookie`, who the gateway says it is, and what links and redirects are made from.
     `own`: the upstream is sent the gateway's own credentials in place of the caller's.
@@ -151,7 +151,7 @@ class Copies:
         return None
 
     def freshen(self, key: CopyKey, request_headers: Headers, headers: Headers) -> None:
-        """A 304 came: the copy that it is about is as young as it is, and has its fields (RFC 9111 section 4.3.4)."""
+        """A 304 came: its copy is as fresh as the 304 now, and gets its fields (RFC 9111 section 4.3.4)."""
         copies = self._answers.get(_asked(key), ())
         for old in copies:
             if old.sent == key.sent and _matches(old, request_headers) and _is_about(old, request_headers, headers):
@@ -168,7 +168,7 @@ class Copies:
         self._put(key, [*(copy for copy in copies if copy is not old), new])
 
     def learn(self, key: CopyKey, method: bytes, status: int) -> None:
-        """An answer that is not kept: forget what it makes untrue."""
+        """An answer that is not kept: forget the copies that it makes outdated."""
         # Nobody's business any more, or changed by an unsafe request (RFC 9111 section 4.4).
         if status in EVICTING or (method not in _SAFE and status < 400):  # not an error
             self.evict(key)
@@ -179,7 +179,7 @@ class Copies:
             self._replace(_asked(key), [])
 
     def evict_owner(self, owner: str) -> None:
-        """Forget everything of the subjects that are called so."""
+        """Forget everything of the subjects with this name."""
         for key in [key for key in self._answers if key.owner == owner]:
             self._replace(key, [])
 
@@ -190,7 +190,7 @@ class Copies:
         self._total = 0
 
     def age_s(self, copy: Copy) -> float:
-        """Seconds since the copy was made, or was made young again."""
+        """Seconds since the copy was made, or was made fresh again."""
         return self._clock() - copy.stored_s
 
     def snapshot(self) -> dict[str, int]:
@@ -204,14 +204,14 @@ class Copies:
             size -= copies.pop(0).size
         self._replace(_asked(key), copies)
         share = self._subjects[key.subject]
-        # One subject holds at most a twentieth, so that nobody evicts everybody.
+        # One subject holds at most a twentieth, so that no subject evicts all others.
         while share.size > self._share:
             self._replace(next(iter(share.keys)), [])
         while self._total > self._max_total:
             self._replace(next(iter(self._answers)), [])
 
     def _replace(self, asked: CopyKey, copies: list[Copy]) -> None:
-        """The answers to a question are now `copies`; nothing is left behind for none."""
+        """The answers to a question are now `copies`; without copies its entry is removed."""
         share = self._subjects.setdefault(asked.subject, _Share())
         size = sum(copy.size for copy in copies)
         more = size - share.keys.pop(asked, 0)

@@ -1,6 +1,6 @@
 """CORS for routes that say `cors`: preflights are answered here, and every answer carries what a browser needs.
 
-Deliberately absent: patterns of origins, a list of allowed request headers (what was asked for is granted).
+Deliberately absent: patterns of origins, a list of allowed request headers (all that are requested are granted).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def response_headers(cors: Cors, request: Request) -> Headers:
     """What every answer of the route carries, errors too."""
     origin = _allowed(cors, request)
     if origin is None:
-        # Without permission, never a 403, which is a policy's; `Vary` so that no cache mixes origins up.
+        # Without permission, never a 403, which is a policy's; `Vary` so that no cache confuses origins.
         return [_VARY]
     return [_VARY, *_permission(cors, origin), (b"access-control-expose-headers", cors.exposed)]
 

@@ -34,12 +34,12 @@ from gateway.template import RequestValues
 from gateway.upstream.outgoing import Outgoing
 from gateway.witness import Witness, of_items, see_items
 
-# What becomes of a navigation document: every item gets the answer that IAM gave for it, everything else stays.
+# The marked navigation document: every item gets IAM's answer, and everything else stays.
 #
 # Rules: `enabled` of an item is always written here, so what the upstream said of it never survives; an item that
 # nothing could be asked about (a field is missing) is disabled and unknown; a denied one is removed or disabled;
 # order, unknown fields and items elsewhere stay as they were. A document that is not built as the pattern says has no
-# items that could be told from the rest, so it is refused, not shown.
+# items that can be recognized, so it is refused, not shown.
 
 MAX_ITEMS: Final = 10_000
 
@@ -104,7 +104,7 @@ _OF_THE_ORIGINAL: Final = frozenset(
         b"repr-digest",
     }
 )
-"""What the upstream says of its document and is not true of ours."""
+"""Fields of the upstream's answer that are not true for the marked document."""
 _OK: Final = 200
 
 
@@ -257,7 +257,7 @@ class NavigationEndpoint:
         return outage_of(decisions)
 
     async def _questions(self, permit: Permit, places: list[Place]) -> list[Question | None]:
-        """What is asked about each item. A long document lets others have their turn in between."""
+        """What is asked about each item. Other requests are served between parts of a long document."""
         questions: list[Question | None] = []
         for start in range(0, len(places), _ITEMS_IN_A_TURN):
             if start:

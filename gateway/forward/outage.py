@@ -19,8 +19,8 @@ from gateway.upstream.outgoing import Outgoing
 
 # The last good answer of one place (a route, or a part of one), where its rule keeps any: see `copies`.
 #
-# Rules: kept and served only for a subject, and only under a permit that IAM gave now: two degraded halves do not
-# make a whole. Host and target are in the key, so one question's answer is never another's.
+# Rules: kept and served only for a subject, and only with a permit that IAM gave now. A stale answer with a stale
+# permit is not allowed. Host and target are in the key, so one question's answer is never another's.
 
 
 class LastGood:
@@ -49,7 +49,7 @@ class LastGood:
         return CopyKey(self._place, subject.key, host, target, sent, name_of(subject.id))
 
     def learn(self, key: CopyKey | None, outgoing: Outgoing, answer: Answer, body: bytes | None = None) -> None:
-        """Hear an answer: a body that was good is kept, what it makes untrue is forgotten."""
+        """Learn from an answer: keep a good body, and forget the copies that it makes outdated."""
         if key is None:
             return
         if body is None:
@@ -68,10 +68,10 @@ class LastGood:
 
 
 # Rules: only 502, 503 and 504 are outages, the gateway's own about the upstream as well as the upstream's. `stale`
-# serves the last good answer, younger than `max_stale`, to the same subject's same question, and only under a permit
-# that IAM gave now: two degraded halves do not make a whole. `fallback` is the route's own response. What neither has
-# stays the error that it was. Everything served here is marked, logged and counted. Learning is the other half: good
-# answers to GET are kept, and what makes them untrue is heard (see `copies`).
+# serves the last good answer, younger than `max_stale`, to the same question of the same subject, and only with a
+# permit that IAM gave now. `fallback` is the route's own response. If neither can answer, the error stays. Everything
+# served here is marked, logged and counted. This file also keeps good answers to GET, and drops the copies that a newer
+# answer makes outdated (see `copies`).
 
 OUTAGES: Final = frozenset({502, 503, 504})
 _NOT_MODIFIED: Final = 304
@@ -122,7 +122,7 @@ class OutageRules:
         return True
 
     def keeper(self, permit: Permit, status: int, headers: Headers, sent: Headers) -> Keep | None:
-        """What to do with the body of this answer, None to do nothing. Hears what the answer says of older ones."""
+        """What to do with the body of this answer, None to do nothing. Also drops copies that it makes outdated."""
         if not self._keeps or permit.subject is None:
             return None
         key, method = self._key(permit, permit.subject, sent), permit.request.method
@@ -140,7 +140,7 @@ class OutageRules:
     async def _serve_copy(
         self, permit: Permit, exchange: Exchange, rule: UpstreamFailureRule, code: str, sent: Headers
     ) -> bool:
-        """Nobody's answers are nobody's to keep: a route without a subject has no copies."""
+        """For a route without a subject: it has no copies."""
         if permit.subject is None or permit.degraded is not None or permit.request.method not in ("GET", "HEAD"):
             return False
         copy = self._copies.find(self._key(permit, permit.subject, sent), sent, rule.max_stale_s)

@@ -1,4 +1,4 @@
-"""One system of an aggregate: asked by itself, failing by itself.
+"""One system of an aggregate. It is asked separately, and its failure affects no other system.
 
 A part only asks, whatever its method (a query by POST), so it is retried like an idempotent request.
 """
@@ -37,7 +37,7 @@ MAX_PART: Final = 1024 * 1024
 _NOT_FOUND: Final = 404
 _COME_BACK: Final = frozenset({429, 503})
 _SPREAD: Final = 0.2
-_DISCARDED: Final = 64 * 1024  # of a body that nobody wants, so that its connection can be used again
+_DISCARDED: Final = 64 * 1024  # of a body that is not needed, so that its connection can be used again
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class PartAnswer:
-    """What became of asking one system. `data` is the body of what was found. `age_s`: of a last good answer."""
+    """The result of asking one system. `data` is the body of what was found. `age_s`: of a last good answer."""
 
     name: str
     found: bool = False
@@ -217,7 +217,7 @@ def failure_of(error: GatewayError) -> Failure:
 
 
 def _within(deadline: Deadline, wait_s: float | None) -> float | None:
-    """How long to wait for what can be had within the deadline: up to a fifth more, so that not all come at once."""
+    """How long to wait, if the deadline allows it: up to a fifth longer, so that not all retry together."""
     left_s = deadline.remaining_s()
     if not wait_s or wait_s >= left_s:
         return None
@@ -235,7 +235,7 @@ def _parsed(body: bytes) -> Any:
 
 
 async def _discard(answer: Answer) -> None:
-    """Let go of a body that nobody wants."""
+    """Discard a body that is not needed."""
     try:
         await answer.read(_DISCARDED)
     except GatewayError:

@@ -40,7 +40,7 @@ class Streams:
         self._watching: set[_Watched] = set()
 
     def drain(self) -> None:
-        """The gateway goes away: every open stream ends, and every later one at once."""
+        """The gateway stops: every open stream ends, and every later one ends immediately."""
         self._draining = True
         for watched in self._watching:
             watched.told.set()

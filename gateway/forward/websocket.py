@@ -42,7 +42,7 @@ def max_message(route: Route) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Ending:
-    """How to close each side: a code; ABNORMAL to break it off; None if it is closed already."""
+    """How to close each side: a code; ABNORMAL to abort it; None if it is closed already."""
 
     caller: int | None
     upstream: int | None
@@ -137,7 +137,7 @@ class _Bridge:
         self.heard()
 
     def heard(self) -> None:
-        """One of the two shows life."""
+        """One of the two sent a byte."""
         # Any byte of either side, pings and parts of messages too.
         self._heard_s = self._connection.loop.time()
 
@@ -178,7 +178,7 @@ class _Bridge:
         return _closed(taken)
 
     async def _silence(self) -> _Ending:
-        """Ends when neither side has shown life for too long."""
+        """Ends when both sides were idle for too long."""
         loop = self._connection.loop
         while (left_s := self._heard_s + self._idle_s - loop.time()) > 0:  # noqa: ASYNC110 - time itself is awaited
             await asyncio.sleep(left_s)
@@ -204,7 +204,7 @@ async def _first(*works: Coroutine[Any, Any, _Ending]) -> _Ending:
 
 
 def _closed(end: End) -> _Ending:
-    """The upstream's end. What it broke by its frames, it has been told already."""
+    """The upstream's end. If its frames broke a rule, it was told already."""
     if end.broke:
         # Over the limit before it was whole, so nobody takes the message for complete.
         return _Ending(TOO_BIG if end.code == TOO_BIG else _BAD_GATEWAY, None)
@@ -214,7 +214,7 @@ def _closed(end: End) -> _Ending:
 
 
 def _left(message: Message) -> _Ending:
-    """The caller's end. Of what it broke, the upstream is told no more than that it is gone."""
+    """The caller's end. If the caller broke a rule, the upstream only learns that it is gone."""
     code: int = message["code"]
     if code == ABNORMAL:
         return _Ending(None, ABNORMAL)

@@ -1,1 +1,1 @@
-"""Deadlines, breakers, retries, budgets and limits: what keeps one failure from becoming everybody's."""
+"""Deadlines, breakers, retries, budgets and limits: what keeps one failure from affecting everybody."""

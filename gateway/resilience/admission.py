@@ -1,4 +1,4 @@
-"""Who is let in: limits of what is in flight, and whom a dependency asked to hold back."""
+"""Who is admitted: limits of requests in flight, and subjects that a dependency asked to wait."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final, Protocol
 from gateway.errors import GatewayError
 from gateway.resilience.evidence import RECENT_S, WIDESPREAD
 
-# How much at once: a count with a ceiling. Over it the answer is no, at once; nobody waits here.
+# How much at the same time: a count with a limit. Above the limit the answer is an immediate no. Nothing waits here.
 
 
 class ConcurrencyLimit:
@@ -41,7 +41,7 @@ class ConcurrencyLimit:
 # quarter of the streams. Overflow is `overloaded`, at once.
 
 _SHARE: Final = 4
-"""One caller has at most the fourth part of the streams."""
+"""One caller has at most a quarter of the streams."""
 
 
 class Limit(Protocol):
@@ -102,8 +102,8 @@ def _less(counts: dict[str, int], key: str) -> None:
 # Who may not ask for now because a peer said when to come back: everybody, or single subjects.
 #
 # Rules: a wait is never shortened by a later, smaller one; the number of subjects is bounded, and so is what is kept
-# of each; where there is no room, whoever's wait ends first is forgotten. A peer that said so to WIDESPREAD subjects
-# within a second means everybody. Times are monotonic seconds, given by the caller.
+# of each. If there is no room, the subject whose wait ends first is forgotten. If a peer said so to WIDESPREAD subjects
+# within a second, it means everybody. Times are monotonic seconds, given by the caller.
 
 MAX_SUBJECTS: Final = 1000
 _LONGEST_NAME: Final = 128
@@ -153,7 +153,7 @@ class HeldBack:
         return len(self.until_s) - (_EVERYBODY in self.until_s)
 
     def release_everybody(self) -> None:
-        """What was said to all is taken back."""
+        """Cancel the wait for everybody."""
         self.until_s.pop(_EVERYBODY, None)
 
     def _hold(self, name: str, until_s: float) -> None:
@@ -170,7 +170,7 @@ class HeldBack:
 
 
 def _short(subject: str) -> str:
-    """The subject, or where its name is long a hash of it: others choose how long names are."""
+    """The subject, or or a hash of it if its name is long: callers choose how long names are."""
     if len(subject) <= _LONGEST_NAME:
         return subject
     return hashlib.sha256(subject.encode("utf-8", "surrogatepass")).hexdigest()

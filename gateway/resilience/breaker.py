@@ -33,7 +33,7 @@ _NAMES = {pybreaker.STATE_CLOSED: CLOSED, pybreaker.STATE_OPEN: OPEN, pybreaker.
 _JITTER = 0.1
 _TRIAL_RETRY_AFTER_S = 1.0
 _TRIAL_LIMIT_S = 60.0
-_TIMER_GRACE_S = 0.005  # a retry that slept until `Retry-After` may wake a hair early
+_TIMER_GRACE_S = 0.005  # a retry that slept until `Retry-After` may wake slightly early
 _LOG = logging.getLogger(__name__)
 
 
@@ -85,7 +85,7 @@ class Breaker:
         return f"<Breaker {self.name}: {self.state}, {self._tally.consecutive} failures, generation {self.generation}>"
 
     def update(self, policy: BreakerPolicy) -> None:
-        """Go on under another policy: the state, its remaining time and the counted failures stay."""
+        """Use another policy: the state, its remaining time and the counted failures stay."""
         self.policy = policy
         self._machine.fail_max = policy.failure_threshold
         self._tally.update(policy)
@@ -202,7 +202,7 @@ class Breaker:
             if self._tally.consecutive:
                 self._storage.reset_counter()
             self._tally.success(now)
-        elif not self.forced:  # the trial, or a request that was it until it gave way
+        elif not self.forced:  # the trial, or a request that was the trial until it gave up its place
             self._change(self._machine.close, "trial succeeded")
 
     def failed(self, ticket: Ticket, code: str, blame: Blame | None) -> Blame:
@@ -241,11 +241,11 @@ class Breaker:
         return too_many if too_many and self._many_subjects(now) else ""
 
     def _many_subjects(self, now: float) -> bool:
-        """One client's failures may be most of the calls while others are answered: then they say nothing."""
+        """Failures of one client, while others are answered, do not count against the dependency."""
         policy = self.policy
         if self.evidence.widespread(now, policy.window_s):
             return True
-        # Who sets a rate of his own also wants it to count where there are not three subjects at all.
+        # A rate set in the configuration also counts if there are fewer than three subjects at all.
         return policy.rate_is_set and self.evidence.all_alike(now, policy.window_s)
 
     def released(self, ticket: Ticket) -> None:
@@ -300,7 +300,7 @@ class Breaker:
             self._open_until = self._clock()
 
     def changed(self, before: str, after: str) -> None:
-        """Called by the state machine on every change: forget what belongs to the state before, and tell."""
+        """Called by the state machine on every change: forget what belongs to the previous state, and notify."""
         if before == after:
             return
         self.state = after
@@ -353,7 +353,7 @@ class Breaker:
     def _tell(self, before: str, after: str) -> None:
         try:
             self._observer.circuit(self.name, self.kind, before, after, self._reason)
-        except Exception:  # noqa: BLE001 - whoever listens to changes must not decide about them
+        except Exception:  # noqa: BLE001 - a listener's error must not affect the change
             _LOG.exception("an observer failed on a change of circuit %s", self.name)
 
 

@@ -77,7 +77,7 @@ class Tally:
         self.update(policy)
 
     def update(self, policy: BreakerPolicy) -> None:
-        """Go on under another policy; what was counted stays, unless the window has another length."""
+        """Use another policy. The counts stay, unless the window has another length."""
         self._policy = policy
         if policy.failure_rate is None:
             self._window = None
@@ -85,7 +85,7 @@ class Tally:
             self._window = SlidingWindow(policy.window_s)
 
     def clear(self) -> None:
-        """The circuit closed: start anew."""
+        """The circuit closed: start counting again."""
         self.consecutive = self._answered = 0
         if self._window is not None:
             self._window.clear()
@@ -93,7 +93,7 @@ class Tally:
     def success(self, now: float) -> None:
         """A call was answered."""
         self.consecutive = 0
-        if now >= self._slice_end_s:  # this runs for every request: the window learns of a slice of time at once
+        if now >= self._slice_end_s:  # this runs for every request, so the window is updated once per slice of time
             self._add_answered(now)
         self._answered += 1
 

@@ -10,12 +10,11 @@ import math
 from types import TracebackType
 from typing import ClassVar, Final, Protocol, Self
 
-# Many timers of which hardly one ever rings: what is due within the same few milliseconds shares one of the loop's.
+# Many timers, most of which never ring. Timers that are due within the same few milliseconds share one of the loop's.
 #
-# Rules: nothing rings early, and nothing later than TICK_S after its time (and what the loop is late by); what is due
-# in the same tick rings in the order in which it was set; an error in one of them is the loop's to report, and takes
-# nothing from the others. Setting and taking back cost a dictionary entry each, where a timer of the loop costs a
-# hundred times as much.
+# Rules: no timer rings early, or later than TICK_S after its time (plus the loop's own delay). Timers of the same tick
+# ring in the order in which they were set. The loop reports an error in one of them, and the others still ring. To set
+# or cancel one costs a dictionary entry; a timer of the loop costs a hundred times as much.
 
 TICK_S: Final = 0.005
 _PER_S: Final = 200
@@ -31,7 +30,7 @@ class Due(Protocol):
 
 
 Tick = dict[Due, None]
-"""What rings together. To take something back, `pop` it; it may have rung already."""
+"""Timers that ring together. To cancel one, `pop` it; it may have rung already."""
 
 
 class Ticks:
@@ -63,7 +62,7 @@ class Ticks:
                 del tick[due]
                 due.ring()
         finally:
-            if tick:  # an error came out of one: the others ring in the loop's next turn
+            if tick:  # one raised an error: the others ring in the loop's next turn
                 self.loop.call_soon(self._ring_all, tick)
 
 
@@ -140,7 +139,7 @@ class Deadline:
         return min(seconds, self.remaining_s())
 
     def extend(self, seconds: float) -> None:
-        """Give back time that does not count."""
+        """Add time that did not count."""
         if self._left_s is None:
             self.at_s += seconds
             self._arm()
@@ -148,25 +147,25 @@ class Deadline:
             self._left_s += seconds
 
     def pause(self) -> None:
-        """Time stands still until `resume`: the caller is sending its body."""
+        """Time does not count until `resume`: the caller is sending its body."""
         if self._left_s is None:
             self._left_s = self.at_s - self.loop.time()
             self.at_s = math.inf
             self._disarm()
 
     def resume(self) -> None:
-        """Time goes on."""
+        """Time counts again."""
         if self._left_s is not None:
             self.at_s = self.loop.time() + self._left_s
             self._left_s = None
             self._arm()
 
     def excuse(self) -> None:
-        """What follows is not the time of whoever is asked: its caller is sending, or the request is in our queue."""
+        """From now on time does not count against the system: its caller is sending, or the request is in our queue."""
         self.excused_from_s = self.loop.time()
 
     def excuse_ends(self) -> None:
-        """Whoever is asked is at work again."""
+        """From now on time counts against the system again."""
         if self.excused_from_s is not None:
             self._excused_s += self.loop.time() - self.excused_from_s
             self.excused_from_s = None
@@ -200,7 +199,7 @@ class Deadline:
         task, self._task = self._task, None
         if self._tick is not None:
             self._disarm()
-        # Only our own cancellation is turned into ours: a caller who left at the same time is still cancelled.
+        # Only our own cancellation becomes DeadlineExceeded. If the caller left too, it stays a cancellation.
         if self.expired and task is not None:
             others = task.uncancel() > self._cancelling
             if kind is asyncio.CancelledError and not others:

@@ -15,7 +15,7 @@ RECENT_S: Final = 1.0
 """A dependency that answered somebody this recently is not down."""
 _GROUPS: Final = 32
 WIDESPREAD: Final = 3
-"""So many subjects that fail are not one client's doing."""
+"""If this many subjects fail, one client cannot be the cause."""
 
 
 class Blame(enum.Enum):
@@ -64,7 +64,7 @@ class Evidence(Answers):
     def answered(self, subject: str, now_s: float) -> None:
         """The dependency gave `subject` an outcome that is no failure."""
         self.answers += 1
-        if subject != self._latest:  # one subject in a row is noted when the next comes
+        if subject != self._latest:  # several answers to the same subject are recorded when another subject is answered
             if self.answers > 1:
                 _note(self._answered, self._latest, self.answered_s)
             self._latest = subject
@@ -75,11 +75,11 @@ class Evidence(Answers):
         _note(self._failed, subject, now_s)
 
     def widespread(self, now_s: float, window_s: float) -> bool:
-        """Whether at least three subjects failed within `window_s`: that is not one client's doing."""
+        """Whether at least three subjects failed within `window_s`, so that one client cannot be the cause."""
         return len(_since(self._failed, now_s - window_s)) >= WIDESPREAD
 
     def all_alike(self, now_s: float, window_s: float) -> bool:
-        """Whether nobody was answered within `window_s` but subjects that also failed."""
+        """Whether every subject that was answered within `window_s` also failed."""
         since_s = now_s - window_s
         if self.answers:
             _note(self._answered, self._latest, self.answered_s)
@@ -99,11 +99,11 @@ class Evidence(Answers):
         return self._silence
 
     def forget_silence(self) -> None:
-        """A trial is to come: it is judged by itself."""
+        """The next request is a trial. Only its own result counts."""
         self._silence = Silence(self.answers)
 
     def forget_failures(self) -> None:
-        """The circuit closed: count anew."""
+        """The circuit closed: start counting again."""
         self._failed.clear()
 
 

@@ -1,4 +1,4 @@
-"""Trying by itself: a task that closes an open circuit early, where a policy says `probe`.
+"""A task that tries an open circuit and closes it early, if a policy has `probe`.
 
 Rules: it tries only while the circuit is open, in the place of the one trial; a failed probe changes nothing; an
 operator's `try` is a try at once; it ends when it is cancelled by the one who started it.
@@ -57,12 +57,12 @@ class _Nudge:
         self._wanted.clear()
 
     def tried(self) -> None:
-        """Tell who wanted it; who wanted it meanwhile has one more coming."""
+        """Notify those who asked for this try. Those who asked during it get another one."""
         if not self._wanted.is_set():
             self.done()
 
     def done(self) -> None:
-        """Nobody waits any longer."""
+        """Release everybody who still waits."""
         waiting, self._waiting = self._waiting, []
         for future in waiting:
             if not future.done():

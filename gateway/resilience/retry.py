@@ -23,7 +23,7 @@ from gateway.resilience.counters import SlidingWindow
 
 _WINDOW_S: Final = 10.0
 _LATEST: Final = 1024
-"""Retries of which it is known whose they were."""
+"""The number of latest retries whose subjects are known."""
 
 
 class RetryBudget:
@@ -47,7 +47,7 @@ class RetryBudget:
         self._window.add(self._clock(), calls=1)
 
     def available(self, subject: str = "") -> bool:
-        """Whether the budget has a retry for a request of `subject`. Takes nothing."""
+        """Whether the budget has a retry for a request of `subject`. Does not take it."""
         return self._has(self._clock(), subject)
 
     def try_retry(self, subject: str = "") -> bool:

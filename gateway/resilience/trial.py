@@ -65,7 +65,7 @@ class Ticket:
         return self._breaker.failed(self, code, blame)
 
     def neutral(self) -> None:
-        """Nothing was learnt: the caller left, or we could not ask."""
+        """The attempt has no result: the caller left, or we could not ask."""
         if not self._settled:
             self._settled = True
             self._breaker.released(self)
@@ -79,11 +79,11 @@ class Ticket:
         self._breaker.check(self)
 
 
-# Rules: one at a time; it has failed when it outlives its limit, whose time stands still while its body has not
-# arrived whole. Such a request gives way: at once to one that is whole, to another such one after a second; it still
-# closes the circuit if it is answered first. A subject whose trial failed leaves the next one to others who were
-# refused meanwhile: for a fifth of the open time (at least a second) after its end. So no caller can keep a circuit
-# open. Times are monotonic seconds, given by the caller.
+# Rules: there is one trial at a time. It has failed when it takes longer than its limit. The time does not count while
+# its body has not fully arrived. Such a request gives up its place: immediately to a complete request, and after a
+# second to another incomplete one. It still closes the circuit if it is answered first. A subject whose trial failed
+# leaves the next one to others who were refused meanwhile, for a fifth of the open time (at least a second) after its
+# end. So no caller can keep a circuit open. Times are monotonic seconds, given by the caller.
 
 MAX_SUBJECTS: Final = 16
 _GIVES_WAY_S: Final = 1.0
@@ -92,7 +92,7 @@ _LEAST_S: Final = 1.0
 
 
 class Trial:
-    """The place of the trial, and who had it in vain. `ticket`: whoever has it now."""
+    """The place of the trial, and which subjects failed with it. `ticket`: the request that has it now."""
 
     __slots__ = ("_begun_s", "_failed", "_limit_s", "_others", "_until_s", "_whole", "ticket")
 
@@ -106,7 +106,7 @@ class Trial:
         self._others = False
 
     def begin(self, ticket: Ticket, now_s: float, limit_s: float, *, whole: bool) -> None:
-        """The place is taken, from whoever had it. `whole`: the request's body is here, or it has none."""
+        """This request takes the place, also from another one. `whole`: its body is here, or it has none."""
         self.ticket = ticket
         self._begun_s, self._limit_s, self._whole = now_s, limit_s, whole
         self._until_s = now_s + limit_s if whole else inf
@@ -122,7 +122,7 @@ class Trial:
         self.ticket = None
 
     def overdue(self, now_s: float) -> bool:
-        """Whether it outlived its limit."""
+        """Whether the trial took longer than its limit."""
         return self.ticket is not None and now_s >= self._until_s
 
     def gives_way(self, now_s: float, *, whole: bool) -> bool:

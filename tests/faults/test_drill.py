@@ -52,14 +52,14 @@ async def demo(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Demo]:
 async def _drill(demo: Demo, *arguments: str) -> str:
     code, said, errors = await demo.command("drill", *arguments)
     assert code == 0, errors
-    before, broken, after = said.partition("\n-- ")[0], said.partition("\n-- ")[2], said.partition("-- mended\n")[2]
+    before, broken, after = said.partition("\n-- ")[0], said.partition("\n-- ")[2], said.partition("-- repaired\n")[2]
     well = re.compile(r"[0-9:]{8} closed\*? +200\*? +200\*? +200\*? +200\*? +200\*? +403\*?")
     rows = [line for line in said.splitlines() if line[:2].isdigit()]
     assert well.fullmatch(next(line for line in before.splitlines() if line[:2].isdigit()))
     assert well.fullmatch([line for line in after.splitlines() if line[:2].isdigit()][-1])
     assert max(map(len, said.splitlines())) <= 80 or "waiting for" in max(said.splitlines(), key=len)
     assert len(rows) > 4
-    return broken.partition("-- mended")[0]
+    return broken.partition("-- repaired")[0]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ async def test_an_interrupted_drill_mends_what_it_broke(demo: Demo) -> None:
             pass
     process.send_signal(signal.SIGINT)
     out, err = await asyncio.wait_for(process.communicate(), BREAKABLE_S)
-    assert b"-- mended" in out
+    assert b"-- repaired" in out
     assert b"Traceback" not in err, err.decode()
     assert process.returncode not in (0, None)
 

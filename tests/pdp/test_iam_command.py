@@ -119,7 +119,7 @@ def test_a_hangup_reloads_and_a_mistake_keeps_the_last_good_policies(
     folder(ALICE + "permit(")
     iam.process.send_signal(signal.SIGHUP)
     assert "p.cedar:2:8: error[policy-syntax]" in iam.said("error[policy-syntax]")
-    assert iam.said("the last good ones stay in force")
+    assert iam.said("the last good ones stay in use")
     assert iam.ask() == {"decision": True}
     folder(ALICE.replace("alice", "bob"))
     iam.process.send_signal(signal.SIGHUP)

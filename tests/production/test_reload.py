@@ -97,7 +97,7 @@ async def test_a_bad_file_changes_nothing_and_is_said_everywhere(
     await _ask(gateway)
     assert (await status(gateway))["config"]["reload_problems"] == []
     await gateway.stop()
-    assert b"the configuration was not reloaded, the one before goes on serving" in gateway.errors + gateway.output
+    assert b"the configuration was not reloaded, the previous one stays in use" in gateway.errors + gateway.output
 
 
 async def test_a_file_that_is_gone_changes_nothing(start_gateway: Any, iam: Any, backend: Backend) -> None:
@@ -252,7 +252,7 @@ async def test_what_only_a_start_can_change_is_said(start_gateway: Any, iam: Any
     await _ask(gateway)
     assert (await _get(gateway, "/open/x")).status_code == 200
     await gateway.stop()
-    assert b"server.listen has changed, which takes effect at the next start" in gateway.errors + gateway.output
+    assert b"server.listen has changed; the change takes effect at the next start" in gateway.errors + gateway.output
 
 
 async def test_a_storm_of_signals_is_one_configuration(start_gateway: Any, iam: Any, backend: Backend) -> None:

@@ -92,21 +92,23 @@ async def test_every_reload_is_told_once_with_every_mistake_on_a_line_of_its_own
     await _said(gateway, problems[-1])
     await asyncio.sleep(0.7)  # the change of the folder was seen, too, and found the same
     told = [line.split("[config] ", 1)[1] for line in _lines(gateway, "ERROR [config]")]
-    heads = [line for line in told if line.startswith("the configuration was not reloaded, the one before goes on")]
-    assert all(f"serving: {len(problems)} mistakes in " in head for head in heads)
+    heads = [
+        line for line in told if line.startswith("the configuration was not reloaded, the previous one stays in use")
+    ]
+    assert all(f"in use: {len(problems)} mistakes in " in head for head in heads)
     by = [head.rpartition(" (by ")[2] for head in heads]
     assert by in (["the admin listener)"], ["a change of its folder)", "the admin listener)"])
     assert [line for line in told if line not in heads] == problems * len(heads)
     assert not _lines(gateway, r"\u000a")
     write(gateway, routes(iam, backend, more=NEW))
     await post(gateway, "/-/reload")
-    await _said(gateway, "has changed and serves now, 3 routes")
+    await _said(gateway, "has changed and is in use now, 3 routes")
     await asyncio.sleep(0.5)
-    assert len(_lines(gateway, "has changed and serves now")) == 1
+    assert len(_lines(gateway, "has changed and is in use now")) == 1
     assert await gateway.stop() == 0
 
 
-async def test_a_file_that_is_mended_again_is_told(start_gateway: Any, iam: Any, backend: Backend) -> None:
+async def test_a_file_that_is_repaired_is_told(start_gateway: Any, iam: Any, backend: Backend) -> None:
     """Nobody asks: only the folder changes. The last line must not stay an error."""
     text = routes(iam, backend)
     gateway = await start_gateway(text)
