@@ -1,4 +1,4 @@
-"""May they? Checks and Subject → questions → decisions → Permit. The only place that makes a Permit."""
+"""Is it permitted? Checks and Subject → questions → decisions → Permit. The only place that makes a Permit."""
 
 from gateway.authorize.authorizer import Authorizer, questions_at_a_time
 from gateway.authorize.cache import DecisionCache

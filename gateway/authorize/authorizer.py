@@ -1,6 +1,6 @@
 """Step 3 of a request's life: may this subject do this?
 
-`plan` says what the route asks, `cache` what is known, IAM all the rest in one call, and `decision` the verdict.
+`plan` has the route's questions, `cache` the known answers. IAM answers the rest in one call. `decision` judges.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Authorizer:
         self._observer = observer
         self._clock = clock
         self._judge = Judge(StandIns(cache, local, observer))
-        # What a route asks is worked out at load, so that a request only fills in values.
+        # The questions of a route are prepared at load, so that a request only fills in values.
         self._plans, self._item_plans = plans or plans_by_route(routes)
         self._at_a_time = at_a_time
         self._witness = witness
@@ -78,7 +78,7 @@ class Authorizer:
             return permit
         if subject is None:
             raise GatewayError("internal_error", reason=f"route {route.id} was to be authorized without a subject")
-        # The permit will hold this very request: what was asked about is what is forwarded.
+        # The permit contains exactly this request, so the request that was decided is forwarded.
         case = Case(request, plan, subject, plan.questions(request, subject))
         began_s = self._clock()
         own = self._observer.authorize_started(span)
@@ -114,7 +114,7 @@ class Authorizer:
 
         `client`: the address whose share of the cache the answers are kept in.
         """
-        # Navigation and permissions ask here too, so that no two ways of asking can disagree.
+        # Navigation and permissions ask here too, so that all of them decide the same.
         decide = self._decide if self.cache.serves else self._ask
         return decide(questions, deadline, request_id, span, client)
 

@@ -1,8 +1,8 @@
-"""What IAM said before, by the whole question: subject, action, resource and context.
+"""IAM's earlier answers, by the whole question: subject, action, resource and context.
 
-*Served*: a permit younger than `ttl_s` or a denial younger than `negative_ttl_s` answers in place of IAM.
+*Served*: a permit younger than `ttl_s` or a denial younger than `negative_ttl_s` is used without asking IAM.
 *Known*: a permit is remembered for when IAM cannot answer (`degrade: stale`, `recheck`).
-Deliberately absent: IAM's cache headers, and any timer. What is too old is never served and makes room in its turn.
+Deliberately absent: IAM's cache headers, and timers. An entry that is too old is never served, and is dropped later.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class DecisionCache:
         """Use other settings: what is known stays, as far as there is room."""
         self.serves = settings.ttl_s > 0 or settings.negative_ttl_s > 0
         self._settings = settings
-        # Denials have a shelf of their own, so that what is denied evicts no permit.
+        # Denials have their own shelf, so that they evict no permit.
         self._permits.resize(settings.max_entries)
         self._denials.resize(max(_MIN_DENIALS, settings.max_entries // _DENIALS_SHARE))
 
@@ -177,12 +177,12 @@ class DecisionCache:
         if epoch != self._epoch:
             return
         for question, decision in zip(questions, decisions, strict=True):
-            # Errors are never kept: only a permit, a denial and void credentials have a branch here.
+            # Errors are never kept: only a permit, a denial and invalid credentials have a branch here.
             if decision.unauthenticated and not self._restored:
                 self._forget(question)
             elif decision.unauthenticated:
                 self._denied(question, asked_s, client)  # restored permits must be compared with it
-            # Kept however small the ttl is, so that a stale rule switched on in an outage finds it.
+            # Kept even with a small ttl, so that a stale rule that is switched on in an outage finds it.
             elif decision.outcome is Outcome.ALLOW:
                 self._permitted(question, asked_s, client)
             elif decision.outcome is Outcome.DENY:
@@ -213,7 +213,7 @@ class DecisionCache:
 
     def _living(self, known: Known | None) -> Known | None:
         """None also if its token has ended: the entry stays, so that a later answer can be compared with it."""
-        # A permit dies with the token that it was asked with; that is wall-clock time.
+        # A permit ends with the token that it was asked with (wall-clock time).
         if known is not None and known.dies_s != math.inf and self._wall() >= known.dies_s:
             return None
         return known
@@ -249,7 +249,7 @@ class DecisionCache:
                 known.dies_s = math.inf if dies_s is None else dies_s
             return
         denied = self._denials.get(digest)
-        # A slow old answer never outlives a newer one.
+        # A slow old answer never replaces a newer one.
         if denied is not None and denied.asked_s > asked_s:
             return
         if asked_s < self._denials.newest_evicted_s:

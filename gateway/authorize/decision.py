@@ -131,7 +131,7 @@ class StandIns:
         span: Span,
     ) -> list[Decision]:
         """The decisions, with a stand-in for each that may have one."""
-        # Only what IAM's own failure left open gets a stand-in; what gets none stays open, and is refused.
+        # Only questions that IAM's own failure left open get a stand-in. The others stay open, and are refused.
         match rule.mode:
             case IamFailureMode.STALE:
                 return [
@@ -166,7 +166,7 @@ class StandIns:
         answers = await local.decide(asked, deadline=deadline, request_id=request_id, span=span)
         filled = list(decisions)
         for index, answer in zip(unanswered, answers, strict=True):
-            # The embedded policies' no is a no.
+            # A denial of the embedded policies counts.
             if answer.outcome is not Outcome.UNKNOWN:
                 filled[index] = replace(answer, source="local")
         return filled
@@ -259,13 +259,13 @@ class Judge:
     ) -> Permit | Fallback | Refusal:
         rule = case.plan.rule
         fault = fault_of(failing)
-        # When the deadline is over nothing degrades: no time is left in which to forward.
+        # After the deadline nothing degrades: there is no time left to forward.
         if deadline.remaining_s() <= 0:
             return Refusal(GatewayError("iam_timeout", fault.detail, reason=fault.reason), "unknown")
-        # Where the embedded policies or nobody decide, the subject must have been authenticated here.
+        # If the embedded policies or nobody decides, the subject must have been authenticated here.
         if rule.mode is IamFailureMode.FAIL_CLOSED or (rule.mode in _NEEDS_IDENTITY and not case.subject.identified):
             return Refusal(fault, "unknown")
-        # An answer in place of a decision, so it is made here and not by the stand-ins.
+        # This is an answer, not a decision, so it is made here and not by the stand-ins.
         if rule.mode is IamFailureMode.FALLBACK and rule.response is not None:
             return Fallback(rule.response, fault.code)
         request_id = case.request.request_id

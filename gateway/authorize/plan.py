@@ -116,7 +116,7 @@ def item_plan_of(route: Route, routes: Sequence[Route]) -> Plan | None:
 
 
 def _rule(rule: IamFailureRule, method: str) -> IamFailureRule:
-    # `allow` beyond GET and HEAD is closed here too, whatever the configuration let through.
+    # `allow` for methods other than GET and HEAD fails closed here too, even if the configuration has it.
     return FAIL_CLOSED if rule.mode is IamFailureMode.ALLOW and method not in _SAFE else rule
 
 

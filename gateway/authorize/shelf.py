@@ -104,7 +104,7 @@ class Shelf:
         for _ in range(SECOND_CHANCES):
             if len(self._entries) <= self.max_entries:
                 break
-            # The client that holds most loses: who invents names at one address evicts only what is kept for it.
+            # The client that holds most loses one: a client that invents names evicts only its own entries.
             self._evict(next(iter(self._sizes[self._largest])))
         return known
 
@@ -134,7 +134,7 @@ class Shelf:
         """Drop the holder's oldest entry that was not used lately."""
         digest, known = next(iter(holder.entries.items()))
         for _ in range(SECOND_CHANCES):
-            # Entries that were used are passed over, but only so many, so that the cost is bounded.
+            # Used entries are skipped, but only a fixed number of them, so that the cost is bounded.
             if not known.used:
                 break
             known.used = False

@@ -1,7 +1,7 @@
 """Permits on disk. They survive a restart, and workers share them (`iam.cache.snapshot`).
 
-One file: a header, a record for each permit, and a seal over both. An old file that is put back is not noticed: its
-permits are as old as they say.
+One file: a header, a record for each permit, and a seal over both. An old file that is put back is not
+noticed: its permits have the ages that it says.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class Snapshot:
 
     def _merge(self, cache: DecisionCache) -> Content:
         with _locked(self._path.parent):
-            # Workers share the file: whoever writes adds to what stands there.
+            # Workers share the file: a writer adds to its content.
             content = self.read()
             for name, at_s in cache.purges().items():
                 hidden = self.hide(bytes.fromhex(name)) if name else b""
@@ -169,7 +169,7 @@ class Snapshot:
         header: dict[str, Any] = json.loads(head)
         marks = {bytes.fromhex(name): float(at_s) for name, at_s in header["purged"].items()}
         base, urls = self._decider
-        # What somebody else decided is not read.
+        # Permits of another decision point are not read.
         if header["decider"] != base or (urls and not urls & set(header["urls"])):
             return Content({}, marks)
         read = {digest: Record(*rest) for digest, *rest in _RECORD.iter_unpack(records)}
@@ -184,7 +184,7 @@ class Snapshot:
         return body + self._seal(body)
 
     def _seal(self, body: bytes) -> bytes:
-        # With a key nobody else can add a permit (HMAC, RFC 2104); without one the seal only finds damage.
+        # With a key nobody else can add a permit (HMAC, RFC 2104). Without a key the seal only finds damage.
         return hmac.digest(self._key, body, "sha256") if self._key else hashlib.sha256(body).digest()
 
     def _replace(self, content: bytes) -> None:

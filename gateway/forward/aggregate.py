@@ -192,7 +192,7 @@ class Gatherer:
         prepared = [(caller, caller.outgoing(permit)) for caller in self._callers if caller.part.name in allowed]
         # Time is left to compose the answer.
         until = a_moment_before(deadline)
-        # All at once, each for itself: the answer takes as long as the slowest, and none delays another.
+        # All at the same time: the answer takes as long as the slowest system, and no system delays another.
         async with asyncio.TaskGroup() as group:
             asking = [
                 group.create_task(

@@ -12,7 +12,7 @@ from gateway.model.request import Headers
 from gateway.resilience.deadline import Deadline
 from gateway.upstream.answer import Answer
 
-# The caller's request body on its way up: one that is not finished breaks the upstream's request off, never ends it.
+# The caller's request body to the upstream. If it is not finished, the upstream's request is aborted, never ended.
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ async def upload(exchange: Exchange, deadline: Deadline, *, max_body: int, hold:
         if length == 0:
             return _EMPTY
         if max_body and length > max_body:
-            # Before anybody hears of it.
+            # Before the upstream is called.
             raise GatewayError("body_too_large", f"The request body is larger than {max_body} bytes.", sent=False)
     caller = _FromCaller(exchange, deadline, max_body)
     # In memory only where a second attempt could need it.
@@ -85,7 +85,7 @@ class _FromCaller:
     async def __anext__(self) -> bytes:
         if self._read:
             return self._read.pop()
-        # Pulled, so an upstream that does not take it stops the caller; the first pull answers `Expect`.
+        # Pulled, so an upstream that does not read stops the caller. The first pull answers `Expect`.
         self._deadline.pause()
         self._deadline.excuse()
         try:

@@ -98,7 +98,7 @@ class BulkEndpoint:
             return {**echo, "denied": True} if verdict.code == "iam_denied" else _failed(echo, verdict)
         if isinstance(verdict, Fallback):
             return _failed(echo, GatewayError(verdict.code))
-        # The request's deadline covered the deciding; every item has the route's own.
+        # The request's deadline covered the decisions. Every item has its own deadline, as long as the route's.
         deadline = Deadline.after(self._route.deadline_s)
         try:
             said = await self._gatherer.gather(verdict, deadline=deadline, span=exchange.span, record=exchange.record)

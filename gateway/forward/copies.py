@@ -132,7 +132,7 @@ class Copies:
         """Keep a complete 200 that is `storable`, in place of the older answer to the same question."""
         vary = _variant(headers, request_headers)
         size = _measured(key, headers, body, vary)
-        # What a newer answer replaces is forgotten, whether that may be kept or not.
+        # A newer answer replaces the copy, even if it may not be kept itself.
         if len(body) > self.max_copy or size > self._share:
             self.evict(key)
             return
@@ -169,7 +169,7 @@ class Copies:
 
     def learn(self, key: CopyKey, method: bytes, status: int) -> None:
         """An answer that is not kept: forget the copies that it makes outdated."""
-        # Nobody's business any more, or changed by an unsafe request (RFC 9111 section 4.4).
+        # It must not be shown any more, or an unsafe request changed it (RFC 9111 section 4.4).
         if status in EVICTING or (method not in _SAFE and status < 400):  # not an error
             self.evict(key)
 

@@ -11,7 +11,7 @@ from typing import Final
 from gateway.model.request import Header, Headers, Request
 from gateway.model.route import Cors, Route
 
-# What an upstream says of CORS is dropped on these routes: two voices would cancel each other out.
+# CORS fields of an upstream are dropped on these routes: two sets would contradict each other.
 OWN: Final = b"access-control-"
 """What the names of all header fields of this protocol begin with."""
 
@@ -31,7 +31,7 @@ def preflight(route: Route, request: Request) -> tuple[int, Headers] | None:
         return None
     if not request.values(b"origin"):
         return None
-    # It carries no credentials, so it is answered before anybody is asked.
+    # It has no credentials, so it is answered before IAM or the upstream is asked.
     headers: Headers = [_PREFLIGHT_VARY]
     origin = _allowed(cors, request)
     if origin is not None:

@@ -83,7 +83,7 @@ class SystemsHealth:
         With causes, which name addresses: for operators.
         """
         asking = self._asking
-        # Shared for a second, so that looking does not load what is looked at.
+        # Shared for a second, so that health checks do not load the systems.
         if asking is None or (asking.done() and self._clock() - self._answered_s >= _SHARED_S):
             asking = self._asking = asyncio.create_task(self._ask())
         return await asyncio.shield(asking)
@@ -102,7 +102,7 @@ class SystemsHealth:
 
     async def _look(self, system: System) -> dict[str, Any]:
         begun_s = self._clock()
-        # Past the breakers: a probe neither asks them nor counts.
+        # A probe does not ask the breakers, and does not count for them.
         wrong = await ailment(system.probe, system.timeout_s)
         if wrong:
             cause = {"cause": wrong.cause} if wrong.cause else {}
@@ -142,7 +142,7 @@ async def ailment(probe: Callable[[], Awaitable[None]], timeout_s: float) -> Ail
 
 
 def _without_causes(report: dict[str, Any]) -> dict[str, Any]:
-    # Causes name addresses, and are for operators alone.
+    # Causes name addresses, so only operators see them.
     systems = {
         name: {key: value for key, value in line.items() if key not in ("cause", "urls")}
         for name, line in report["systems"].items()

@@ -1,4 +1,4 @@
-"""A navigation document, each item marked with what this caller may do, in an answer that is there even without IAM."""
+"""A navigation document. Each item is marked with what this caller may do. It is answered even without IAM."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ class NavigationEndpoint:
                 if last is not None or exchange.started:
                     return last
             deadline.stop()
-            # What the upstream answers other than 200 goes to the caller as it is.
+            # Any answer other than 200 goes to the caller unchanged.
             await relay(answer, exchange, self._shown(answer.status, answer.headers, exchange), None, 0)
         finally:
             await answer.aclose()
@@ -280,10 +280,10 @@ class NavigationEndpoint:
     async def _respond(self, exchange: Exchange, fetched: _Fetched, outage: Outage | None) -> None:
         shown = self._shown(_OK, fetched.headers, exchange)
         headers = [header for header in shown if header[0] not in _OF_THE_ORIGINAL]
-        # The caller's alone and of now, so nobody may keep it.
+        # Only for this caller and this moment, so nobody may keep it.
         headers.append((b"cache-control", b"private, no-store"))
         document = fetched.document
-        # Still 200: what is not known is disabled, and the document says why and when to come back.
+        # Still 200: unknown items are disabled, and the document says why and when to retry.
         if outage is not None:
             document.update(degraded=True, degraded_reason=outage.code, retry_after=outage.retry_after)
             headers.append(IAM_PARTIAL)

@@ -1,6 +1,6 @@
 """One system of an aggregate. It is asked separately, and its failure affects no other system.
 
-A part only asks, whatever its method (a query by POST), so it is retried like an idempotent request.
+A part only reads, whatever its method (a query by POST), so it is retried like an idempotent request.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class PartCaller:
         target = part.path.fill_url(value).encode()
         body = None if part.json is None else write(fill_tree(part.json, value))
         headers = upstream_request_headers(
-            # Nothing of the caller's but what the templates name, and who asks: no credentials, no header fields.
+            # Only the subject and the caller's values in the templates: no credentials, no header fields.
             dataclasses.replace(request, headers=[]),
             rules=self._rules,
             host=self._authority,
@@ -155,7 +155,7 @@ class PartCaller:
             if wait_s is None:
                 raise
             return wait_s
-        # Asked again when it says, as often as the deadline allows; else a failure at once.
+        # Asked again at the time that it names, as often as the deadline allows. Otherwise a failure immediately.
         wait_s = _within(deadline, self._retry_after_s(answer)) if answer.status in _COME_BACK else None
         if wait_s is None:
             return await self._read(answer, outgoing, key)
@@ -182,7 +182,7 @@ class PartCaller:
 
     def _last_good_or(self, failure: Failure, key: CopyKey | None, outgoing: Outgoing) -> PartAnswer:
         """The last good answer in place of the failure, where there is one."""
-        # Under a permit that IAM gave now.
+        # With a permit that IAM gave now.
         kept = self._last_good.find(key, outgoing)
         if kept is None:
             return self._failed(failure)
@@ -196,7 +196,7 @@ class PartCaller:
         """What a success says. Raises `upstream_protocol_error` for a body of another shape."""
         data = _parsed(body)
         there = data if self._found_at is None else json_text.look_up(data, self._found_at)
-        # An answer in which `found_at` leads nowhere is not the one the route is for.
+        # An answer that `found_at` does not match is of the wrong shape.
         if there is json_text.ABSENT:
             raise GatewayError("upstream_protocol_error", reason=f"nothing at {self.part.found_at}")
         found = self._found_at is None or not (there is None or there is False or there in ([], {}))

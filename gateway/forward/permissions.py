@@ -120,10 +120,10 @@ def _read(body: bytes, max_items: int) -> _Asked:
 def _check(defaults: Mapping[str, Any], item: Any) -> Check:
     if not isinstance(item, dict):
         raise _bad("A question is not an object.")
-    # Refused, never ignored: the subject is whoever asks.
+    # Refused, never ignored: the subject is the caller.
     if "subject" in item or "subject" in defaults:
         raise _bad("Questions are answered for the caller: no subject can be named.")
-    # What stands at the top is a default that an item replaces as a whole.
+    # A member at the top is a default. An item replaces the whole member.
     asked = {**defaults, **item}
     action = _part(asked, "action", "name")
     resource = _part(asked, "resource", "type", "id")

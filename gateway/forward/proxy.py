@@ -69,7 +69,7 @@ class ProxyEndpoint:
             if is_outage(error) and await self._outage.stand_in(permit, exchange, error.code, headers):
                 return
             raise error
-        # The deadline ends with the response head; from then on silence is bounded by `timeout.read`.
+        # The deadline ends with the response head. After it `timeout.read` limits the time without a byte.
         deadline.stop()
         try:
             if answer.status in OUTAGES and await self._outage.stand_in(
@@ -78,7 +78,7 @@ class ProxyEndpoint:
                 return
             await self._pass_on(answer, permit, exchange, headers)
         finally:
-            # Whatever ends this early (a caller who left, a bug) closes the upstream's connection.
+            # If this ends early (the caller left, a bug), the upstream's connection is closed.
             if not (answer.arrived and exchange.finished):
                 await answer.aclose()
 
@@ -121,7 +121,7 @@ class ProxyEndpoint:
         return self._redirects.rewritten(shown, exchange.request) if self._redirects else shown
 
     async def _pass_stream_on(self, answer: Answer, permit: Permit, exchange: Exchange, headers: Headers) -> None:
-        # It gives its place among the requests back and takes a stream's.
+        # It releases its place among the requests and takes a stream's place.
         exchange.become_stream(permit.share_key)
         answer.allow_silence(self._route.stream_idle_timeout_s)
         ended = await self._streams.serve(permit, relay(answer, exchange, headers, None, 0))

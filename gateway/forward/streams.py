@@ -1,7 +1,7 @@
 """How long a stream may stay open: what ends an event stream or a WebSocket that nobody closed.
 
-Whoever serves the stream decides how the end looks on the wire. Counting streams is the exchange's
-(`Exchange.become_stream`); silence is measured where the bytes are.
+The code that serves the stream decides how the end looks on the wire. `Exchange.become_stream` counts streams. Idle
+time is measured where the bytes are.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Streams:
         recheck_at_s = None if every_s is None else loop.time() + every_s
         while True:
             waits = [_LONGEST_SLEEP_S]
-            # A permit is for now: the stream ends with the token that it was given for.
+            # A permit is valid only now: the stream ends when its token expires.
             expires_at_s = permit.subject.expires_at_s if permit.subject else None
             if expires_at_s is not None:
                 waits.append(expires_at_s - self._wall())
@@ -106,7 +106,7 @@ class Streams:
                 try:
                     await self._recheck(permit)
                 except GatewayError as error:
-                    # The recheck says no, or cannot say yes any more.
+                    # The recheck is denied, or has no answer any more.
                     return error
                 recheck_at_s = loop.time() + every_s
 

@@ -1,7 +1,7 @@
 """A permit, carried out as a WebSocket: the handshake passed on, then messages in both directions until one side ends.
 
-Ends of our own making: 1008 when the token has expired or a recheck says no, 1013 when it cannot say, 1001 when the
-gateway goes away or both sides are silent, 1014 when the upstream does not speak the protocol.
+The gateway itself ends with 1008 when the token has expired or a recheck is denied, 1013 when it has no answer,
+1001 when the gateway stops or both sides are idle, and 1014 when the upstream does not speak the protocol.
 Deliberately absent: looking into messages.
 """
 
@@ -73,7 +73,7 @@ class WebSocketEndpoint:
         degraded = mark_degraded_permit(permit, exchange)
         exchange.become_stream(permit.share_key)
         outgoing = self._outgoing(permit, degraded)
-        # The upstream's handshake first, so the caller is only accepted when there is somebody to talk to.
+        # The upstream's handshake first, so the caller is accepted only if the upstream accepted.
         answer = await self._upstream.exchange(
             outgoing, deadline=deadline, span=exchange.span, replayable=True, record=exchange.record
         )
@@ -206,7 +206,7 @@ async def _first(*works: Coroutine[Any, Any, _Ending]) -> _Ending:
 def _closed(end: End) -> _Ending:
     """The upstream's end. If its frames broke a rule, it was told already."""
     if end.broke:
-        # Over the limit before it was whole, so nobody takes the message for complete.
+        # Over the limit before it was complete, so no receiver takes the message for complete.
         return _Ending(TOO_BIG if end.code == TOO_BIG else _BAD_GATEWAY, None)
     if end.code == ABNORMAL:
         return _Ending(ABNORMAL, None)

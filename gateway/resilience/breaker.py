@@ -104,7 +104,7 @@ class Breaker:
         now = self._clock()
         refusal_s, held_back = self._refusal_s(now, subject, whole=whole)
         if refusal_s > 0:
-            # Whoever is refused now may have the next trial before a subject whose trial failed.
+            # A subject that is refused now may have the next trial before one whose trial failed.
             self._trial.refused(subject)
             raise CircuitOpen(refusal_s, "" if self.forced else self.last_failure, held_back=held_back)
         return self._admit(now, trial_limit_s, subject, whole=whole)
@@ -186,7 +186,7 @@ class Breaker:
         return self.policy.open_for_s if self.forced else max(0.0, self._open_until - now)
 
     def _held_s(self, now: float, subject: str) -> float:
-        # Being held back rejects without being a state; an operator's forced close knows better.
+        # A `Retry-After` rejects without being a state. A close forced by an operator overrides it.
         return 0.0 if self.forced == CLOSED else self._held.wait_s(subject, now)
 
     # After an attempt: called by Ticket
@@ -226,17 +226,17 @@ class Breaker:
         at_least = min(silence.calls, threshold) if silence.proves(threshold) else 0
         self._tally.failure(now, consecutive=blame is Blame.DEPENDENCY, at_least=at_least)
         reason = self._reason_to_open(now)
-        # An operator's force is obeyed until `auto`.
+        # A state forced by an operator stays until `auto`.
         if reason and not self.forced:
             self.last_failure = code
             self._change(self._machine.open, f"{reason}, last: {code}")
 
     def _reason_to_open(self, now: float) -> str:
-        # Not in a row while it answered somebody within the last second.
+        # Consecutive failures do not open it if it answered somebody within the last second.
         in_a_row = "" if self.evidence.recent(now) else self._tally.in_a_row()
         if in_a_row:
             return in_a_row
-        # Nor by the rate for one or two subjects alone.
+        # The rate does not open it for only one or two subjects.
         too_many = self._tally.too_many()
         return too_many if too_many and self._many_subjects(now) else ""
 
@@ -251,7 +251,7 @@ class Breaker:
     def released(self, ticket: Ticket) -> None:
         """Called by `Ticket.neutral`."""
         if ticket is self._trial.ticket:
-            # A trial that was cancelled frees its place and says nothing.
+            # A cancelled trial frees its place and has no result.
             self._trial.end()
 
     def arrived(self, ticket: Ticket) -> None:

@@ -1,6 +1,6 @@
 """One deadline for a whole request: queueing, identity, IAM, retries and the upstream's response head.
 
-Times are the event loop's clock, which is monotonic; the end comes with the next tick, as hardly any deadline ends.
+Times are those of the event loop's clock, which is monotonic. The end comes with the next tick: deadlines rarely end.
 """
 
 from __future__ import annotations
@@ -218,7 +218,7 @@ class Deadline:
         if self._tick is not None:
             self._disarm()
         if self._task is not None and not self.expired and not self._stopped and self.at_s != math.inf:
-            # A wait inside knows what it waited for, so it has the first word when both end.
+            # A wait inside can report a better error, so enforcement comes a little later.
             self._tick = ticks_of(self.loop).set(self.at_s + GRACE_S, self)
 
     def _disarm(self) -> None:

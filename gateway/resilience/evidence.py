@@ -1,7 +1,7 @@
-"""Whose failure is it? The one rule by which a failure is attributed, and what it is judged by: who was answered, when.
+"""Whose failure is it? One rule decides this. Its evidence is who was answered, and when.
 
-Breakers, degrade rules, set-asides and trials read this verdict.
-Deliberately absent: what counts as an answer or a failure; that is for whoever knows the protocol.
+Breakers, degrade rules, skipped origins and trials use the result.
+Deliberately absent: what counts as an answer or a failure. The caller knows the protocol and says so.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class Silence:
 
     def proves(self, questions: int) -> bool:
         """Whether it is the dependency's own: so many questions failed, and no two subjects can be behind them all."""
-        # At fault whatever else speaks for it: so many, of three subjects at least, and not one answered.
+        # Always at fault: enough questions of at least three subjects failed, and none was answered.
         return self.questions >= questions and not _explained(self._groups, WIDESPREAD - 1)
 
 

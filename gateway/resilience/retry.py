@@ -66,11 +66,11 @@ class RetryBudget:
     def _has(self, now: float, subject: str) -> bool:
         window, latest = self._window, self._latest
         window.slide(now)
-        # Three attempts each would triple the load in an outage: over the window a share of the requests is retried.
+        # Three attempts each would triple the load in an outage, so only a share of the requests is retried.
         allowed = self._ratio * window.calls
         if window.marked + 1 <= allowed:
             return True
-        # A trickle is always allowed, so that a quiet gateway can retry at all.
+        # A few retries are always allowed, so that a gateway with little traffic can retry too.
         if len(latest) < self._trickle or now - latest[-self._trickle][0] >= 1.0:
             return True
         self._forget_before(now - _WINDOW_S)
@@ -78,7 +78,7 @@ class RetryBudget:
         share = self._counts[greedy] / total
         if greedy in {"", subject} or share <= 1 / 2:
             return False
-        # Where one subject took most retries, the others may still make half as many as the budget has.
+        # If one subject took most retries, the others may still make half as many as the budget has.
         if window.marked * (1 - share) + 1 <= allowed / 2:
             return True
         lately = sum(who != greedy for _, who in takewhile(lambda each: now - each[0] < 1.0, reversed(latest)))
@@ -103,7 +103,7 @@ def backoff_s(policy: RetryPolicy, attempt: int, random: Callable[[], float] = _
 
     Spread evenly over the upper half: between 50 % and 100 % of that.
     """
-    # Spread, so that callers who failed together do not come back together.
+    # Spread, so that callers who failed together do not retry together.
     ceiling = min(policy.backoff_s * 2.0 ** min(attempt - 1, 30), policy.backoff_max_s)
     return ceiling * (0.5 + 0.5 * random())
 
@@ -115,7 +115,7 @@ def retry_after_s(value: bytes | None, now: float) -> float | None:
     """
     if value is None or len(value) > _LONGEST_VALUE:
         return None
-    # What is neither a number of seconds nor an HTTP-date is as if it were absent.
+    # A value that is no number of seconds and no HTTP-date is ignored.
     text = value.strip(b" \t")
     if text.isdigit():
         return BELIEVED_S if len(text) > _LONGEST_NUMBER else min(float(text), BELIEVED_S)
