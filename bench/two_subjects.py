@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import contextlib
 import os
+import random
 import statistics
 import subprocess
 import sys
@@ -151,7 +152,7 @@ class Client:
 
 
 async def flood(kind: str, port: int) -> None:
-    """As much as can be asked by so many connections of mallory; who is refused comes back after 0.5 s."""
+    """As much as can be asked by so many connections of mallory; who is refused comes back after 0.25 to 0.75 s."""
     numbers = count()
 
     async def one() -> None:
@@ -164,7 +165,7 @@ async def flood(kind: str, port: int) -> None:
                         await asyncio.sleep(3600)
                     continue
             client.close()
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(random.uniform(0.25, 0.75))  # noqa: S311 - not all at once, as different clients do
 
     await asyncio.gather(*(one() for _ in range(FLOOD[kind])))
 
@@ -252,6 +253,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0, help="of asking, in quiet and in the flood each")
     parser.add_argument("--output", type=Path, help="write the table here, too")
+    parser.add_argument("--only", choices=FLOOD, help="one kind of flood")
     parser.add_argument("--serve", choices=("iam", "upstream"), help="be this one, at --port")
     parser.add_argument("--flood", choices=FLOOD, help="be mallory, at --port")
     parser.add_argument("--port", type=int)
@@ -263,7 +265,7 @@ def main() -> None:
     servers = {each.name: each for each in CONTESTANTS}
     results = {
         (kind, name): Figures()
-        for kind in FLOOD
+        for kind in ([options.only] if options.only else FLOOD)
         for name in ("gateway", "nginx")
         if name == "gateway" or kind in {"questions", "connections"}
     }
