@@ -1,4 +1,4 @@
-"""What is asked of IAM for a route, as one short text: a reload that changes it empties the route's decisions."""
+"""`routes` → one frozen Route each, with its CORS, its error page and the fingerprint of what IAM is asked for it."""
 
 from __future__ import annotations
 

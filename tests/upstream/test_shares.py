@@ -41,6 +41,17 @@ async def busy(visitor) -> None:
         await visitor.send(OK)
 
 
+async def large(visitor) -> None:
+    """An upstream whose `/large` is longer than anybody reads."""
+    while True:
+        head = await visitor.request()
+        if b"/large" in head:
+            await visitor.send(b"HTTP/1.1 200 OK\r\nContent-Length: 50000000\r\n\r\n")
+            while True:
+                await visitor.send(b"x" * 100_000)
+        await visitor.send(OK)
+
+
 async def test_a_flood_beside_a_normal_caller_costs_it_nothing(serve, reach):
     client = reach(await serve(busy), max_connections=8, max_pending=32)
     flooding = [asyncio.create_task(text(client, "mallory", deadline_s=20.0)) for _ in range(400)]
@@ -82,15 +93,6 @@ async def test_uploads_of_one_caller_hold_a_quarter_and_the_rest_of_them_wait(se
 
 
 async def test_downloads_that_nobody_reads_make_room_while_others_wait(serve, reach, until):
-    async def large(visitor) -> None:
-        while True:
-            head = await visitor.request()
-            if b"/large" in head:
-                await visitor.send(b"HTTP/1.1 200 OK\r\nContent-Length: 50000000\r\n\r\n")
-                while True:
-                    await visitor.send(b"x" * 100_000)
-            await visitor.send(OK)
-
     client = reach(await serve(large), max_connections=8)
     unread = [await ask(client, "mallory", b"/large") for _ in range(8)]
     assert await asyncio.gather(*(text(client, f"user {n}", deadline_s=5.0) for n in range(20))) == [b"good"] * 20
@@ -299,15 +301,6 @@ def test_whose_answer_was_broken_off_leaves_a_quarter_to_the_others(monkeypatch)
 
 
 async def test_downloads_of_many_callers_each_below_its_quarter_leave_room_for_others(serve, reach):
-    async def large(visitor) -> None:
-        while True:
-            head = await visitor.request()
-            if b"/large" in head:
-                await visitor.send(b"HTTP/1.1 200 OK\r\nContent-Length: 50000000\r\n\r\n")
-                while True:
-                    await visitor.send(b"x" * 100_000)
-            await visitor.send(OK)
-
     client = reach(await serve(large), max_connections=4)
     unread = [await ask(client, f"slow {n}", b"/large") for n in range(4)]
     assert await text(client, "alice", deadline_s=5.0) == b"good"
