@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, Protocol
 
 import typer
 
-from gateway.cli.output import DEFAULT_FILE, EXIT_BAD, EXIT_CANNOT, EXIT_UNREADABLE, Format, fail, note, say, say_json
+from gateway.cli.output import DEFAULT_FILE, EXIT_BAD, EXIT_UNREADABLE, Format, fail, note, say, say_json
 
 if TYPE_CHECKING:
     from gateway.config.changes import Change
@@ -123,7 +123,7 @@ def register_diff(app: typer.Typer) -> None:
         new: Annotated[Path, typer.Argument(metavar="NEW", help="The configuration after.")],
         *,
         fail_on_weaker: Annotated[
-            bool, typer.Option("--fail-on-weaker", help="Exit with 1 if anything is weaker.")
+            bool, typer.Option("--fail-on-weaker", help="Exit with 1 if anything is weaker, or may be.")
         ] = False,
         output: Annotated[Format, typer.Option(help="How to show it.")] = Format.TEXT,
     ) -> None:
@@ -131,7 +131,7 @@ def register_diff(app: typer.Typer) -> None:
 
         Shows the differences, weaker ones first.
 
-        Exit code: 0; with --fail-on-weaker 1 if anything is weaker, 3 if only policies may permit more, which is not
+        Exit code: 0; with --fail-on-weaker 1 if anything is weaker, or if policies may permit more, which is not
         evaluated here; 2 if a file can't be read.
         """
         from gateway.config import differences  # heavy
@@ -150,7 +150,7 @@ def register_diff(app: typer.Typer) -> None:
                 "`gateway policy test` and `gateway replay` show what is decided otherwise"
             )
         if fail_on_weaker and (weaker or unjudged):
-            raise typer.Exit(EXIT_BAD if weaker else EXIT_CANNOT)
+            raise typer.Exit(EXIT_BAD)  # in doubt it fails: a forbid that is gone must not pass unseen
 
 
 def _loaded(file: Path) -> Configuration:
