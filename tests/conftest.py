@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,9 @@ from tests.support import properties  # noqa: F401 - loads the profile of Hypoth
 TIER = os.environ.get("TEST_TIER", "")
 _ALL_OF_IT = re.compile(r"^pytestmark = .*\b(hazard|integration)\b", re.MULTILINE)
 _WORD = {"system": "hazard", "peers": "integration"}
+
+# A shell that starts tests in the background has them ignore SIGINT, and every process that they start would, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A client of httpx reads all certificates of the system when it is made, which takes longer than most tests. Those made
 # without certificates of their own share one context.
